@@ -1,0 +1,84 @@
+/**
+ * The loop every daemon runs: many requests, few rounds. One round at a time; a request that
+ * arrives during a round causes one more; a failed round is tried again with growing delays.
+ */
+import type { Clock } from '#pkg/clock/clock.ts';
+
+export interface ReconcileOptions {
+  /** One pass: read a snapshot, plan, apply. Rejects when anything is left to do. */
+  readonly round: (signal: AbortSignal) => Promise<void>;
+  /** Least time from the end of a round to the start of the next, in milliseconds. */
+  readonly minIntervalMs: number;
+  /** A round nobody asked for starts this long after the last one, against unseen drift. */
+  readonly maxIntervalMs: number;
+  /** Delay after the first failure in a row, doubled at each further one up to `maxMs`. */
+  readonly retry: { readonly initialMs: number; readonly maxMs: number };
+  readonly clock: Clock;
+  /** Told of every failed round; the only place where its error can be logged. */
+  readonly onError: (error: unknown, retryInMs: number) => void;
+}
+
+export interface ReconcileLoop {
+  /** Asks for a round soon; requests collapse. Never blocks and never throws. */
+  request(): void;
+  /** Runs rounds until the signal aborts, then resolves. A round under way is awaited. */
+  run(signal: AbortSignal): Promise<void>;
+}
+
+/**
+ * The first request starts a round at once; what follows waits for `minIntervalMs`. A request does
+ * not cut short the delay after a failure: a broken kernel is not helped by more attempts.
+ */
+export function createReconcileLoop(options: ReconcileOptions): ReconcileLoop {
+  const { clock, retry } = options;
+  let requested = false;
+  let wake: () => void = () => undefined;
+
+  async function run(signal: AbortSignal): Promise<void> {
+    let failures = 0;
+    let waitMs = options.maxIntervalMs;
+    while (!signal.aborted) {
+      if (failures > 0) await pause(waitMs, signal);
+      else await waitForRequest(waitMs, signal);
+      if (signal.aborted) return;
+      requested = false;
+      try {
+        await options.round(signal);
+        failures = 0;
+        await pause(options.minIntervalMs, signal);
+        waitMs = Math.max(0, options.maxIntervalMs - options.minIntervalMs);
+      } catch (error) {
+        if (signal.aborted) return;
+        waitMs = Math.min(retry.maxMs, retry.initialMs * 2 ** failures);
+        failures += 1;
+        options.onError(error, waitMs);
+      }
+    }
+  }
+
+  async function waitForRequest(maxMs: number, signal: AbortSignal): Promise<void> {
+    if (requested) return;
+    const cancel = new AbortController();
+    const woken = new Promise<void>((resolve) => {
+      wake = resolve;
+    });
+    await Promise.race([woken, pause(maxMs, AbortSignal.any([signal, cancel.signal]))]);
+    cancel.abort();
+  }
+
+  /** Sleeps; an abort ends it early without an error. */
+  async function pause(ms: number, signal: AbortSignal): Promise<void> {
+    if (ms <= 0) return;
+    await clock.sleep(ms, signal).catch((error: unknown) => {
+      if (!signal.aborted) throw error;
+    });
+  }
+
+  return {
+    request: () => {
+      requested = true;
+      wake();
+    },
+    run,
+  };
+}
