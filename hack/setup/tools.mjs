@@ -1,0 +1,70 @@
+/** System programs the tasks start, and the Debian packages that bring them. */
+import { accessSync, constants, existsSync } from 'node:fs';
+import { delimiter, isAbsolute, join } from 'node:path';
+import { Refusal, runStep } from './run.mjs';
+
+/** `tool` is a name to find in PATH, or a path. */
+const demoTools = [
+  { tool: 'ip', package: 'iproute2' },
+  { tool: 'nft', package: 'nftables' },
+  { tool: 'iptables', package: 'iptables' },
+  { tool: 'ip6tables', package: 'iptables' },
+  { tool: 'conntrack', package: 'conntrack' },
+  { tool: 'nsenter', package: 'util-linux' },
+  { tool: 'tcpdump', package: 'tcpdump' },
+];
+
+const testTools = [
+  ...demoTools,
+  { tool: 'ipset', package: 'ipset' },
+  { tool: 'ping', package: 'iputils-ping' },
+  { tool: 'setpriv', package: 'util-linux' },
+  { tool: '/usr/lib/cni/bridge', package: 'containernetworking-plugins' },
+];
+
+/**
+ * Installs what `task` needs and this machine lacks.
+ *
+ * @throws {Refusal} When a tool is still missing afterwards
+ */
+export function installTools(task, env, say) {
+  const tools = task === 'test' ? testTools : demoTools;
+  const missing = tools.filter(({ tool }) => !isInstalled(tool, env));
+  if (missing.length === 0) return;
+  const names = missing.map(({ tool }) => tool).join(', ');
+  const packages = [...new Set(missing.map((m) => m.package))];
+  if (!isInstalled('apt-get', env)) {
+    throw new Refusal(
+      `cannot run ${task} without ${names}: this machine has no apt-get to install ${packages.join(' ')}`,
+    );
+  }
+  say(`installing Debian packages for ${names}: ${packages.join(' ')}`);
+  const options = { env: { ...env, DEBIAN_FRONTEND: 'noninteractive', LC_ALL: 'C' } };
+  const wait = ['-o', 'DPkg::Lock::Timeout=120'];
+  runStep(`install ${names}`, ['apt-get', ...wait, '-q', 'update'], options);
+  runStep(
+    `install ${names}`,
+    ['apt-get', ...wait, '-q', '-y', '--no-install-recommends', 'install', ...packages],
+    options,
+  );
+  const still = missing.filter(({ tool }) => !isInstalled(tool, env)).map(({ tool }) => tool);
+  if (still.length > 0) {
+    throw new Refusal(
+      `cannot run ${task} without ${still.join(', ')}: not there after installing ${packages.join(' ')}`,
+    );
+  }
+}
+
+function isInstalled(tool, env) {
+  if (isAbsolute(tool)) return existsSync(tool);
+  return env.PATH.split(delimiter).some((folder) => isExecutable(join(folder, tool)));
+}
+
+function isExecutable(path) {
+  try {
+    accessSync(path, constants.X_OK);
+    return true;
+  } catch {
+    return false;
+  }
+}
