@@ -1,0 +1,111 @@
+import { describe, expect, test } from 'vitest';
+import { parseAddress } from '#pkg/ip/address.ts';
+import { announcementPatch, parseAnnouncement } from './annotations.ts';
+
+const flannel = 'flannel.alpha.coreos.com/';
+
+/** As a flannel 0.28 node writes them, dual stack. */
+const flannelNode = {
+  'flannel.alpha.coreos.com/backend-type': 'vxlan',
+  'flannel.alpha.coreos.com/backend-data': '{"VNI":1,"VtepMAC":"AA:f5:4e:01:02:03"}',
+  'flannel.alpha.coreos.com/backend-v6-data': '{"VNI":1,"VtepMAC":"ee:f5:4e:01:02:03"}',
+  'flannel.alpha.coreos.com/public-ip': '192.168.1.2',
+  'flannel.alpha.coreos.com/public-ipv6': 'fd00::2',
+  'flannel.alpha.coreos.com/kube-subnet-manager': 'true',
+};
+
+describe('parseAnnouncement()', () => {
+  test("reads a flannel node's annotations under its prefix", () => {
+    expect(parseAnnouncement(flannelNode, 'ip', flannel)).toEqual({
+      backend: 'vxlan',
+      publicIP: parseAddress('192.168.1.2'),
+      vtep: { vni: 1, mac: 'aa:f5:4e:01:02:03' },
+    });
+    expect(parseAnnouncement(flannelNode, 'ip6', flannel)).toEqual({
+      backend: 'vxlan',
+      publicIP: parseAddress('fd00::2'),
+      vtep: { vni: 1, mac: 'ee:f5:4e:01:02:03' },
+    });
+  });
+
+  test('finds nothing under another prefix', () => {
+    expect(parseAnnouncement(flannelNode, 'ip', 'podwire.dev/')).toBeUndefined();
+  });
+
+  test('takes "null" as a family that is not served', () => {
+    const annotations = { ...flannelNode, [`${flannel}backend-v6-data`]: 'null' };
+    expect(parseAnnouncement(annotations, 'ip6', flannel)).toBeUndefined();
+  });
+
+  test('a host-gw node announces its address only', () => {
+    const annotations = { 'x/backend-type': 'host-gw', 'x/public-ip': '10.0.0.1' };
+    expect(parseAnnouncement(annotations, 'ip', 'x/')).toEqual({
+      backend: 'host-gw',
+      publicIP: parseAddress('10.0.0.1'),
+    });
+  });
+
+  test.each([
+    ['no JSON', '{VNI'],
+    ['an array', '[]'],
+    ['no MAC', '{"VNI":1}'],
+    ['a VNI that is text', '{"VNI":"1","VtepMAC":"aa:f5:4e:01:02:03"}'],
+    ['a short MAC', '{"VNI":1,"VtepMAC":"aa:f5:4e:01:02"}'],
+    ['a multicast MAC', '{"VNI":1,"VtepMAC":"01:00:5e:00:00:01"}'],
+  ])('names the annotation when backend-data is %s', (_, data) => {
+    const annotations = { ...flannelNode, [`${flannel}backend-data`]: data };
+    expect(parseAnnouncement(annotations, 'ip', flannel)).toBe(
+      `Cannot use annotation ${flannel}backend-data ${JSON.stringify(data)}: expected {"VNI":1,"VtepMAC":"02:…"}`,
+    );
+  });
+
+  test('refuses a public IP of the other family', () => {
+    const annotations = { ...flannelNode, [`${flannel}public-ip`]: 'fd00::2' };
+    expect(parseAnnouncement(annotations, 'ip', flannel)).toBe(
+      `Cannot use annotation ${flannel}public-ip "fd00::2": expected an IPv4 address`,
+    );
+  });
+});
+
+describe('announcementPatch()', () => {
+  const want = {
+    ip: {
+      backend: 'vxlan',
+      publicIP: parseAddress('192.168.1.2'),
+      vtep: { vni: 1, mac: 'aa:f5:4e:01:02:03' },
+    },
+  };
+
+  test('writes what is missing, in flannel’s JSON', () => {
+    expect(announcementPatch(want, {}, 'x/')).toEqual({
+      'x/backend-type': 'vxlan',
+      'x/backend-data': '{"VNI":1,"VtepMAC":"aa:f5:4e:01:02:03"}',
+      'x/public-ip': '192.168.1.2',
+    });
+  });
+
+  test('is empty when the Node says it already, whatever else it says', () => {
+    const have = {
+      'x/backend-type': 'vxlan',
+      'x/backend-data': '{"VNI":1,"VtepMAC":"aa:f5:4e:01:02:03"}',
+      'x/public-ip': '192.168.1.2',
+      'y/other': 'z',
+    };
+    expect(announcementPatch(want, have, 'x/')).toEqual({});
+  });
+
+  test('removes what a former backend or family left', () => {
+    const have = {
+      'x/backend-type': 'vxlan',
+      'x/backend-data': '{"VNI":1,"VtepMAC":"aa:f5:4e:01:02:03"}',
+      'x/public-ip': '192.168.1.2',
+      'x/public-ipv6': 'fd00::2',
+    };
+    const hostGw = { ip: { backend: 'host-gw', publicIP: parseAddress('192.168.1.2') } };
+    expect(announcementPatch(hostGw, have, 'x/')).toEqual({
+      'x/backend-type': 'host-gw',
+      'x/backend-data': null,
+      'x/public-ipv6': null,
+    });
+  });
+});

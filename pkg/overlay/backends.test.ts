@@ -1,0 +1,328 @@
+import { describe, expect, test } from 'vitest';
+import type { HostObject } from '#pkg/host-network/object.ts';
+import { formatAddress, parseAddress } from '#pkg/ip/address.ts';
+import { formatPrefix, parsePrefix } from '#pkg/ip/prefix.ts';
+import type { Announcement } from './annotations.ts';
+import type { SelfNode } from './backend.ts';
+import { hostGatewayObjects } from './host-gateway.ts';
+import type { NodeFacts } from './node-facts.ts';
+import { vtepMac } from './vtep-mac.ts';
+import { vxlanObjects, type VxlanOptions } from './vxlan.ts';
+
+const defaults: VxlanOptions = { vni: 1, port: 8472, directRouting: true };
+
+const self: SelfNode = {
+  name: 'a',
+  uid: 'uid-a',
+  podCIDRs: { ip: parsePrefix('10.244.1.0/24'), ip6: parsePrefix('fd00:10:244:1::/64') },
+  underlay: {
+    link: 'eth0',
+    mtuBytes: 1500,
+    addresses: { ip: parseAddress('192.168.1.1'), ip6: parseAddress('fd00:1::1') },
+    onLinkPrefixes: [parsePrefix('192.168.1.0/24'), parsePrefix('fd00:1::/64')],
+  },
+};
+const onlyIp4 = { ...self, podCIDRs: { ip: parsePrefix('10.244.1.0/24') } };
+const onlyIp6 = { ...self, podCIDRs: { ip6: parsePrefix('fd00:10:244:1::/64') } };
+
+function announce(backend: string, ip: string, mac?: string): Announcement {
+  const publicIP = parseAddress(ip);
+  return mac === undefined ? { backend, publicIP } : { backend, publicIP, vtep: { vni: 1, mac } };
+}
+
+/** A dual-stack vxlan node: `n` numbers its pod ranges and MACs, `subnet` is where it stands. */
+function peer(name: string, n: number, subnet = 2): NodeFacts {
+  const [ip, ip6] = [`192.168.${subnet}.${n}`, `fd00:${subnet}::${n}`];
+  return {
+    name,
+    uid: `uid-${name}`,
+    podCIDRs: { ip: parsePrefix(`10.244.${n}.0/24`), ip6: parsePrefix(`fd00:10:244:${n}::/64`) },
+    internalIPs: [parseAddress(ip), parseAddress(ip6)],
+    announcements: {
+      ip: announce('vxlan', ip, `02:00:00:00:04:0${n}`),
+      ip6: announce('vxlan', ip6, `02:00:00:00:06:0${n}`),
+    },
+  };
+}
+
+const same = (name: string, n: number): NodeFacts => peer(name, n, 1);
+
+/** Objects as the `ip` and `bridge` commands would say them. */
+function spell(objects: readonly HostObject[]): string[] {
+  return objects.map((o) => {
+    switch (o.kind) {
+      case 'vxlan':
+        return `link ${o.link} vni ${o.vni} port ${o.port} mtu ${o.mtuBytes} mac ${o.mac} local ${formatAddress(o.local)} dev ${o.underlay}`;
+      case 'address':
+        return `addr ${formatPrefix(o.prefix)} dev ${o.link}`;
+      case 'route':
+        return `route ${formatPrefix(o.destination)} via ${formatAddress(o.via)} dev ${o.link}${o.onLink ? ' onlink' : ''}`;
+      case 'neighbor':
+        return `neigh ${formatAddress(o.address)} lladdr ${o.mac} dev ${o.link}`;
+      case 'fdb':
+        return `fdb ${o.mac} dst ${formatAddress(o.remote)} dev ${o.link}`;
+      case 'sysctl':
+        return `sysctl ${o.path}=${o.value}`;
+    }
+  });
+}
+
+const device4 = [
+  `link podwire.1 vni 1 port 8472 mtu 1450 mac ${vtepMac('uid-a', 1, 'ip')} local 192.168.1.1 dev eth0`,
+  'addr 10.244.1.0/32 dev podwire.1',
+];
+const device6 = [
+  `link podwire-v6.1 vni 1 port 8472 mtu 1430 mac ${vtepMac('uid-a', 1, 'ip6')} local fd00:1::1 dev eth0`,
+  'addr fd00:10:244:1::/128 dev podwire-v6.1',
+];
+
+describe('vxlanObjects()', () => {
+  test('makes each family its own device; pods get the smaller MTU', () => {
+    const result = vxlanObjects([], self, defaults);
+    expect(spell(result.objects)).toEqual([...device4, ...device6]);
+    expect(result.mtuBytes).toBe(1430);
+    expect(result.problems).toEqual([]);
+  });
+
+  test('a peer behind a router costs a neighbour, an FDB entry and a route per family', () => {
+    const result = vxlanObjects([peer('b', 2)], self, defaults);
+    expect(spell(result.objects)).toEqual([
+      ...device4,
+      'neigh 10.244.2.0 lladdr 02:00:00:00:04:02 dev podwire.1',
+      'fdb 02:00:00:00:04:02 dst 192.168.2.2 dev podwire.1',
+      'route 10.244.2.0/24 via 10.244.2.0 dev podwire.1 onlink',
+      ...device6,
+      'neigh fd00:10:244:2:: lladdr 02:00:00:00:06:02 dev podwire-v6.1',
+      'fdb 02:00:00:00:06:02 dst fd00:2::2 dev podwire-v6.1',
+      'route fd00:10:244:2::/64 via fd00:10:244:2:: dev podwire-v6.1 onlink',
+    ]);
+  });
+
+  test('a peer on our L2 gets a plain route', () => {
+    const result = vxlanObjects([same('b', 2)], onlyIp4, defaults);
+    expect(spell(result.objects)).toEqual([
+      ...device4,
+      'route 10.244.2.0/24 via 192.168.1.2 dev eth0',
+    ]);
+    expect(result.mtuBytes).toBe(1450);
+  });
+
+  test('a peer on our L2 is wrapped all the same without direct routing', () => {
+    const result = vxlanObjects([same('b', 2)], onlyIp4, { ...defaults, directRouting: false });
+    expect(spell(result.objects)).toEqual([
+      ...device4,
+      'neigh 10.244.2.0 lladdr 02:00:00:00:04:02 dev podwire.1',
+      'fdb 02:00:00:00:04:02 dst 192.168.1.2 dev podwire.1',
+      'route 10.244.2.0/24 via 10.244.2.0 dev podwire.1 onlink',
+    ]);
+  });
+
+  test('one family may be direct and the other one wrapped', () => {
+    const far6 = peer('b', 2).announcements.ip6;
+    const near = same('b', 2);
+    const mixed = { ...near, announcements: { ...near.announcements, ...(far6 && { ip6: far6 }) } };
+    expect(spell(vxlanObjects([mixed], self, defaults).objects)).toEqual([
+      ...device4,
+      'route 10.244.2.0/24 via 192.168.1.2 dev eth0',
+      ...device6,
+      'neigh fd00:10:244:2:: lladdr 02:00:00:00:06:02 dev podwire-v6.1',
+      'fdb 02:00:00:00:06:02 dst fd00:2::2 dev podwire-v6.1',
+      'route fd00:10:244:2::/64 via fd00:10:244:2:: dev podwire-v6.1 onlink',
+    ]);
+  });
+
+  test('an IPv6-only node has no IPv4 device', () => {
+    const result = vxlanObjects([peer('b', 2)], onlyIp6, defaults);
+    expect(spell(result.objects).slice(0, 2)).toEqual(device6);
+    expect(spell(result.objects).join()).not.toContain('podwire.1 ');
+    expect(result.announcements).toEqual({
+      ip6: announce('vxlan', 'fd00:1::1', vtepMac('uid-a', 1, 'ip6')),
+    });
+  });
+
+  test('a peer that has announced nothing yet is left out without a problem', () => {
+    const silent = { ...peer('b', 2), announcements: {} };
+    const result = vxlanObjects([silent], onlyIp4, defaults);
+    expect(spell(result.objects)).toEqual(device4);
+    expect(result.problems).toEqual([]);
+  });
+
+  test.each([
+    [
+      'its MAC',
+      {
+        ...peer('b', 2),
+        announcements: { ip: announce('vxlan', '192.168.2.2', '02:00:00:00:04:0f') },
+      },
+      [
+        'neigh 10.244.2.0 lladdr 02:00:00:00:04:0f dev podwire.1',
+        'fdb 02:00:00:00:04:0f dst 192.168.2.2 dev podwire.1',
+        'route 10.244.2.0/24 via 10.244.2.0 dev podwire.1 onlink',
+      ],
+    ],
+    [
+      'its address',
+      {
+        ...peer('b', 2),
+        announcements: { ip: announce('vxlan', '192.168.2.9', '02:00:00:00:04:02') },
+      },
+      [
+        'neigh 10.244.2.0 lladdr 02:00:00:00:04:02 dev podwire.1',
+        'fdb 02:00:00:00:04:02 dst 192.168.2.9 dev podwire.1',
+        'route 10.244.2.0/24 via 10.244.2.0 dev podwire.1 onlink',
+      ],
+    ],
+    [
+      'its podCIDR',
+      { ...peer('b', 2), podCIDRs: { ip: parsePrefix('10.244.9.0/24') } },
+      [
+        'neigh 10.244.9.0 lladdr 02:00:00:00:04:02 dev podwire.1',
+        'fdb 02:00:00:00:04:02 dst 192.168.2.2 dev podwire.1',
+        'route 10.244.9.0/24 via 10.244.9.0 dev podwire.1 onlink',
+      ],
+    ],
+    ['nothing but leaves', undefined, []],
+  ])('follows a peer that changes %s', (_, changed, want) => {
+    const peers = changed === undefined ? [] : [changed];
+    expect(spell(vxlanObjects(peers, onlyIp4, defaults).objects)).toEqual([...device4, ...want]);
+  });
+
+  test.each<[string, NodeFacts[], string]>([
+    [
+      'another VNI',
+      [
+        {
+          ...peer('b', 2),
+          announcements: {
+            ip: { ...announce('vxlan', '192.168.2.2'), vtep: { vni: 7, mac: '02:00:00:00:04:02' } },
+          },
+        },
+      ],
+      'Cannot reach the node by VXLAN: it uses VNI 7, this node 1',
+    ],
+    [
+      'another backend behind a router',
+      [{ ...peer('b', 2), announcements: { ip: announce('host-gw', '192.168.2.2') } }],
+      'Cannot reach the node by VXLAN: its agent runs the backend host-gw',
+    ],
+    [
+      'our own address',
+      [
+        {
+          ...peer('b', 2),
+          announcements: { ip: announce('vxlan', '192.168.1.1', '02:00:00:00:04:02') },
+        },
+      ],
+      'Cannot reach the node: it announces our own address 192.168.1.1',
+    ],
+    [
+      'the MAC of another peer',
+      [
+        peer('c', 3),
+        {
+          ...peer('b', 2),
+          announcements: { ip: announce('vxlan', '192.168.2.2', '02:00:00:00:04:03') },
+        },
+      ],
+      'Cannot reach the node by VXLAN: its VTEP MAC 02:00:00:00:04:03 is that of node c',
+    ],
+  ])('reports a peer with %s and goes on', (_, peers, message) => {
+    const result = vxlanObjects([...peers, peer('d', 4)], onlyIp4, defaults);
+    expect(result.problems).toEqual([{ node: 'b', message }]);
+    const text = spell(result.objects).join('\n');
+    expect(text).not.toContain('10.244.2.0');
+    expect(text).toContain('route 10.244.4.0/24');
+  });
+
+  test('a family the underlay has no address of is reported, the other one works', () => {
+    const underlay = { ...self.underlay, addresses: { ip: parseAddress('192.168.1.1') } };
+    const result = vxlanObjects([], { ...self, underlay }, defaults);
+    expect(spell(result.objects)).toEqual(device4);
+    expect(result.families).toEqual(['ip']);
+    expect(result.problems).toEqual([
+      {
+        node: 'a',
+        message: 'Cannot carry IPv6 pod traffic: link eth0 has no IPv6 address of this node',
+      },
+    ]);
+  });
+
+  test('an underlay too small for IPv6 is reported: the kernel would take IPv6 away silently', () => {
+    const underlay = { ...self.underlay, mtuBytes: 1300 };
+    const result = vxlanObjects([], { ...self, underlay }, defaults);
+    expect(result.families).toEqual(['ip']);
+    expect(result.mtuBytes).toBe(1250);
+    expect(result.problems[0]?.message).toBe(
+      'Cannot carry IPv6 pod traffic: an MTU of 1230 bytes is left for pods, IPv6 needs 1280',
+    );
+  });
+
+  test('a configured MTU lowers the MTU and never raises it', () => {
+    expect(vxlanObjects([], self, { ...defaults, mtuBytes: 1400 }).mtuBytes).toBe(1400);
+    expect(vxlanObjects([], self, { ...defaults, mtuBytes: 9000 }).mtuBytes).toBe(1430);
+  });
+});
+
+describe('hostGatewayObjects()', () => {
+  test('routes each peer’s pods through the peer, with the underlay’s own MTU', () => {
+    const result = hostGatewayObjects([same('b', 2)], self);
+    expect(spell(result.objects)).toEqual([
+      'route 10.244.2.0/24 via 192.168.1.2 dev eth0',
+      'route fd00:10:244:2::/64 via fd00:1::2 dev eth0',
+    ]);
+    expect(result.mtuBytes).toBe(1500);
+    expect(result.announcements).toEqual({
+      ip: announce('host-gw', '192.168.1.1'),
+      ip6: announce('host-gw', 'fd00:1::1'),
+    });
+  });
+
+  test('needs no annotations: InternalIPs do, one on our L2 before the others', () => {
+    const internalIPs = [parseAddress('172.16.0.2'), parseAddress('192.168.1.2')];
+    const silent = { ...same('b', 2), internalIPs, announcements: {} };
+    expect(spell(hostGatewayObjects([silent], onlyIp4).objects)).toEqual([
+      'route 10.244.2.0/24 via 192.168.1.2 dev eth0',
+    ]);
+  });
+
+  test('reports a peer behind a router, and goes on', () => {
+    const result = hostGatewayObjects([peer('b', 2), same('c', 3)], onlyIp4);
+    expect(spell(result.objects)).toEqual(['route 10.244.3.0/24 via 192.168.1.3 dev eth0']);
+    expect(result.problems).toEqual([
+      {
+        node: 'b',
+        message:
+          'Cannot route IPv4 to the node: 192.168.2.2 is not on the L2 network of link eth0, which backend host-gw needs; use backend vxlan',
+      },
+    ]);
+  });
+
+  test('reports a peer without an address of the family', () => {
+    const internalIPs = [parseAddress('192.168.1.2')];
+    const result = hostGatewayObjects([{ ...same('b', 2), internalIPs, announcements: {} }], self);
+    expect(spell(result.objects)).toEqual(['route 10.244.2.0/24 via 192.168.1.2 dev eth0']);
+    expect(result.problems).toEqual([
+      { node: 'b', message: 'Cannot route IPv6 to the node: it has no InternalIP of this family' },
+    ]);
+  });
+});
+
+describe('vtepMac()', () => {
+  test('is stable, and differs by node, VNI and family', () => {
+    expect(vtepMac('uid-a', 1, 'ip')).toBe(vtepMac('uid-a', 1, 'ip'));
+    const macs = [
+      vtepMac('uid-a', 1, 'ip'),
+      vtepMac('uid-b', 1, 'ip'),
+      vtepMac('uid-a', 2, 'ip'),
+      vtepMac('uid-a', 1, 'ip6'),
+    ];
+    expect(new Set(macs).size).toBe(4);
+  });
+
+  test('is a locally administered unicast address', () => {
+    for (let i = 0; i < 64; i++) {
+      const first = Number.parseInt(vtepMac(`uid-${i}`, 1, 'ip').slice(0, 2), 16);
+      expect(first & 0b11).toBe(0b10);
+    }
+  });
+});

@@ -1,0 +1,73 @@
+/** Which of the host's links carries traffic between nodes, and which of its addresses is ours. */
+import {
+  families,
+  formatAddress,
+  sameAddress,
+  type Address,
+  type Family,
+} from '#pkg/ip/address.ts';
+import { containsAddress, parsePrefix, type Prefix } from '#pkg/ip/prefix.ts';
+import type { Underlay } from './backend.ts';
+
+/** A link of the host, as observed. */
+export interface HostLink {
+  readonly name: string;
+  readonly mtuBytes: number;
+  /** Its addresses with their prefix lengths, host bits kept, in the kernel's order. */
+  readonly addresses: readonly Prefix[];
+  /** Destinations routed to it without a gateway. */
+  readonly onLinkPrefixes: readonly Prefix[];
+}
+
+export interface UnderlayChoice {
+  /** `status.addresses` of type InternalIP of our Node. */
+  readonly internalIPs: readonly Address[];
+  /** The link's name when the configuration gives one; undefined = the link with an InternalIP. */
+  readonly link: string | undefined;
+}
+
+/**
+ * The link named, else the one that holds the Node's first InternalIP it can. Our address of each
+ * family is an InternalIP on that link, else its first address that is not link-local. Returns
+ * what is wrong when there is none.
+ */
+export function chooseUnderlay(
+  links: readonly HostLink[],
+  choice: UnderlayChoice,
+): Underlay | string {
+  const link =
+    choice.link === undefined
+      ? linkOfFirst(links, choice.internalIPs)
+      : links.find(({ name }) => name === choice.link);
+  if (link === undefined) return noLink(choice);
+  const addresses: Partial<Record<Family, Address>> = {};
+  for (const family of families) {
+    const own = link.addresses.map(({ address }) => address).filter((a) => a.family === family);
+    const chosen =
+      choice.internalIPs.find((a) => own.some((b) => sameAddress(a, b))) ??
+      own.find((a) => !linkLocal.some((prefix) => containsAddress(prefix, a)));
+    if (chosen !== undefined) addresses[family] = chosen;
+  }
+  const { name, mtuBytes, onLinkPrefixes } = link;
+  return { link: name, mtuBytes, addresses, onLinkPrefixes };
+}
+
+const linkLocal = [parsePrefix('169.254.0.0/16'), parsePrefix('fe80::/10')];
+
+function linkOfFirst(
+  links: readonly HostLink[],
+  internalIPs: readonly Address[],
+): HostLink | undefined {
+  for (const address of internalIPs) {
+    const link = links.find((l) => l.addresses.some((p) => sameAddress(p.address, address)));
+    if (link !== undefined) return link;
+  }
+  return undefined;
+}
+
+function noLink({ link, internalIPs }: UnderlayChoice): string {
+  if (link !== undefined) return `Cannot find link ${link}, which the configuration names`;
+  if (internalIPs.length === 0) return 'Cannot choose a link: the Node has no InternalIP yet';
+  const list = internalIPs.map(formatAddress).join(', ');
+  return `Cannot choose a link: none has an InternalIP of the Node (${list})`;
+}

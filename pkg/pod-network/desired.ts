@@ -1,0 +1,163 @@
+/**
+ * The whole of what one node's pod network wants, from the cluster's Nodes and the node's own
+ * links: a pure function, and the only place where its parts meet.
+ */
+import type { HostObject } from '#pkg/host-network/object.ts';
+import type { Address, Family } from '#pkg/ip/address.ts';
+import { tryParsePrefix, type Prefix } from '#pkg/ip/prefix.ts';
+import type { Ruleset } from '#pkg/nftables/ruleset.ts';
+import { announcementPatch } from '#pkg/overlay/annotations.ts';
+import type { BackendResult, BackendType, SelfNode } from '#pkg/overlay/backend.ts';
+import { hostGatewayObjects } from '#pkg/overlay/host-gateway.ts';
+import {
+  parseCluster,
+  type AgedNode,
+  type ByFamily,
+  type NodeFacts,
+  type NodeProblem,
+} from '#pkg/overlay/node-facts.ts';
+import { chooseUnderlay, type HostLink } from '#pkg/overlay/underlay.ts';
+import { vxlanObjects } from '#pkg/overlay/vxlan.ts';
+import { masqueradeRuleset } from './masquerade.ts';
+import { nodeFileText } from './node-file.ts';
+import { forwardingSysctls, type UnderlaySysctls } from './sysctls.ts';
+
+export interface PodNetworkOptions {
+  readonly nodeName: string;
+  readonly backend: BackendType;
+  readonly vni: number;
+  readonly port: number;
+  readonly directRouting: boolean;
+  /** The link between nodes; undefined = the one with the Node's InternalIP. */
+  readonly link: string | undefined;
+  /** Upper limit for the pods' MTU. */
+  readonly mtuBytes: number | undefined;
+  readonly masquerade: boolean;
+  readonly nonMasqueradeCIDRs: readonly Prefix[];
+  readonly annotationPrefix: string;
+}
+
+/** What was observed of this host. */
+export interface HostFacts {
+  readonly links: readonly HostLink[];
+  /** By link name. */
+  readonly sysctls: (link: string) => UnderlaySysctls;
+}
+
+/** The node cannot have a pod network yet. */
+export interface NotReady {
+  readonly kind: 'not-ready';
+  /** For people: what is missing and who provides it. */
+  readonly reason: string;
+}
+
+export interface Desired {
+  readonly kind: 'desired';
+  readonly objects: readonly HostObject[];
+  readonly ruleset: Ruleset;
+  /** Text of node.json. */
+  readonly nodeFile: string;
+  /** Changes to our own Node's annotations; empty = none. */
+  readonly annotationPatch: Readonly<Record<string, string | null>>;
+  readonly problems: readonly NodeProblem[];
+}
+
+/** What this node wants, or why it cannot want anything yet. */
+export function desiredPodNetwork(
+  records: ReadonlyMap<string, AgedNode>,
+  host: HostFacts,
+  options: PodNetworkOptions,
+): Desired | NotReady {
+  const { nodeName, annotationPrefix } = options;
+  const record = records.get(nodeName);
+  const cluster = parseCluster(records.values(), { selfName: nodeName, annotationPrefix });
+  const facts = cluster.nodes.get(nodeName);
+  if (record === undefined || facts === undefined) {
+    return notReady(`Cannot find Node ${nodeName}: it is not registered with the API server`);
+  }
+  if (Object.keys(facts.podCIDRs).length === 0) return notReady(noPodCIDRs(record));
+  const { internalIPs, podCIDRs, uid } = facts;
+  const underlay = chooseUnderlay(host.links, { internalIPs, link: options.link });
+  if (typeof underlay === 'string') return notReady(underlay);
+  const self: SelfNode = { name: nodeName, uid, podCIDRs, underlay };
+  const peers = [...cluster.nodes.values()].filter((node) => node !== facts);
+  const overlay = backendResult(peers, self, options);
+  const problems = [...cluster.problems, ...overlay.problems];
+  if (overlay.mtuBytes === undefined) {
+    const own = problems.filter(({ node }) => node === nodeName);
+    return notReady(own.map(({ message }) => message).join('; '));
+  }
+  const { link } = underlay;
+  const sysctls = forwardingSysctls(overlay.families, { link, sysctls: host.sysctls(link) });
+  const ownPodCIDRs = inNodeOrder(record, podCIDRs, overlay.families);
+  return {
+    kind: 'desired',
+    objects: [...sysctls, ...overlay.objects],
+    ruleset: options.masquerade
+      ? masqueradeRuleset({
+          ownPodCIDRs,
+          podCIDRs: allPodCIDRs(cluster.nodes),
+          nodeAddresses: allNodeAddresses(cluster.nodes),
+          nonMasqueradeCIDRs: options.nonMasqueradeCIDRs,
+        })
+      : { tables: [] },
+    nodeFile: nodeFileText({
+      podCIDRs: ownPodCIDRs,
+      mtuBytes: overlay.mtuBytes,
+      backend: options.backend,
+    }),
+    annotationPatch: announcementPatch(overlay.announcements, record.annotations, annotationPrefix),
+    problems,
+  };
+}
+
+/** The Node's first podCIDR is of the cluster's first family: pods get their addresses in its order. */
+function inNodeOrder(
+  record: AgedNode,
+  podCIDRs: ByFamily<Prefix>,
+  working: readonly Family[],
+): readonly Prefix[] {
+  const first = tryParsePrefix(record.podCIDRs[0] ?? '')?.address.family;
+  const order = first === 'ip6' ? working.toReversed() : working;
+  return order.flatMap((family) => podCIDRs[family] ?? []);
+}
+
+function notReady(reason: string): NotReady {
+  return { kind: 'not-ready', reason };
+}
+
+function noPodCIDRs(record: AgedNode): string {
+  if (record.podCIDRs.length > 0) {
+    return `Cannot use podCIDRs of Node ${record.name}: ${record.podCIDRs.join(', ')}`;
+  }
+  return (
+    `Cannot find podCIDRs of Node ${record.name}: none assigned yet ` +
+    '(kube-controller-manager does it with --allocate-node-cidrs and --cluster-cidr)'
+  );
+}
+
+function backendResult(
+  peers: readonly NodeFacts[],
+  self: SelfNode,
+  options: PodNetworkOptions,
+): BackendResult {
+  const { vni, port, directRouting } = options;
+  const limit = options.mtuBytes === undefined ? {} : { mtuBytes: options.mtuBytes };
+  switch (options.backend) {
+    case 'vxlan':
+      return vxlanObjects(peers, self, { vni, port, directRouting, ...limit });
+    case 'host-gw':
+      return hostGatewayObjects(peers, self, limit);
+  }
+}
+
+function allPodCIDRs(nodes: ReadonlyMap<string, NodeFacts>): readonly Prefix[] {
+  return [...nodes.values()].flatMap((node) => Object.values(node.podCIDRs));
+}
+
+function allNodeAddresses(nodes: ReadonlyMap<string, NodeFacts>): readonly Address[] {
+  return [...nodes.values()].flatMap((node) => [
+    ...node.internalIPs,
+    ...Object.values(node.announcements).map(({ publicIP }) => publicIP),
+  ]);
+}

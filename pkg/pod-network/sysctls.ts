@@ -1,0 +1,49 @@
+/** What the kernel must be told so that it carries packets between pods and the outside. */
+import type { Sysctl } from '#pkg/host-network/object.ts';
+import type { Family } from '#pkg/ip/address.ts';
+
+/** Settings of the underlay link that forwarding interferes with, as observed; undefined = absent. */
+export interface UnderlaySysctls {
+  /** net/ipv6/conf/LINK/accept_ra */
+  readonly acceptRa: string | undefined;
+}
+
+/** The sysctls for forwarding in these families over this underlay link. */
+export function forwardingSysctls(
+  families: readonly Family[],
+  underlay: { readonly link: string; readonly sysctls: UnderlaySysctls },
+): readonly Sysctl[] {
+  const objects: Sysctl[] = [];
+  if (families.includes('ip')) {
+    objects.push(
+      sysctl('net/ipv4/ip_forward', '1'),
+      bridgeSysctl('net/bridge/bridge-nf-call-iptables'),
+    );
+  }
+  if (families.includes('ip6')) {
+    // A host that got its own IPv6 route by router advertisement loses it the moment it forwards,
+    // unless accept_ra is 2 (ip-sysctl.rst): before forwarding, therefore first.
+    const { acceptRa } = underlay.sysctls;
+    if (acceptRa === '1' || acceptRa === '2') {
+      objects.push(sysctl(`net/ipv6/conf/${underlay.link}/accept_ra`, '2'));
+    }
+    objects.push(
+      sysctl('net/ipv6/conf/all/forwarding', '1'),
+      bridgeSysctl('net/bridge/bridge-nf-call-ip6tables'),
+    );
+  }
+  return objects;
+}
+
+function sysctl(path: string, value: string): Sysctl {
+  return { kind: 'sysctl', path, value, optional: false };
+}
+
+/**
+ * Makes bridged packets pass conntrack: a Service's answer between two pods of one bridge would
+ * otherwise never meet the NAT that has to be undone. Absent without the module br_netfilter, as
+ * when the bridge does not need it.
+ */
+function bridgeSysctl(path: string): Sysctl {
+  return { kind: 'sysctl', path, value: '1', optional: true };
+}
