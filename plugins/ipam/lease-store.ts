@@ -1,0 +1,207 @@
+/**
+ * Addresses in use, in host-local's directory format so that its Go program and this one can take
+ * turns on a node: `<dataDir>/<network>/<address>` holds "containerID\r\nifname",
+ * `last_reserved_ip.<set>` the address given out last, `lock` is flock(2)ed by whoever works there.
+ */
+import {
+  closeSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  statSync,
+  unlinkSync,
+  writeFileSync,
+} from 'node:fs';
+import { join } from 'node:path';
+import { isErrno } from '#pkg/errors/agent-error.ts';
+import { formatAddress, tryParseAddress, type Address } from '#pkg/ip/address.ts';
+import type { Attachment } from '#pkg/cni/environment.ts';
+import type { Sys } from '#pkg/sys/sys.ts';
+import { LOCK_EX } from '#pkg/sys/constants.ts';
+import { openLeaseIndex, type LeaseIndex } from './lease-index.ts';
+
+/** One network's leases, locked against everyone else until disposed. */
+export interface LeaseStore extends Disposable {
+  /** The addresses this attachment holds. */
+  addressesOf(attachment: Attachment): readonly Address[];
+  /** Every attachment that holds an address; `ifName` is "" in leases of host-local before 0.8. */
+  attachments(): readonly Attachment[];
+  /** Every address in use, as text: one reading of the directory. */
+  takenAddresses(): ReadonlySet<string>;
+  /** Takes an address; false when it is in use. */
+  take(address: Address, attachment: Attachment): boolean;
+  /** Gives back all the attachment holds; none is no error. */
+  release(attachment: Attachment): void;
+  /** The address of this range set given out last. */
+  lastReserved(setIndex: number): Address | undefined;
+  setLastReserved(setIndex: number, address: Address): void;
+}
+
+/**
+ * Waits for the network's lock and opens its leases. With `create` false, undefined for a network
+ * that never had a lease.
+ */
+export function openLeaseStore(
+  sys: Sys,
+  place: { readonly dataDir: string; readonly network: string; readonly create: false },
+): LeaseStore | undefined;
+export function openLeaseStore(
+  sys: Sys,
+  place: { readonly dataDir: string; readonly network: string; readonly create: true },
+): LeaseStore;
+export function openLeaseStore(
+  sys: Sys,
+  place: { readonly dataDir: string; readonly network: string; readonly create: boolean },
+): LeaseStore | undefined {
+  const directory = join(place.dataDir, place.network);
+  if (place.create) mkdirSync(directory, { recursive: true, mode: 0o755 });
+  else if (statSync(directory, { throwIfNoEntry: false }) === undefined) return undefined;
+  const lockFd = openSync(join(directory, 'lock'), 'a', 0o644);
+  try {
+    sys.flock(lockFd, LOCK_EX);
+    return leaseStore(directory, openLeaseIndex(place.dataDir, place.network), () =>
+      // Closing the only descriptor of the open file gives the lock back.
+      closeSync(lockFd),
+    );
+  } catch (error) {
+    closeSync(lockFd);
+    throw error;
+  }
+}
+
+function leaseStore(directory: string, index: LeaseIndex, unlock: () => void): LeaseStore {
+  if (!index.isComplete(stampOf(directory))) rebuildIndex(directory, index);
+  let changed = false;
+  const owned = (attachment: Attachment): readonly string[] =>
+    index
+      .get(attachment)
+      // Go's program releases without telling the index; the address may be someone else's now.
+      .filter((file) => sameAttachment(readLease(join(directory, file)), attachment));
+  return {
+    addressesOf: (attachment) =>
+      [...owned(attachment), ...owned(legacyOf(attachment))].flatMap(
+        (file) => tryParseAddress(file) ?? [],
+      ),
+    attachments: () =>
+      leaseFiles(directory).flatMap((file) => readLease(join(directory, file)) ?? []),
+    takenAddresses: () => new Set(leaseFiles(directory)),
+    take(address, attachment) {
+      const file = formatAddress(address);
+      if (!createLease(join(directory, file), attachment)) return false;
+      changed = true;
+      index.set(attachment, [...owned(attachment), file]);
+      return true;
+    },
+    release(attachment) {
+      const exact = owned(attachment);
+      const legacy = legacyOf(attachment);
+      changed = true;
+      for (const file of exact.length > 0 ? exact : owned(legacy))
+        unlinkSync(join(directory, file));
+      index.delete(attachment);
+      if (exact.length === 0) index.delete(legacy);
+    },
+    lastReserved: (setIndex) => tryParseAddress(readLast(directory, setIndex) ?? ''),
+    setLastReserved(setIndex, address) {
+      changed = true;
+      writeFileSync(lastFile(directory, setIndex), formatAddress(address), { mode: 0o600 });
+    },
+    [Symbol.dispose]() {
+      try {
+        if (changed) index.seal(stampOf(directory));
+      } finally {
+        unlock();
+      }
+    },
+  };
+}
+
+/**
+ * Reads every lease once. A lease without content is what a crash of the machine leaves of one that
+ * was being written: nobody holds that address, and nobody would ever give it back.
+ */
+function rebuildIndex(directory: string, index: LeaseIndex): void {
+  index.clear();
+  const held = new Map<string, { attachment: Attachment; files: string[] }>();
+  for (const file of leaseFiles(directory)) {
+    const attachment = readLease(join(directory, file));
+    if (attachment === undefined) {
+      unlinkSync(join(directory, file));
+      continue;
+    }
+    const key = `${attachment.containerId}:${attachment.ifName}`;
+    const entry = held.get(key);
+    if (entry === undefined) held.set(key, { attachment, files: [file] });
+    else entry.files.push(file);
+  }
+  for (const { attachment, files } of held.values()) index.set(attachment, files);
+  index.seal(stampOf(directory));
+}
+
+/**
+ * What the directory looks like. Its modification time moves whenever a lease comes or goes, but in
+ * steps of a clock tick (4 ms, before Linux 6.13); a lease that Go's program adds within the tick
+ * of our own change still shows in `last_reserved_ip.*`.
+ */
+function stampOf(directory: string): string {
+  const { mtimeNs } = statSync(directory, { bigint: true });
+  const parts = [String(mtimeNs)];
+  for (let setIndex = 0; ; setIndex++) {
+    const last = readLast(directory, setIndex);
+    if (last === undefined) return parts.join(' ');
+    parts.push(last);
+  }
+}
+
+function leaseFiles(directory: string): readonly string[] {
+  return readdirSync(directory).filter((name) => tryParseAddress(name) !== undefined);
+}
+
+/** Who holds the lease; undefined when there is none, or an empty one. */
+function readLease(file: string): Attachment | undefined {
+  const text = readIfThere(file)?.replaceAll('\0', '').trim() ?? '';
+  if (text === '') return undefined;
+  const [containerId = '', ifName = ''] = text.split(/\r?\n/);
+  return { containerId: containerId.trim(), ifName: ifName.trim() };
+}
+
+/** One file created exclusively: also safe against a program that does not take the lock. */
+function createLease(file: string, attachment: Attachment): boolean {
+  const content = `${attachment.containerId}\r\n${attachment.ifName}`;
+  try {
+    writeFileSync(file, content, { flag: 'wx', mode: 0o600 });
+    return true;
+  } catch (error) {
+    if (!isErrno(error, 'EEXIST')) throw error;
+    if (readLease(file) !== undefined) return false;
+  }
+  writeFileSync(file, content, { mode: 0o600 });
+  return true;
+}
+
+function lastFile(directory: string, setIndex: number): string {
+  return join(directory, `last_reserved_ip.${setIndex}`);
+}
+
+function readLast(directory: string, setIndex: number): string | undefined {
+  return readIfThere(lastFile(directory, setIndex));
+}
+
+function readIfThere(file: string): string | undefined {
+  try {
+    return readFileSync(file, 'utf8');
+  } catch (error) {
+    if (isErrno(error, 'ENOENT')) return undefined;
+    throw error;
+  }
+}
+
+/** host-local before 0.8 wrote the container's ID only. */
+function legacyOf({ containerId }: Attachment): Attachment {
+  return { containerId, ifName: '' };
+}
+
+function sameAttachment(a: Attachment | undefined, b: Attachment): boolean {
+  return a?.containerId === b.containerId && a.ifName === b.ifName;
+}
