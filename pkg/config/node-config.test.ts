@@ -1,0 +1,48 @@
+import { describe, expect, test } from 'vitest';
+import { formatPrefix } from '#pkg/ip/prefix.ts';
+import { parseNodeConfig } from './node-config.ts';
+
+describe('parseNodeConfig()', () => {
+  test('an empty file is all defaults', () => {
+    expect(parseNodeConfig('', 'node.yaml')).toEqual({
+      backend: 'vxlan',
+      vni: 1,
+      port: 8472,
+      directRouting: true,
+      masquerade: true,
+      nonMasqueradeCIDRs: [],
+      annotationPrefix: 'podwire.dev/',
+      runDir: '/run/podwire',
+      cniConfDir: '/etc/cni/net.d',
+      cniDataDir: '/var/lib/cni/networks',
+      conflist: true,
+      healthBindAddress: '127.0.0.1:9964',
+      logLevel: 'info',
+    });
+  });
+
+  test('reads prefixes, host bits dropped', () => {
+    const config = parseNodeConfig('nonMasqueradeCIDRs: [10.1.2.3/8, "fd00::/8"]', 'node.yaml');
+    expect(config.nonMasqueradeCIDRs.map(formatPrefix)).toEqual(['10.0.0.0/8', 'fd00::/8']);
+  });
+
+  test.each([
+    ['bakend: vxlan', 'unknown key "bakend", did you mean "backend"?'],
+    ['nonMasqueradeCidr: []', 'did you mean "nonMasqueradeCIDRs"?'],
+    ['backend: vlan', 'backend: '],
+    ['vni: 10000', 'vni: '],
+    ['port: 0', 'port: '],
+    ['nonMasqueradeCIDRs: [10.0.0.0]', 'nonMasqueradeCIDRs.0: expected address/length'],
+    ['runDir: run', 'runDir: expected an absolute path'],
+    ['annotationPrefix: podwire.dev', 'annotationPrefix: expected a DNS name and a slash'],
+    ['healthBindAddress: "9964"', 'healthBindAddress: expected ADDRESS:PORT'],
+    ['[1', 'Cannot read node.yaml: expected YAML'],
+    ['- a', 'Cannot use node.yaml: '],
+  ])('refuses %s', (text, message) => {
+    expect(() => parseNodeConfig(text, 'node.yaml')).toThrow(message);
+  });
+
+  test('names all that is wrong at once', () => {
+    expect(() => parseNodeConfig('vni: 0\nport: 0', 'node.yaml')).toThrow(/vni: .*; port: /);
+  });
+});

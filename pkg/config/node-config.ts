@@ -1,0 +1,84 @@
+/** The node daemon's configuration file: one YAML mapping, every key optional. */
+import { parse as parseYaml } from 'yaml';
+import { z } from 'zod';
+import { AgentError } from '#pkg/errors/agent-error.ts';
+import { networkOf, tryParsePrefix, type Prefix } from '#pkg/ip/prefix.ts';
+import { nearestName } from './nearest-name.ts';
+
+const podRange = z.string().transform((text, context): Prefix => {
+  const prefix = tryParsePrefix(text);
+  if (prefix !== undefined) return networkOf(prefix);
+  context.addIssue({ code: 'custom', message: 'expected address/length as 10.0.0.0/8' });
+  return z.NEVER;
+});
+
+const absolutePath = z.string().regex(/^\//, 'expected an absolute path');
+
+/** "127.0.0.1:9964", "[::1]:9964"; an empty text turns the server off. */
+const bindAddress = z.string().regex(/^(?:.+:\d{1,5})?$/, 'expected ADDRESS:PORT, or "" for none');
+
+const schema = z.strictObject({
+  /** How packets travel between nodes. */
+  backend: z.enum(['vxlan', 'host-gw']).default('vxlan'),
+  /** VXLAN network identifier. Four digits at most: it is part of a 15-byte device name. */
+  vni: z.int().min(1).max(9999).default(1),
+  /** UDP port of VXLAN packets. */
+  port: z.int().min(1).max(65535).default(8472),
+  /** Plain routes instead of VXLAN to nodes on the same L2 network. */
+  directRouting: z.boolean().default(true),
+  /** Name of the link between nodes; none = the one that has the Node's InternalIP. */
+  iface: z.string().min(1).max(15).optional(),
+  /** Upper limit for the MTU of pods; none = what fits the link. */
+  mtu: z.int().min(68).max(65535).optional(),
+  /** Give packets that leave the cluster an address of the node. */
+  masquerade: z.boolean().default(true),
+  /** Destinations besides pods and nodes that see pods' own addresses. */
+  nonMasqueradeCIDRs: z.array(podRange).default([]),
+  /** Start of the keys of Node annotations; flannel's lets both kinds of node form one network. */
+  annotationPrefix: z
+    .string()
+    .regex(/^[a-z0-9.-]+\/(?:[A-Za-z0-9._-]*)$/, 'expected a DNS name and a slash')
+    .default('podwire.dev/'),
+  /** Where node.json goes. */
+  runDir: absolutePath.default('/run/podwire'),
+  /** Where the container runtime looks for network configurations. */
+  cniConfDir: absolutePath.default('/etc/cni/net.d'),
+  /** Where the plugin keeps the addresses it gave out. */
+  cniDataDir: absolutePath.default('/var/lib/cni/networks'),
+  /** Write the conflist at all. */
+  conflist: z.boolean().default(true),
+  /** Where /healthz, /livez and /metrics answer. */
+  healthBindAddress: bindAddress.default('127.0.0.1:9964'),
+  logLevel: z.enum(['debug', 'info', 'warn', 'error']).default('info'),
+});
+
+export type NodeConfig = Readonly<z.output<typeof schema>>;
+
+/**
+ * The configuration in this YAML text; an empty text is all defaults.
+ *
+ * @throws {AgentError} InvalidConfig, naming every wrong key and, for unknown ones, the nearest
+ */
+export function parseNodeConfig(text: string, source: string): NodeConfig {
+  let data: unknown;
+  try {
+    data = parseYaml(text) ?? {};
+  } catch (cause) {
+    throw new AgentError('InvalidConfig', `Cannot read ${source}: expected YAML`, { cause });
+  }
+  const result = schema.safeParse(data);
+  if (result.success) return result.data;
+  const reasons = result.error.issues.flatMap(describeIssue);
+  throw new AgentError('InvalidConfig', `Cannot use ${source}: ${reasons.join('; ')}`);
+}
+
+function describeIssue(issue: z.core.$ZodIssue): readonly string[] {
+  if (issue.code === 'unrecognized_keys') {
+    return issue.keys.map((key) => {
+      const nearest = nearestName(key, Object.keys(schema.shape));
+      return `unknown key "${key}", did you mean "${nearest}"?`;
+    });
+  }
+  const at = issue.path.map(String).join('.');
+  return [at === '' ? issue.message : `${at}: ${issue.message}`];
+}

@@ -1,0 +1,190 @@
+import { describe, expect, test } from 'vitest';
+import { parsePrefix } from '#pkg/ip/prefix.ts';
+import { defaultAnnotationPrefix } from '#pkg/overlay/annotations.ts';
+import type { AgedNode } from '#pkg/overlay/node-facts.ts';
+import { conflistText, defaultIpamDataDir, defaultNodeFile } from './conflist.ts';
+import { desiredPodNetwork, type HostFacts, type PodNetworkOptions } from './desired.ts';
+
+const options: PodNetworkOptions = {
+  nodeName: 'a',
+  backend: 'vxlan',
+  vni: 1,
+  port: 8472,
+  directRouting: true,
+  link: undefined,
+  mtuBytes: undefined,
+  masquerade: true,
+  nonMasqueradeCIDRs: [],
+  annotationPrefix: defaultAnnotationPrefix,
+};
+
+const host: HostFacts = {
+  links: [
+    {
+      name: 'eth0',
+      mtuBytes: 1500,
+      addresses: ['192.168.1.1/24', 'fd00:1::1/64'].map(parsePrefix),
+      onLinkPrefixes: ['192.168.1.0/24', 'fd00:1::/64'].map(parsePrefix),
+    },
+  ],
+  sysctls: () => ({ acceptRa: '0' }),
+};
+
+function node(name: string, fields: Partial<AgedNode> = {}): AgedNode {
+  return {
+    namespace: '',
+    name,
+    uid: `uid-${name}`,
+    resourceVersion: '1',
+    annotations: {},
+    labels: {},
+    podCIDRs: ['10.244.1.0/24', 'fd00:10:244:1::/64'],
+    internalIPs: ['192.168.1.1', 'fd00:1::1'],
+    taintKeys: [],
+    deleting: false,
+    ...fields,
+  };
+}
+
+const far = node('b', {
+  podCIDRs: ['10.244.2.0/24'],
+  internalIPs: ['192.168.2.2'],
+  annotations: {
+    'podwire.dev/backend-type': 'vxlan',
+    'podwire.dev/backend-data': '{"VNI":1,"VtepMAC":"02:00:00:00:04:02"}',
+    'podwire.dev/public-ip': '192.168.2.2',
+  },
+});
+
+function desired(
+  nodes: readonly AgedNode[],
+  changes: Partial<PodNetworkOptions> = {},
+  facts: HostFacts = host,
+): ReturnType<typeof desiredPodNetwork> {
+  return desiredPodNetwork(new Map(nodes.map((n) => [n.name, n])), facts, {
+    ...options,
+    ...changes,
+  });
+}
+
+function ready(
+  ...args: Parameters<typeof desired>
+): Extract<ReturnType<typeof desired>, { kind: 'desired' }> {
+  const result = desired(...args);
+  if (result.kind !== 'desired') throw new Error(result.reason);
+  return result;
+}
+
+describe('desiredPodNetwork()', () => {
+  test('sums up sysctls, overlay and masquerade', () => {
+    const want = ready([node('a'), far]);
+    expect(want.objects.map(({ kind }) => kind).join(' ')).toBe(
+      'sysctl sysctl sysctl sysctl vxlan address neighbor fdb route vxlan address',
+    );
+    expect(want.nodeFile).toBe(
+      '{"podCIDRs":["10.244.1.0/24","fd00:10:244:1::/64"],"mtuBytes":1430,"backend":"vxlan"}\n',
+    );
+    expect(want.problems).toEqual([]);
+    const nomasq4 = want.ruleset.tables[0]?.sets.find(({ name }) => name === 'nomasq4');
+    expect([...(nomasq4?.elements ?? [])]).toEqual([
+      '10.244.1.0/24',
+      '10.244.2.0/24',
+      '192.168.1.1',
+      '192.168.2.2',
+      '224.0.0.0/4',
+    ]);
+  });
+
+  test('announces us once, and then has nothing more to say', () => {
+    const first = ready([node('a')]);
+    expect(Object.keys(first.annotationPatch)).toHaveLength(5);
+    const annotations = Object.fromEntries(
+      Object.entries(first.annotationPatch).map(([key, value]) => [key, String(value)]),
+    );
+    expect(ready([node('a', { annotations })]).annotationPatch).toEqual({});
+  });
+
+  test('a backend switch keeps the pods’ ranges and takes the device away', () => {
+    const want = ready([node('a'), far], { backend: 'host-gw' });
+    expect(want.objects.map(({ kind }) => kind)).toEqual(['sysctl', 'sysctl', 'sysctl', 'sysctl']);
+    expect(want.nodeFile).toContain('"mtuBytes":1500,"backend":"host-gw"');
+    expect(want.problems.map(({ node: name }) => name)).toEqual(['b']);
+  });
+
+  test('node.json lists the families in the Node’s order', () => {
+    const podCIDRs = ['fd00:10:244:1::/64', '10.244.1.0/24'];
+    expect(ready([node('a', { podCIDRs })]).nodeFile).toContain(
+      '"podCIDRs":["fd00:10:244:1::/64","10.244.1.0/24"]',
+    );
+  });
+
+  test('masquerade off: no table', () => {
+    expect(ready([node('a')], { masquerade: false }).ruleset.tables).toEqual([]);
+  });
+
+  test('a family that cannot work is not given to pods', () => {
+    const links = host.links.map((link) => ({ ...link, mtuBytes: 1300 }));
+    const want = ready([node('a')], {}, { ...host, links });
+    expect(want.nodeFile).toBe(
+      '{"podCIDRs":["10.244.1.0/24"],"mtuBytes":1250,"backend":"vxlan"}\n',
+    );
+    expect(want.problems).toHaveLength(1);
+  });
+
+  test.each([
+    ['1', '2'],
+    ['2', '2'],
+    ['0', undefined],
+  ])('accept_ra %s becomes %s, before forwarding is on', (acceptRa, value) => {
+    const want = ready([node('a')], {}, { ...host, sysctls: () => ({ acceptRa }) });
+    const paths = want.objects.flatMap((o) => (o.kind === 'sysctl' ? [o.path] : []));
+    const acceptRaSysctl = want.objects.find(
+      (o) => o.kind === 'sysctl' && o.path === 'net/ipv6/conf/eth0/accept_ra',
+    );
+    expect(acceptRaSysctl?.kind === 'sysctl' ? acceptRaSysctl.value : undefined).toBe(value);
+    if (value !== undefined) {
+      expect(paths.indexOf('net/ipv6/conf/eth0/accept_ra')).toBeLessThan(
+        paths.indexOf('net/ipv6/conf/all/forwarding'),
+      );
+    }
+  });
+
+  test.each<[string, readonly AgedNode[], string]>([
+    ['without its Node', [far], 'Cannot find Node a: it is not registered with the API server'],
+    [
+      'without podCIDRs',
+      [node('a', { podCIDRs: [] })],
+      'Cannot find podCIDRs of Node a: none assigned yet (kube-controller-manager does it with --allocate-node-cidrs and --cluster-cidr)',
+    ],
+    [
+      'with podCIDRs nobody can read',
+      [node('a', { podCIDRs: ['10.244.1.0'] })],
+      'Cannot use podCIDRs of Node a: 10.244.1.0',
+    ],
+    [
+      'without a link of its own',
+      [node('a', { internalIPs: ['10.9.9.9'] })],
+      'Cannot choose a link: none has an InternalIP of the Node (10.9.9.9)',
+    ],
+  ])('waits %s and says why', (_, nodes, reason) => {
+    expect(desired(nodes)).toEqual({ kind: 'not-ready', reason });
+  });
+});
+
+describe('conflistText()', () => {
+  test('defaults need no paths', () => {
+    const text = conflistText({ nodeFile: defaultNodeFile, ipamDataDir: defaultIpamDataDir });
+    expect(JSON.parse(text)).toEqual({
+      cniVersion: '1.0.0',
+      name: 'podwire',
+      plugins: [{ type: 'podwire', bridge: 'cni0' }],
+    });
+  });
+
+  test('other directories are written', () => {
+    const text = conflistText({ nodeFile: '/run/a/node.json', ipamDataDir: '/var/a' });
+    expect(JSON.parse(text)).toMatchObject({
+      plugins: [{ nodeFile: '/run/a/node.json', ipam: { dataDir: '/var/a' } }],
+    });
+  });
+});
