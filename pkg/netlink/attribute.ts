@@ -1,0 +1,136 @@
+/**
+ * Netlink attributes (struct nlattr: u16 length, u16 type, payload, padded to 4 bytes) as byte
+ * strings: written by functions that compose, read without ever throwing. A newer kernel may widen
+ * an attribute or add one; that must not cost us the message around it.
+ */
+import { addressBytes, type Address } from '#pkg/ip/address.ts';
+import { NLA_F_NESTED, NLA_TYPE_MASK } from './constants.ts';
+
+/** Netlink speaks the machine's own byte order, but where a comment says network order. */
+export const littleEndian = new Uint8Array(new Uint16Array([1]).buffer)[0] === 1;
+
+const headerBytes = 4;
+
+/** One attribute around any payload. */
+export function attribute(type: number, payload: Uint8Array): Uint8Array {
+  const bytes = new Uint8Array(align4(headerBytes + payload.byteLength));
+  const view = new DataView(bytes.buffer);
+  view.setUint16(0, headerBytes + payload.byteLength, littleEndian);
+  view.setUint16(2, type, littleEndian);
+  bytes.set(payload, headerBytes);
+  return bytes;
+}
+
+/** Attributes in an attribute, flagged as such (strict kernels refuse a nest that does not say so). */
+export function nested(type: number, children: readonly Uint8Array[]): Uint8Array {
+  return attribute(type | NLA_F_NESTED, concatBytes(children));
+}
+
+export function attributeU8(type: number, value: number): Uint8Array {
+  return attribute(type, Uint8Array.of(value));
+}
+
+export function attributeU16(type: number, value: number): Uint8Array {
+  return attribute(type, new Uint8Array(Uint16Array.of(value).buffer));
+}
+
+/** A 16-bit number in network order: ports. */
+export function attributeBe16(type: number, value: number): Uint8Array {
+  return attribute(type, Uint8Array.of(value >> 8, value));
+}
+
+export function attributeU32(type: number, value: number): Uint8Array {
+  return attribute(type, new Uint8Array(Uint32Array.of(value).buffer));
+}
+
+/** A string with the NUL that the kernel wants at its end. */
+export function attributeString(type: number, text: string): Uint8Array {
+  return attribute(type, encoder.encode(`${text}\0`));
+}
+
+/** A MAC address written "0a:58:0a:f4:01:05". */
+export function attributeMac(type: number, mac: string): Uint8Array {
+  return attribute(type, macBytes(mac));
+}
+
+/** An IP address: 4 or 16 bytes. */
+export function attributeAddress(type: number, address: Address): Uint8Array {
+  return attribute(type, addressBytes(address));
+}
+
+/** What a message or nest held: payloads by type. Where a type comes twice, the last one. */
+export type Attributes = ReadonlyMap<number, Uint8Array>;
+
+/** Reads until the bytes end or stop making sense. */
+export function readAttributes(bytes: Uint8Array): Attributes {
+  const attributes = new Map<number, Uint8Array>();
+  const view = viewOf(bytes);
+  let at = 0;
+  while (at + headerBytes <= bytes.byteLength) {
+    const length = view.getUint16(at, littleEndian);
+    if (length < headerBytes || at + length > bytes.byteLength) break;
+    const type = view.getUint16(at + 2, littleEndian) & NLA_TYPE_MASK;
+    attributes.set(type, bytes.subarray(at + headerBytes, at + length));
+    at += align4(length);
+  }
+  return attributes;
+}
+
+/** A nest's attributes; none when the nest itself is missing. */
+export function readNested(payload: Uint8Array | undefined): Attributes {
+  return payload === undefined ? new Map() : readAttributes(payload);
+}
+
+/** The first byte; undefined when the attribute is missing or too short, as in all of these. */
+export function readU8(payload: Uint8Array | undefined): number | undefined {
+  return payload?.[0];
+}
+
+export function readU32(payload: Uint8Array | undefined): number | undefined {
+  if (payload === undefined || payload.byteLength < 4) return undefined;
+  return viewOf(payload).getUint32(0, littleEndian);
+}
+
+export function readBe16(payload: Uint8Array | undefined): number | undefined {
+  if (payload === undefined || payload.byteLength < 2) return undefined;
+  return viewOf(payload).getUint16(0);
+}
+
+/** Text up to its NUL. */
+export function readString(payload: Uint8Array | undefined): string | undefined {
+  if (payload === undefined) return undefined;
+  const end = payload.indexOf(0);
+  return decoder.decode(end === -1 ? payload : payload.subarray(0, end));
+}
+
+/** "0a:58:0a:f4:01:05"; undefined for link addresses of another length than Ethernet's. */
+export function readMac(payload: Uint8Array | undefined): string | undefined {
+  if (payload?.byteLength !== 6) return undefined;
+  return Array.from(payload, (byte) => byte.toString(16).padStart(2, '0')).join(':');
+}
+
+/** The six bytes of a MAC address with colons. */
+export function macBytes(mac: string): Uint8Array {
+  return Uint8Array.from(mac.split(':'), (byte) => Number.parseInt(byte, 16));
+}
+
+export function concatBytes(parts: readonly Uint8Array[]): Uint8Array {
+  const bytes = new Uint8Array(parts.reduce((sum, part) => sum + part.byteLength, 0));
+  let at = 0;
+  for (const part of parts) {
+    bytes.set(part, at);
+    at += part.byteLength;
+  }
+  return bytes;
+}
+
+export function viewOf(bytes: Uint8Array): DataView {
+  return new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+}
+
+function align4(length: number): number {
+  return (length + 3) & ~3;
+}
+
+const encoder = new TextEncoder();
+const decoder = new TextDecoder();

@@ -1,0 +1,149 @@
+/** Changing and deleting network devices. */
+import { isErrno } from '#pkg/errors/agent-error.ts';
+import { attributeMac, attributeString, attributeU32, attributeU8, nested } from './attribute.ts';
+import {
+  IFF_PROMISC,
+  IFF_UP,
+  IFLA_ADDRESS,
+  IFLA_BRPORT_ISOLATED,
+  IFLA_BRPORT_MODE,
+  IFLA_IFALIAS,
+  IFLA_IFNAME,
+  IFLA_INFO_SLAVE_DATA,
+  IFLA_INFO_SLAVE_KIND,
+  IFLA_LINKINFO,
+  IFLA_MASTER,
+  IFLA_MTU,
+  IFLA_TXQLEN,
+  RTM_DELLINK,
+  RTM_NEWLINK,
+} from './constants.ts';
+import { linkHeader } from './link.ts';
+import type { NetlinkRequest, NetlinkSocket } from './socket.ts';
+
+/** What may change on a link; what is undefined stays as it is. */
+export interface LinkChange {
+  readonly up?: boolean;
+  readonly promiscuous?: boolean;
+  readonly mac?: string;
+  readonly mtuBytes?: number;
+  readonly alias?: string;
+  /** Index of the bridge to become a port of; 0 leaves the one it is in. */
+  readonly masterIndex?: number;
+  readonly txQueueLength?: number;
+}
+
+/** Settings of a bridge port. */
+export interface BridgePort {
+  /** Send frames back out of the port they came in by: a pod that reaches itself by a Service. */
+  readonly hairpin?: boolean;
+  /** No frames to or from other isolated ports. */
+  readonly isolated?: boolean;
+}
+
+/**
+ * Changes a link by name or index.
+ *
+ * @throws {NetlinkError} ENODEV when there is none
+ */
+export function changeLink(socket: NetlinkSocket, link: string | number, change: LinkChange): void {
+  socket.request(changeLinkRequest(link, change));
+}
+
+/** Gives a link, by index, a new name. Kernels before 6.2 want it down. */
+export function renameLink(socket: NetlinkSocket, index: number, name: string): void {
+  socket.request({
+    type: RTM_NEWLINK,
+    body: [linkHeader({ index }), attributeString(IFLA_IFNAME, name)],
+    what: `rename link ${index} to ${name}`,
+  });
+}
+
+/** Changes the settings of a port of a bridge. */
+export function changeBridgePort(
+  socket: NetlinkSocket,
+  link: string | number,
+  port: BridgePort,
+): void {
+  socket.request(changeBridgePortRequest(link, port));
+}
+
+/** Deletes a link by name or index; false when there was none. A veth's other end goes with it. */
+export function deleteLink(socket: NetlinkSocket, link: string | number): boolean {
+  try {
+    socket.request(deleteLinkRequest(link));
+    return true;
+  } catch (error) {
+    if (isErrno(error, 'ENODEV')) return false;
+    throw error;
+  }
+}
+
+/** As {@link changeLink}, for a batch. */
+export function changeLinkRequest(link: string | number, change: LinkChange): NetlinkRequest {
+  const wanted = (flag: number, on: boolean | undefined): number => (on === true ? flag : 0);
+  const touched = (flag: number, on: boolean | undefined): number => (on === undefined ? 0 : flag);
+  const header = {
+    flags: wanted(IFF_UP, change.up) | wanted(IFF_PROMISC, change.promiscuous),
+    change: touched(IFF_UP, change.up) | touched(IFF_PROMISC, change.promiscuous),
+  };
+  return {
+    type: RTM_NEWLINK,
+    body: [
+      ...selectLink(link, header),
+      ...(change.mac === undefined ? [] : [attributeMac(IFLA_ADDRESS, change.mac)]),
+      ...(change.mtuBytes === undefined ? [] : [attributeU32(IFLA_MTU, change.mtuBytes)]),
+      ...(change.alias === undefined ? [] : [attributeString(IFLA_IFALIAS, change.alias)]),
+      ...(change.masterIndex === undefined ? [] : [attributeU32(IFLA_MASTER, change.masterIndex)]),
+      ...(change.txQueueLength === undefined
+        ? []
+        : [attributeU32(IFLA_TXQLEN, change.txQueueLength)]),
+    ],
+    what: `change link ${link} (${describe(change)})`,
+  };
+}
+
+/**
+ * As {@link changeBridgePort}, for a batch. It has to be RTM_NEWLINK: RTM_SETLINK with the same
+ * body succeeds and does nothing.
+ */
+export function changeBridgePortRequest(link: string | number, port: BridgePort): NetlinkRequest {
+  const settings = [
+    ...(port.hairpin === undefined ? [] : [attributeU8(IFLA_BRPORT_MODE, port.hairpin ? 1 : 0)]),
+    ...(port.isolated === undefined
+      ? []
+      : [attributeU8(IFLA_BRPORT_ISOLATED, port.isolated ? 1 : 0)]),
+  ];
+  return {
+    type: RTM_NEWLINK,
+    body: [
+      ...selectLink(link, {}),
+      nested(IFLA_LINKINFO, [
+        attributeString(IFLA_INFO_SLAVE_KIND, 'bridge'),
+        nested(IFLA_INFO_SLAVE_DATA, settings),
+      ]),
+    ],
+    what: `change bridge port ${link} (${describe(port)})`,
+  };
+}
+
+/** As {@link deleteLink}, for a batch; a missing link is ENODEV. */
+export function deleteLinkRequest(link: string | number): NetlinkRequest {
+  return { type: RTM_DELLINK, body: selectLink(link, {}), what: `delete link ${link}` };
+}
+
+/** The start of a message about one existing link: its index, or none and its name. */
+export function selectLink(
+  link: string | number,
+  flags: { readonly flags?: number; readonly change?: number },
+): Uint8Array[] {
+  if (typeof link === 'number') return [linkHeader({ ...flags, index: link })];
+  return [linkHeader(flags), attributeString(IFLA_IFNAME, link)];
+}
+
+/** "up true, mtuBytes 1450" */
+function describe(change: object): string {
+  return Object.entries(change)
+    .map(([name, value]) => `${name} ${value}`)
+    .join(', ');
+}

@@ -1,0 +1,199 @@
+/**
+ * Making network devices. A device is born in the namespace where it shall live, with all it needs:
+ * moving a device between namespaces costs 16 ms of waiting in the kernel, and one that is made in
+ * steps is left half-made by a process that dies between them.
+ */
+import { formatAddress, type Address } from '#pkg/ip/address.ts';
+import {
+  attribute,
+  attributeAddress,
+  attributeBe16,
+  attributeMac,
+  attributeString,
+  attributeU32,
+  attributeU8,
+  concatBytes,
+  nested,
+} from './attribute.ts';
+import {
+  IFF_UP,
+  IFLA_ADDRESS,
+  IFLA_IFNAME,
+  IFLA_INFO_DATA,
+  IFLA_INFO_KIND,
+  IFLA_LINKINFO,
+  IFLA_MASTER,
+  IFLA_MTU,
+  IFLA_NET_NS_FD,
+  IFLA_VXLAN_ID,
+  IFLA_VXLAN_LEARNING,
+  IFLA_VXLAN_LINK,
+  IFLA_VXLAN_LOCAL,
+  IFLA_VXLAN_LOCAL6,
+  IFLA_VXLAN_PORT,
+  NLM_F_CREATE,
+  NLM_F_EXCL,
+  RTM_NEWLINK,
+  VETH_INFO_PEER,
+} from './constants.ts';
+import { changeBridgePortRequest, changeLinkRequest, deleteLink } from './link-change.ts';
+import { getLinkRequest, linkHeader, parseLink, type Link } from './link.ts';
+import { NetlinkError } from './netlink-error.ts';
+import type { NetlinkRequest, NetlinkSocket } from './socket.ts';
+
+export interface NewBridge {
+  readonly name: string;
+  /**
+   * Pinned from the start: a bridge without one takes the lowest MAC of its ports and changes it as
+   * they come and go, which leaves every neighbour with a wrong entry.
+   */
+  readonly mac: string;
+  readonly mtuBytes?: number;
+  readonly alias?: string;
+}
+
+/**
+ * Makes a bridge, administratively up.
+ *
+ * @throws {NetlinkError} EEXIST when the name is taken
+ */
+export function createBridge(socket: NetlinkSocket, bridge: NewBridge): Link {
+  const create = createLinkRequest('bridge', bridge, [attributeMac(IFLA_ADDRESS, bridge.mac)]);
+  return createLink(socket, create, { name: bridge.name, alias: bridge.alias });
+}
+
+/** A pair of veth devices: the host's end in the socket's namespace, the peer in another. */
+export interface NewVeth {
+  readonly mtuBytes: number;
+  readonly host: {
+    readonly name: string;
+    readonly mac?: string;
+    /** Index of the bridge it becomes a port of. */
+    readonly masterIndex?: number;
+    /** See BridgePort; only with `masterIndex`. */
+    readonly hairpin?: boolean;
+    readonly alias?: string;
+  };
+  readonly peer: {
+    readonly name: string;
+    readonly mac?: string;
+    /** Open descriptor of the namespace the peer is born in. */
+    readonly netnsFd: number;
+  };
+}
+
+/**
+ * Makes a veth pair: the host's end up and in its bridge, the peer down (the kernel cannot start it
+ * before the pair exists). Returns the host's end; its `peerIndex` is the peer's index over there.
+ *
+ * @throws {NetlinkError} EEXIST when either name is taken
+ */
+export function createVeth(socket: NetlinkSocket, veth: NewVeth): Link {
+  const { host, peer } = veth;
+  const peerInfo = attribute(
+    VETH_INFO_PEER,
+    concatBytes([
+      linkHeader({}),
+      attributeString(IFLA_IFNAME, peer.name),
+      attributeU32(IFLA_MTU, veth.mtuBytes),
+      ...(peer.mac === undefined ? [] : [attributeMac(IFLA_ADDRESS, peer.mac)]),
+      attributeU32(IFLA_NET_NS_FD, peer.netnsFd),
+    ]),
+  );
+  const create = createLinkRequest(
+    'veth',
+    { name: host.name, mtuBytes: veth.mtuBytes },
+    [
+      ...(host.mac === undefined ? [] : [attributeMac(IFLA_ADDRESS, host.mac)]),
+      ...(host.masterIndex === undefined ? [] : [attributeU32(IFLA_MASTER, host.masterIndex)]),
+    ],
+    [peerInfo],
+  );
+  return createLink(socket, create, host);
+}
+
+export interface NewVxlan {
+  readonly name: string;
+  readonly vni: number;
+  /** Destination UDP port. */
+  readonly port: number;
+  readonly local: Address;
+  readonly underlayIndex: number;
+  readonly mac: string;
+  readonly mtuBytes: number;
+  readonly alias?: string;
+}
+
+/**
+ * Makes a VXLAN device, administratively up, that learns nothing by itself.
+ *
+ * @throws {NetlinkError} EEXIST when the name, or the VNI and port together, are taken
+ */
+export function createVxlan(socket: NetlinkSocket, vxlan: NewVxlan): Link {
+  const local = vxlan.local.family === 'ip' ? IFLA_VXLAN_LOCAL : IFLA_VXLAN_LOCAL6;
+  const create = createLinkRequest(
+    'vxlan',
+    vxlan,
+    [attributeMac(IFLA_ADDRESS, vxlan.mac)],
+    [
+      attributeU32(IFLA_VXLAN_ID, vxlan.vni),
+      attributeU32(IFLA_VXLAN_LINK, vxlan.underlayIndex),
+      attributeAddress(local, vxlan.local),
+      attributeU8(IFLA_VXLAN_LEARNING, 0),
+      attributeBe16(IFLA_VXLAN_PORT, vxlan.port),
+    ],
+  );
+  const what = `${create.what} (VNI ${vxlan.vni}, from ${formatAddress(vxlan.local)}:${vxlan.port})`;
+  return createLink(socket, { ...create, what }, { name: vxlan.name, alias: vxlan.alias });
+}
+
+function createLinkRequest(
+  kind: string,
+  link: { readonly name: string; readonly mtuBytes?: number },
+  attributes: readonly Uint8Array[],
+  data: readonly Uint8Array[] = [],
+): NetlinkRequest {
+  return {
+    type: RTM_NEWLINK,
+    flags: NLM_F_CREATE | NLM_F_EXCL,
+    body: [
+      linkHeader({ flags: IFF_UP, change: IFF_UP }),
+      attributeString(IFLA_IFNAME, link.name),
+      ...(link.mtuBytes === undefined ? [] : [attributeU32(IFLA_MTU, link.mtuBytes)]),
+      ...attributes,
+      nested(IFLA_LINKINFO, [
+        attributeString(IFLA_INFO_KIND, kind),
+        ...(data.length === 0 ? [] : [nested(IFLA_INFO_DATA, data)]),
+      ]),
+    ],
+    what: `create ${kind} ${link.name}`,
+  };
+}
+
+/**
+ * The kernel ignores the alias and the port settings of a device it is still making, so they follow
+ * as messages of their own: in the same send(2), which no signal and no crash of ours interrupts.
+ */
+function createLink(
+  socket: NetlinkSocket,
+  create: NetlinkRequest,
+  rest: {
+    readonly name: string;
+    readonly alias?: string | undefined;
+    readonly hairpin?: boolean | undefined;
+  },
+): Link {
+  const { name, alias, hairpin } = rest;
+  const [created, ...others] = socket.batch([
+    create,
+    ...(alias === undefined ? [] : [changeLinkRequest(name, { alias })]),
+    ...(hairpin === undefined ? [] : [changeBridgePortRequest(name, { hairpin })]),
+    getLinkRequest(name),
+  ]);
+  if (created?.error !== undefined) throw created.error;
+  const error = others.find((result) => result.error !== undefined)?.error;
+  const link = others.at(-1)?.replies.flatMap(parseLink)[0];
+  if (error === undefined && link !== undefined) return link;
+  deleteLink(socket, name);
+  throw error ?? new NetlinkError(create.what, { errno: 0, text: 'the new link cannot be read' });
+}

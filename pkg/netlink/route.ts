@@ -1,0 +1,279 @@
+/** Routes. */
+import { isErrno } from '#pkg/errors/agent-error.ts';
+import {
+  addressBits,
+  addressFromBytes,
+  formatAddress,
+  type Address,
+  type Family,
+} from '#pkg/ip/address.ts';
+import { formatPrefix, networkOf, type Prefix } from '#pkg/ip/prefix.ts';
+import {
+  attributeAddress,
+  attributeU32,
+  littleEndian,
+  nested,
+  readAttributes,
+  readNested,
+  readU32,
+  viewOf,
+  type Attributes,
+} from './attribute.ts';
+import {
+  IP6_RT_PRIO_USER,
+  NLM_F_CREATE,
+  NLM_F_EXCL,
+  NLM_F_REPLACE,
+  RT_SCOPE_LINK,
+  RT_SCOPE_NOWHERE,
+  RT_SCOPE_UNIVERSE,
+  RT_TABLE_MAIN,
+  RTA_DST,
+  RTA_GATEWAY,
+  RTA_METRICS,
+  RTA_MULTIPATH,
+  RTA_OIF,
+  RTA_PREFSRC,
+  RTA_PRIORITY,
+  RTA_TABLE,
+  RTAX_ADVMSS,
+  RTAX_MTU,
+  RTM_DELROUTE,
+  RTM_F_CLONED,
+  RTM_GETROUTE,
+  RTM_NEWROUTE,
+  RTN_UNICAST,
+  RTNH_F_ONLINK,
+  RTPROT_BOOT,
+} from './constants.ts';
+import { familyFromNumber, familyNumber } from './family.ts';
+import type { Message } from './message.ts';
+import type { NetlinkRequest, NetlinkSocket } from './socket.ts';
+
+/** A unicast route with one next hop. */
+export interface RouteEntry {
+  readonly destination: Prefix;
+  /** The next hop; undefined when the destination is on the link itself. */
+  readonly gateway?: Address;
+  readonly linkIndex?: number;
+  /** The next hop needs no route of its own. */
+  readonly onLink?: boolean;
+  /** Source address of what this host sends along the route. */
+  readonly source?: Address;
+  /** Lower wins. Undefined is the kernel's default: 0 for IPv4, 1024 for IPv6. */
+  readonly metric?: number;
+  /** Routing table; undefined is the main one. */
+  readonly table?: number;
+  /** Who made it (`rtm_protocol`); undefined is "boot", as `ip route` has it. */
+  readonly protocol?: number;
+  /** RT_SCOPE_*; undefined: link without a gateway, else universe. IPv6 has no scopes. */
+  readonly scope?: number;
+  readonly mtuBytes?: number;
+  /** Maximum segment size advertised to TCP peers, in bytes. */
+  readonly advertisedMssBytes?: number;
+}
+
+/**
+ * Adds a route.
+ *
+ * @throws {NetlinkError} EEXIST when there is one with this destination, metric and table
+ */
+export function addRoute(socket: NetlinkSocket, route: RouteEntry): void {
+  socket.request(addRouteRequest(route));
+}
+
+/**
+ * Adds a route in place of that with its destination, metric and table, whoever made that one;
+ * packets see either the old route or the new one.
+ */
+export function replaceRoute(socket: NetlinkSocket, route: RouteEntry): void {
+  socket.request(replaceRouteRequest(route));
+}
+
+/** Deletes the route that is like this one; false when there is none. */
+export function deleteRoute(socket: NetlinkSocket, route: RouteEntry): boolean {
+  try {
+    socket.request(deleteRouteRequest(route));
+    return true;
+  } catch (error) {
+    if (isErrno(error, 'ESRCH')) return false;
+    throw error;
+  }
+}
+
+/**
+ * The unicast routes of a family, in one table (main when undefined), of one protocol or all. A
+ * route with several next hops is listed once for each.
+ */
+export function listRoutes(
+  socket: NetlinkSocket,
+  filter: { readonly family: Family; readonly table?: number; readonly protocol?: number },
+): RouteEntry[] {
+  const table = filter.table ?? RT_TABLE_MAIN;
+  const header = routeHeader({ family: filter.family, protocol: filter.protocol ?? 0 });
+  return socket
+    .dump({
+      type: RTM_GETROUTE,
+      // With NETLINK_GET_STRICT_CHK the kernel filters; old ones give everything.
+      body: [header, attributeU32(RTA_TABLE, table)],
+      what: `list ${filter.family === 'ip' ? 'IPv4' : 'IPv6'} routes`,
+    })
+    .flatMap(parseRoute)
+    .filter(
+      (route) =>
+        route.destination.address.family === filter.family &&
+        (route.table ?? RT_TABLE_MAIN) === table &&
+        (filter.protocol === undefined || route.protocol === filter.protocol),
+    );
+}
+
+/** As {@link addRoute}, for a batch. */
+export function addRouteRequest(route: RouteEntry): NetlinkRequest {
+  return routeRequest('add', RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL, route);
+}
+
+/** As {@link replaceRoute}, for a batch. */
+export function replaceRouteRequest(route: RouteEntry): NetlinkRequest {
+  return routeRequest('replace', RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, route);
+}
+
+/** As {@link deleteRoute}, for a batch; a missing route is ESRCH. */
+export function deleteRouteRequest(route: RouteEntry): NetlinkRequest {
+  return routeRequest('delete', RTM_DELROUTE, 0, route);
+}
+
+function routeRequest(
+  verb: string,
+  type: number,
+  flags: number,
+  route: RouteEntry,
+): NetlinkRequest {
+  const { destination, gateway, linkIndex, source, metric } = route;
+  const deleting = type === RTM_DELROUTE;
+  // A deletion with "nowhere" matches any scope.
+  const byGateway = gateway === undefined ? RT_SCOPE_LINK : RT_SCOPE_UNIVERSE;
+  const header = routeHeader({
+    family: destination.address.family,
+    destinationLength: destination.length,
+    protocol: route.protocol ?? (deleting ? 0 : RTPROT_BOOT),
+    scope: route.scope ?? (deleting ? RT_SCOPE_NOWHERE : byGateway),
+    type: RTN_UNICAST,
+    flags: route.onLink === true ? RTNH_F_ONLINK : 0,
+  });
+  const metrics = [
+    ...(route.mtuBytes === undefined ? [] : [attributeU32(RTAX_MTU, route.mtuBytes)]),
+    ...(route.advertisedMssBytes === undefined
+      ? []
+      : [attributeU32(RTAX_ADVMSS, route.advertisedMssBytes)]),
+  ];
+  return {
+    type,
+    flags,
+    body: [
+      header,
+      ...(destination.length === 0
+        ? []
+        : [attributeAddress(RTA_DST, networkOf(destination).address)]),
+      ...(gateway === undefined ? [] : [attributeAddress(RTA_GATEWAY, gateway)]),
+      ...(linkIndex === undefined ? [] : [attributeU32(RTA_OIF, linkIndex)]),
+      ...(source === undefined ? [] : [attributeAddress(RTA_PREFSRC, source)]),
+      ...(metric === undefined ? [] : [attributeU32(RTA_PRIORITY, metric)]),
+      attributeU32(RTA_TABLE, route.table ?? RT_TABLE_MAIN),
+      ...(metrics.length === 0 ? [] : [nested(RTA_METRICS, metrics)]),
+    ],
+    what: `${verb} route ${describeRoute(route)}`,
+  };
+}
+
+/** "10.244.2.0/24 via 192.168.0.2 dev 7" */
+function describeRoute({ destination, gateway, linkIndex }: RouteEntry): string {
+  const via = gateway === undefined ? '' : ` via ${formatAddress(gateway)}`;
+  const dev = linkIndex === undefined ? '' : ` dev ${linkIndex}`;
+  return `${formatPrefix(destination)}${via}${dev}`;
+}
+
+/** The routes of a RTM_NEWROUTE message, one for each next hop; nothing for any other message. */
+export function parseRoute(message: Message): RouteEntry[] {
+  const { body } = message;
+  if (message.type !== RTM_NEWROUTE || body.byteLength < 12) return [];
+  const family = familyFromNumber(body[0]);
+  const flags = viewOf(body).getUint32(8, littleEndian);
+  // Cloned: a cached answer of an exception (path MTU, redirect), not configuration.
+  if (family === undefined || body[7] !== RTN_UNICAST || (flags & RTM_F_CLONED) !== 0) return [];
+  const attributes = readAttributes(body.subarray(12));
+  const destination = attributes.get(RTA_DST);
+  const metric = readU32(attributes.get(RTA_PRIORITY)) ?? 0;
+  const metrics = readNested(attributes.get(RTA_METRICS));
+  const shared = {
+    destination: {
+      address:
+        destination?.byteLength === addressBits(family) / 8
+          ? addressFromBytes(destination)
+          : { family, value: 0n },
+      length: body[1] ?? 0,
+    },
+    ...defined('source', readAddress(attributes.get(RTA_PREFSRC))),
+    ...(metric === defaultMetric(family) ? {} : { metric }),
+    table: readU32(attributes.get(RTA_TABLE)) ?? body[4] ?? 0,
+    protocol: body[5] ?? 0,
+    scope: body[6] ?? 0,
+    ...defined('mtuBytes', readU32(metrics.get(RTAX_MTU))),
+    ...defined('advertisedMssBytes', readU32(metrics.get(RTAX_ADVMSS))),
+  };
+  return nextHops(attributes, flags).map((hop) => ({ ...shared, ...hop }));
+}
+
+type NextHop = Pick<RouteEntry, 'gateway' | 'linkIndex' | 'onLink'>;
+
+function nextHops(attributes: Attributes, flags: number): NextHop[] {
+  const multipath = attributes.get(RTA_MULTIPATH);
+  if (multipath === undefined)
+    return [nextHop(attributes, flags, readU32(attributes.get(RTA_OIF)))];
+  const hops: NextHop[] = [];
+  const view = viewOf(multipath);
+  // struct rtnexthop { u16 length; u8 flags; u8 hops; int ifindex; } and attributes
+  for (let at = 0; at + 8 <= multipath.byteLength;) {
+    const length = view.getUint16(at, littleEndian);
+    if (length < 8 || at + length > multipath.byteLength) break;
+    const own = readAttributes(multipath.subarray(at + 8, at + length));
+    hops.push(nextHop(own, multipath[at + 2] ?? 0, view.getInt32(at + 4, littleEndian)));
+    at += (length + 3) & ~3;
+  }
+  return hops;
+}
+
+function nextHop(attributes: Attributes, flags: number, linkIndex: number | undefined): NextHop {
+  return {
+    ...defined('gateway', readAddress(attributes.get(RTA_GATEWAY))),
+    ...defined('linkIndex', linkIndex),
+    onLink: (flags & RTNH_F_ONLINK) !== 0,
+  };
+}
+
+function readAddress(bytes: Uint8Array | undefined): Address | undefined {
+  return bytes?.byteLength === 4 || bytes?.byteLength === 16 ? addressFromBytes(bytes) : undefined;
+}
+
+function defaultMetric(family: Family): number {
+  return family === 'ip' ? 0 : IP6_RT_PRIO_USER;
+}
+
+function defined<K extends string, V>(name: K, value: V | undefined): { [P in K]?: V } {
+  return value === undefined ? {} : ({ [name]: value } as { [P in K]: V });
+}
+
+/** struct rtmsg (include/uapi/linux/rtnetlink.h); tables above 255 go by RTA_TABLE alone. */
+function routeHeader(header: {
+  readonly family: Family;
+  readonly destinationLength?: number;
+  readonly protocol?: number;
+  readonly scope?: number;
+  readonly type?: number;
+  readonly flags?: number;
+}): Uint8Array {
+  const { destinationLength = 0, protocol = 0, scope = 0, type = 0, flags = 0 } = header;
+  const fields = [familyNumber(header.family), destinationLength, 0, 0, 0, protocol, scope, type];
+  const bytes = Uint8Array.of(...fields, 0, 0, 0, 0);
+  viewOf(bytes).setUint32(8, flags, littleEndian);
+  return bytes;
+}

@@ -1,0 +1,307 @@
+/**
+ * A synchronous netlink socket. The kernel answers rtnetlink inside send(2), so a request is one
+ * send and one receive; nothing here waits for an event loop, and the same code serves the CNI
+ * executable and the daemons. The socket stays in the network namespace it was opened in.
+ */
+import { constants as osConstants } from 'node:os';
+import { AgentError, isErrno } from '#pkg/errors/agent-error.ts';
+import {
+  MSG_DONTWAIT,
+  MSG_TRUNC,
+  POLLIN,
+  SO_RCVBUF,
+  SO_RCVBUFFORCE,
+  SOCK_CLOEXEC,
+  SOCK_RAW,
+  SOL_SOCKET,
+} from '#pkg/sys/constants.ts';
+import type { Sys } from '#pkg/sys/sys.ts';
+import { concatBytes } from './attribute.ts';
+import {
+  AF_NETLINK,
+  NETLINK_CAP_ACK,
+  NETLINK_EXT_ACK,
+  NETLINK_GET_STRICT_CHK,
+  NETLINK_ROUTE,
+  NLM_F_ACK,
+  NLM_F_DUMP,
+  NLM_F_DUMP_INTR,
+  NLM_F_REQUEST,
+  NLMSG_DONE,
+  NLMSG_ERROR,
+  SOL_NETLINK,
+} from './constants.ts';
+import {
+  encodeMessage,
+  parseMessages,
+  readAcknowledgement,
+  readDone,
+  type Message,
+} from './message.ts';
+import { NetlinkError } from './netlink-error.ts';
+
+/** One message to the kernel. */
+export interface NetlinkRequest {
+  readonly type: number;
+  /** Beyond NLM_F_REQUEST, NLM_F_ACK and NLM_F_DUMP, which the socket sets. */
+  readonly flags?: number;
+  /** The fixed struct, then attributes. */
+  readonly body: readonly Uint8Array[];
+  /** The request as words that follow "Cannot", for errors. */
+  readonly what: string;
+}
+
+/** What became of one request of a batch. */
+export interface NetlinkResult {
+  readonly error: NetlinkError | undefined;
+  /** Messages the kernel sent in answer (NLM_F_ECHO, or a GET). */
+  readonly replies: readonly Message[];
+}
+
+/** Dumps the kernel marks as inconsistent (NLM_F_DUMP_INTR) are read again this many times. */
+const maxDumps = 5;
+
+/** Far above any answer of a healthy kernel; without it a lost answer would hang the process. */
+const answerTimeoutMs = 10_000;
+
+/**
+ * A batch goes out in sends of at most this many messages. The kernel refuses a send beyond the
+ * send buffer (212,992 bytes by default, net.core.wmem_default), and each refusal takes about a
+ * kilobyte of the receive buffer until we read it.
+ */
+const maxMessagesPerSend = 1024;
+const maxBytesPerSend = 128 * 1024;
+
+/** Room for a refusal of every message of a send. */
+const receiveBufferBytes = 2 * 1024 * 1024;
+
+/** The kernel fills at most 32 KiB of a dump at a time (net/netlink/af_netlink.c, netlink_dump). */
+const datagramBytes = 64 * 1024;
+
+export class NetlinkSocket implements Disposable {
+  readonly #sys: Sys;
+  readonly #fd: number;
+  readonly #buffer = new Uint8Array(datagramBytes);
+  #sequence = 0;
+
+  /**
+   * Opens in the calling thread's network namespace.
+   *
+   * @throws {AgentError} with the errno name of the call that failed
+   */
+  constructor(sys: Sys, protocol: number = NETLINK_ROUTE) {
+    this.#sys = sys;
+    this.#fd = sys.socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, protocol);
+    try {
+      configure(sys, this.#fd);
+    } catch (error) {
+      sys.close(this.#fd);
+      throw error;
+    }
+  }
+
+  /**
+   * Makes one request and waits for its acknowledgement. Returns the kernel's other answers.
+   *
+   * @throws {NetlinkError} when the kernel refuses
+   */
+  request(request: NetlinkRequest): readonly Message[] {
+    const [result] = this.batch([request]);
+    if (result?.error !== undefined) throw result.error;
+    return result?.replies ?? [];
+  }
+
+  /**
+   * Makes many requests in few system calls. The kernel carries them out in order and goes on after
+   * a refusal; the results are in the order of the requests.
+   *
+   * @throws {AgentError} when sending or receiving itself fails: then nothing is known of the rest
+   */
+  batch(requests: readonly NetlinkRequest[]): NetlinkResult[] {
+    const results: NetlinkResult[] = [];
+    let chunk: NetlinkRequest[] = [];
+    let bytes = 0;
+    for (const request of requests) {
+      const length = request.body.reduce((sum, part) => sum + part.byteLength, 32);
+      if (chunk.length === maxMessagesPerSend || bytes + length > maxBytesPerSend) {
+        results.push(...this.#exchange(chunk));
+        chunk = [];
+        bytes = 0;
+      }
+      chunk.push(request);
+      bytes += length;
+    }
+    if (chunk.length > 0) results.push(...this.#exchange(chunk));
+    return results;
+  }
+
+  /**
+   * Reads a table to its end. A dump during which the table changed is read again.
+   *
+   * @throws {NetlinkError} when the kernel refuses, and EINTR when the table does not stand still
+   */
+  dump(request: NetlinkRequest): readonly Message[] {
+    for (let attempt = 0; attempt < maxDumps; attempt++) {
+      const messages = this.#dumpOnce(request);
+      if (messages !== undefined) return messages;
+    }
+    throw new NetlinkError(request.what, {
+      errno: osConstants.errno.EINTR,
+      text: `changed while being read, ${maxDumps} times in a row`,
+    });
+  }
+
+  [Symbol.dispose](): void {
+    this.#sys.close(this.#fd);
+  }
+
+  /** Sends requests in one datagram and collects the answers up to that of the last one. */
+  #exchange(requests: readonly NetlinkRequest[]): NetlinkResult[] {
+    const first = this.#sequence + 1;
+    const last = this.#sequence + requests.length;
+    this.#send(
+      requests.map((request, i) => ({
+        request,
+        // Refusals come unasked. Acknowledging the last request alone tells that those before it
+        // are done, and spares the kernel an answer for each.
+        flags: i === requests.length - 1 ? NLM_F_ACK : 0,
+      })),
+    );
+    const replies = requests.map((): Message[] => []);
+    const errors: (NetlinkError | undefined)[] = requests.map(() => undefined);
+    let done = false;
+    while (!done) {
+      const messages = this.#receive();
+      if (messages === undefined) {
+        this.#drain();
+        const lost = { errno: osConstants.errno.ENOBUFS, text: 'the answer was lost' };
+        for (const [i, { what }] of requests.entries()) errors[i] ??= new NetlinkError(what, lost);
+        break;
+      }
+      for (const message of messages) {
+        const i = message.sequence - first;
+        const request = requests[i];
+        // Left over from an exchange that was given up.
+        if (request === undefined) continue;
+        if (message.type !== NLMSG_ERROR) {
+          replies[i]?.push(message);
+          continue;
+        }
+        const verdict = readAcknowledgement(message);
+        if (verdict.errno !== 0) errors[i] = new NetlinkError(request.what, verdict);
+        if (message.sequence === last) done = true;
+      }
+    }
+    return requests.map((_, i) => ({ error: errors[i], replies: replies[i] ?? [] }));
+  }
+
+  /** The dump's messages; undefined when they are no consistent whole. */
+  #dumpOnce(request: NetlinkRequest): Message[] | undefined {
+    this.#send([{ request, flags: NLM_F_DUMP }]);
+    const parts: Message[] = [];
+    let consistent = true;
+    for (;;) {
+      const messages = this.#receive();
+      if (messages === undefined) {
+        this.#drain();
+        return undefined;
+      }
+      for (const message of messages) {
+        if (message.sequence !== this.#sequence) continue;
+        if ((message.flags & NLM_F_DUMP_INTR) !== 0) consistent = false;
+        if (message.type !== NLMSG_DONE && message.type !== NLMSG_ERROR) {
+          parts.push(message);
+          continue;
+        }
+        const verdict =
+          message.type === NLMSG_DONE ? readDone(message) : readAcknowledgement(message);
+        if (verdict.errno !== 0) throw new NetlinkError(request.what, verdict);
+        return consistent ? parts : undefined;
+      }
+    }
+  }
+
+  #send(items: readonly { readonly request: NetlinkRequest; readonly flags: number }[]): void {
+    const datagram = concatBytes(
+      items.map(({ request, flags }) => {
+        this.#sequence += 1;
+        const header = {
+          type: request.type,
+          flags: NLM_F_REQUEST | flags | (request.flags ?? 0),
+          sequence: this.#sequence,
+        };
+        return encodeMessage(header, request.body);
+      }),
+    );
+    this.#sys.send(this.#fd, datagram, 0);
+  }
+
+  /** The messages of the next datagram; undefined when the kernel had to drop some before it. */
+  #receive(): Message[] | undefined {
+    for (;;) {
+      try {
+        const length = this.#sys.recv(this.#fd, this.#buffer, MSG_DONTWAIT | MSG_TRUNC);
+        if (length > this.#buffer.byteLength) {
+          throw new AgentError(
+            'EMSGSIZE',
+            `Cannot receive from netlink: answer of ${length} bytes`,
+          );
+        }
+        return parseMessages(this.#buffer.slice(0, length));
+      } catch (error) {
+        if (isErrno(error, 'ENOBUFS')) return undefined;
+        if (!isErrno(error, 'EAGAIN')) throw error;
+      }
+      if (this.#sys.poll(this.#fd, POLLIN, answerTimeoutMs) === 0) {
+        throw new AgentError(
+          'ETIMEDOUT',
+          `Cannot receive from netlink: no answer within ${answerTimeoutMs} ms`,
+        );
+      }
+    }
+  }
+
+  /** Throws away what is queued, so that the next exchange starts with a clean socket. */
+  #drain(): void {
+    for (;;) {
+      try {
+        this.#sys.recv(this.#fd, this.#buffer, MSG_DONTWAIT);
+      } catch (error) {
+        if (isErrno(error, 'EAGAIN')) return;
+        if (!isErrno(error, 'ENOBUFS')) throw error;
+      }
+    }
+  }
+}
+
+function configure(sys: Sys, fd: number): void {
+  // struct sockaddr_nl { u16 family; u16 pad; u32 port; u32 groups; }
+  const address = new Uint8Array(12);
+  new Uint16Array(address.buffer)[0] = AF_NETLINK;
+  // Port 0: the kernel picks ours. Connected to its port 0, we get messages from nobody else.
+  sys.bind(fd, address);
+  sys.connect(fd, address);
+  for (const name of [NETLINK_EXT_ACK, NETLINK_CAP_ACK, NETLINK_GET_STRICT_CHK]) {
+    setOption(sys, { level: SOL_NETLINK, name, fd, value: 1 }, 'ENOPROTOOPT');
+  }
+  // Above net.core.rmem_max, which takes CAP_NET_ADMIN in the machine's first user namespace.
+  const buffer = { level: SOL_SOCKET, fd, value: receiveBufferBytes };
+  if (!setOption(sys, { ...buffer, name: SO_RCVBUFFORCE }, 'EPERM')) {
+    setOption(sys, { ...buffer, name: SO_RCVBUF }, 'EPERM');
+  }
+}
+
+/** Sets an option; false where the kernel answers that it has no such option or grant. */
+function setOption(
+  sys: Sys,
+  option: { readonly fd: number; readonly level: number; readonly name: number; value: number },
+  tolerated: string,
+): boolean {
+  try {
+    sys.setsockopt({ ...option, value: new Uint8Array(Int32Array.of(option.value).buffer) });
+    return true;
+  } catch (error) {
+    if (isErrno(error, tolerated)) return false;
+    throw error;
+  }
+}

@@ -1,0 +1,81 @@
+/**
+ * Disposable network namespaces for tests and the demo: what is done inside touches nothing else,
+ * and disposing removes it all.
+ */
+import { randomBytes } from 'node:crypto';
+import { AgentError } from '#pkg/errors/agent-error.ts';
+import { systemClock } from '#pkg/clock/clock.ts';
+import { runCommand, type CommandOptions, type CommandOutput } from '#pkg/exec/run.ts';
+
+export interface ScratchNetns extends AsyncDisposable {
+  /** As `ip netns` lists it. */
+  readonly name: string;
+  /** For openNetns() and withNetns(). */
+  readonly path: string;
+  /** Runs a program inside. */
+  exec(
+    file: string,
+    args: readonly string[],
+    options?: Partial<CommandOptions>,
+  ): Promise<CommandOutput>;
+  /** Runs `ip` inside with words as typed: `ip('link add a type veth peer name b')`. */
+  ip(words: string): Promise<string>;
+}
+
+const timeoutMs = 20_000;
+
+/**
+ * Makes a namespace with its loopback device up. Disposing kills what still runs inside, then
+ * deletes it.
+ *
+ * @param prefix start of its name; a random end makes it unique on the machine
+ */
+export async function createScratchNetns(prefix: string): Promise<ScratchNetns> {
+  const name = `${prefix}-${randomBytes(4).toString('hex')}`;
+  await runCommand('ip', ['netns', 'add', name], { timeoutMs });
+  const scratch = scratchNetns(name);
+  try {
+    await scratch.ip('link set lo up');
+    return scratch;
+  } catch (error) {
+    await scratch[Symbol.asyncDispose]();
+    throw error;
+  }
+}
+
+function scratchNetns(name: string): ScratchNetns {
+  const exec: ScratchNetns['exec'] = (file, args, options = {}) =>
+    runCommand('ip', ['netns', 'exec', name, file, ...args], { timeoutMs, ...options });
+  return {
+    name,
+    path: `/run/netns/${name}`,
+    exec,
+    async ip(words) {
+      const { stdout } = await runCommand('ip', ['-n', name, ...words.split(' ')], { timeoutMs });
+      return stdout;
+    },
+    async [Symbol.asyncDispose]() {
+      await killInside(name);
+      await runCommand('ip', ['netns', 'del', name], { timeoutMs });
+    },
+  };
+}
+
+/** A process inside would keep the namespace, and all its devices, alive without a name. */
+async function killInside(name: string): Promise<void> {
+  const deadline = systemClock.now() + timeoutMs;
+  for (;;) {
+    const { stdout } = await runCommand('ip', ['netns', 'pids', name], { timeoutMs });
+    const pids = stdout.split('\n').filter((pid) => pid !== '');
+    if (pids.length === 0) return;
+    if (systemClock.now() > deadline) {
+      throw new AgentError(
+        'NetnsBusy',
+        `Cannot empty network namespace ${name}: processes ${pids.join(', ')} do not end`,
+      );
+    }
+    // One of them may end by itself meanwhile, and kill(1) then fails: the next look tells.
+    await runCommand('kill', ['-KILL', ...pids], { timeoutMs }).catch(() => undefined);
+    await systemClock.sleep(20);
+  }
+}

@@ -1,0 +1,30 @@
+/**
+ * Constants of the libc calls in sys.ts, in the kernel's spelling. Values are those of
+ * include/uapi/asm-generic, which amd64, arm64, riscv64, ppc64le and s390x share.
+ */
+
+/** include/linux/socket.h */
+export const MSG_TRUNC = 0x20;
+export const MSG_DONTWAIT = 0x40;
+
+/** include/linux/net.h, include/uapi/asm-generic/fcntl.h */
+export const SOCK_RAW = 3;
+export const SOCK_CLOEXEC = 0o2000000;
+
+/** include/uapi/asm-generic/socket.h */
+export const SOL_SOCKET = 1;
+export const SO_RCVBUF = 8;
+export const SO_SNDBUFFORCE = 32;
+export const SO_RCVBUFFORCE = 33;
+
+/** include/uapi/asm-generic/poll.h */
+export const POLLIN = 0x1;
+
+/** include/uapi/linux/sched.h */
+export const CLONE_NEWNET = 0x40000000;
+
+/** include/uapi/asm-generic/fcntl.h */
+export const LOCK_SH = 1;
+export const LOCK_EX = 2;
+export const LOCK_NB = 4;
+export const LOCK_UN = 8;
