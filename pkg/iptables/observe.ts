@@ -1,0 +1,24 @@
+/** Reads the kernel's present rules through `iptables-save`. */
+import type { IptablesTool } from './detect.ts';
+import { parseSave } from './parse.ts';
+import type { ObservedRuleset, TableName } from './ruleset.ts';
+
+const tables: readonly TableName[] = ['filter', 'nat', 'mangle'];
+
+/**
+ * The chains of the KUBE- family and the jumps to them, table by table: other tables of the host
+ * can be large, or written by a newer tool in a form this one cannot print.
+ *
+ * @throws {AgentError} CommandFailed when the tool cannot list a table
+ */
+export async function observeIptables(
+  tool: IptablesTool,
+  signal: AbortSignal,
+): Promise<ObservedRuleset> {
+  const observed = [];
+  for (const name of tables) {
+    const { stdout } = await tool.run(tool.save, ['-t', name], { timeoutMs: 60_000, signal });
+    observed.push(parseSave(stdout, name));
+  }
+  return { family: tool.family, tables: observed };
+}

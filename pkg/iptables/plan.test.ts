@@ -1,0 +1,124 @@
+import { describe, expect, it } from 'vitest';
+import { parseSave } from './parse.ts';
+import { afterApply, planIptables } from './plan.ts';
+import { renderRestore, renderSave } from './render.ts';
+import type { ObservedRuleset, Ruleset, TableName } from './ruleset.ts';
+
+const names: readonly TableName[] = ['filter', 'nat'];
+const svc = 'KUBE-SVC-XPGD46QRK7WJZT7O';
+const stale = 'KUBE-SVC-AAAAAAAAAAAAAAAA';
+
+const wanted = `*filter
+:KUBE-FORWARD - [0:0]
+-A FORWARD -m comment --comment "first" -j KUBE-FORWARD
+-A KUBE-FORWARD -m mark --mark 0x4000/0x4000 -j ACCEPT
+COMMIT
+*nat
+:KUBE-MARK-MASQ - [0:0]
+:KUBE-SERVICES - [0:0]
+:${svc} - [0:0]
+-A PREROUTING -m comment --comment "one" -j KUBE-SERVICES
+-A PREROUTING -m comment --comment "two" -j KUBE-SERVICES
+-A KUBE-MARK-MASQ -j MARK --set-xmark 0x4000/0x4000
+-A KUBE-SERVICES -d 172.30.0.41/32 -j ${svc}
+-A ${svc} -j KUBE-MARK-MASQ
+COMMIT
+`;
+
+/** iptables-save prints built-in chains with their policy; ours have "-". */
+function observed(text: string): ObservedRuleset {
+  const withBuiltIns = text
+    .replaceAll('*filter\n', '*filter\n:FORWARD ACCEPT [0:0]\n')
+    .replaceAll('*nat\n', '*nat\n:PREROUTING ACCEPT [3:180]\n');
+  return { family: 'ip', tables: names.map((name) => parseSave(withBuiltIns, name)) };
+}
+
+const want: Ruleset = observed(wanted);
+
+function restoreFor(have: string): string {
+  return renderRestore(planIptables(want, observed(have)));
+}
+
+describe('planIptables() writes', () => {
+  it('everything into an empty kernel; what it writes is what it wants to see', () => {
+    const have = observed('');
+    const input = renderRestore(planIptables(want, have));
+    expect(input.replaceAll('-I ', '-A ').split('\n').toSorted()).toEqual(
+      wanted.split('\n').toSorted(),
+    );
+    expect(renderSave(want)).toBe(wanted);
+    expect(planIptables(want, afterApply(want, have))).toEqual([]);
+  });
+
+  it('nothing when all is there, among rules and chains of others', () => {
+    const have = wanted
+      .replace('-A PREROUTING', '-A PREROUTING -j DOCKER\n-A PREROUTING')
+      .replace(':KUBE-FORWARD', ':DOCKER - [0:0]\n:KUBE-KUBELET-CANARY - [0:0]\n:KUBE-FORWARD');
+    expect(restoreFor(have)).toBe('');
+  });
+
+  it('only the chain that differs', () => {
+    const have = wanted.replace(`-A ${svc} -j KUBE-MARK-MASQ\n`, `-A ${svc} -j RETURN\n`);
+    expect(restoreFor(have)).toBe(`*nat\n:${svc} - [0:0]\n-A ${svc} -j KUBE-MARK-MASQ\nCOMMIT\n`);
+  });
+
+  it('a chain whose rules are in another order', () => {
+    const two = `-A ${svc} -j KUBE-MARK-MASQ\n-A ${svc} -j RETURN\n`;
+    const swapped = `-A ${svc} -j RETURN\n-A ${svc} -j KUBE-MARK-MASQ\n`;
+    const line = `-A ${svc} -j KUBE-MARK-MASQ\n`;
+    const steps = planIptables(
+      observed(wanted.replace(line, two)),
+      observed(wanted.replace(line, swapped)),
+    );
+    expect(steps).toMatchObject([{ op: 'put-chain', chain: svc }]);
+  });
+
+  it('a missing jump at the head, ours in their order', () => {
+    const have = wanted.replace('-A PREROUTING -m comment --comment "two" -j KUBE-SERVICES\n', '');
+    expect(restoreFor(have)).toBe(
+      [
+        '*nat',
+        '-D PREROUTING -m comment --comment "one" -j KUBE-SERVICES',
+        '-I PREROUTING -m comment --comment "two" -j KUBE-SERVICES',
+        '-I PREROUTING -m comment --comment "one" -j KUBE-SERVICES',
+        'COMMIT\n',
+      ].join('\n'),
+    );
+  });
+
+  it('nothing against a jump that is there twice, or jumps of others to our chains', () => {
+    const jump = '-A PREROUTING -m comment --comment "two" -j KUBE-SERVICES\n';
+    expect(restoreFor(wanted.replace(jump, `${jump}${jump}`))).toBe('');
+    expect(
+      restoreFor(wanted.replace(jump, `-A PREROUTING -i eth9 -j KUBE-SERVICES\n${jump}`)),
+    ).toBe('');
+  });
+});
+
+describe('planIptables() deletes', () => {
+  const withStale = wanted
+    .replace(`:${svc}`, `:${stale} - [0:0]\n:${svc}`)
+    .replace(`-A ${svc}`, `-A ${stale} -j RETURN\n-A ${svc}`);
+
+  it('chains of Services that are gone, emptied first', () => {
+    expect(restoreFor(withStale)).toBe(`*nat\n:${stale} - [0:0]\n-X ${stale}\nCOMMIT\n`);
+  });
+
+  it('no chain of the kubelet or of other modes of kube-proxy', () => {
+    const others = ['KUBE-KUBELET-CANARY', 'KUBE-MARK-DROP', 'KUBE-LOAD-BALANCER', 'KUBE-SVC-ODD'];
+    const have = wanted.replace(
+      ':KUBE-SERVICES',
+      others.map((c) => `:${c} - [0:0]\n`).join('') + ':KUBE-SERVICES',
+    );
+    expect(restoreFor(have)).toBe('');
+  });
+
+  it('no chain that a rule of others holds: it is emptied, once', () => {
+    const held = withStale
+      .replace('COMMIT', 'COMMIT')
+      .replace('-A PREROUTING', `-A PREROUTING -s 192.0.2.1/32 -j ${stale}\n-A PREROUTING`);
+    const have = observed(held);
+    expect(renderRestore(planIptables(want, have))).toBe(`*nat\n:${stale} - [0:0]\nCOMMIT\n`);
+    expect(planIptables(want, afterApply(want, have))).toEqual([]);
+  });
+});

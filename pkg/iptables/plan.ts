@@ -1,0 +1,98 @@
+/** The difference between wanted and present rules, as steps that can be printed and applied. */
+import {
+  isServiceChain,
+  type ObservedRuleset,
+  type ObservedTable,
+  type Rules,
+  type Ruleset,
+  type Table,
+  type TableName,
+} from './ruleset.ts';
+
+export type Step =
+  /** Makes a chain if need be and replaces its rules; other chains do not notice. */
+  | {
+      readonly op: 'put-chain';
+      readonly table: TableName;
+      readonly chain: string;
+      readonly rules: Rules;
+    }
+  /** Takes our jumps out of a built-in chain and puts them at its head, in one go. */
+  | {
+      readonly op: 'put-jumps';
+      readonly table: TableName;
+      readonly chain: string;
+      readonly remove: Rules;
+      readonly insert: Rules;
+    }
+  | { readonly op: 'delete-chain'; readonly table: TableName; readonly chain: string };
+
+/**
+ * Steps that turn `have` into `want`, table by table: chains first, then jumps to them, deletions
+ * last. Chains nobody wants are deleted only when they are per-service chains; all other foreign
+ * content stays as it is.
+ */
+export function planIptables(want: Ruleset, have: ObservedRuleset): Step[] {
+  return want.tables.flatMap((table) => planTable(table, tableOf(have, table.name)));
+}
+
+/** What the kernel holds once the steps from `have` to `want` are applied. */
+export function afterApply(want: Ruleset, have: ObservedRuleset): ObservedRuleset {
+  const tables = want.tables.map((table): ObservedTable => {
+    const { pinned } = tableOf(have, table.name);
+    const emptied = [...staleChains(table, tableOf(have, table.name))]
+      .filter((chain) => pinned.has(chain))
+      .map((chain): [string, Rules] => [chain, []]);
+    return { ...table, chains: new Map([...emptied, ...table.chains]), pinned };
+  });
+  return { family: want.family, tables };
+}
+
+function planTable(want: Table, have: ObservedTable): Step[] {
+  const table = want.name;
+  const puts: Step[] = [];
+  for (const [chain, rules] of want.chains) {
+    const present = have.chains.get(chain);
+    if (present === undefined || !sameRules(rules, present)) {
+      puts.push({ op: 'put-chain', table, chain, rules });
+    }
+  }
+  const deletions: Step[] = [];
+  for (const chain of staleChains(want, have)) {
+    if (!have.pinned.has(chain)) deletions.push({ op: 'delete-chain', table, chain });
+    // Somebody else's rule holds the chain: an empty one does no harm.
+    else if (have.chains.get(chain)?.length !== 0)
+      puts.push({ op: 'put-chain', table, chain, rules: [] });
+  }
+  return [...puts, ...planJumps(want, have), ...deletions];
+}
+
+/**
+ * Missing jumps go to the head, before rules of others. When our own jumps are out of order all of
+ * them are put anew; their place among the rules of others is not ours to fight about.
+ */
+function planJumps(want: Table, have: ObservedTable): Step[] {
+  const steps: Step[] = [];
+  for (const [chain, rules] of want.jumps) {
+    const present = (have.jumps.get(chain) ?? []).filter((rule) => rules.includes(rule));
+    const firsts = [...new Set(present)];
+    if (sameRules(rules, firsts)) continue;
+    steps.push({ op: 'put-jumps', table: want.name, chain, remove: present, insert: rules });
+  }
+  return steps;
+}
+
+function* staleChains(want: Table, have: ObservedTable): Iterable<string> {
+  for (const chain of have.chains.keys()) {
+    if (isServiceChain(chain) && !want.chains.has(chain)) yield chain;
+  }
+}
+
+function tableOf(have: ObservedRuleset, name: TableName): ObservedTable {
+  const found = have.tables.find((table) => table.name === name);
+  return found ?? { name, chains: new Map(), jumps: new Map(), pinned: new Set() };
+}
+
+function sameRules(a: Rules, b: Rules): boolean {
+  return a.length === b.length && a.every((rule, i) => rule === b[i]);
+}

@@ -1,0 +1,118 @@
+/** The chains kube-proxy has on every node, whatever the Services, and the jumps into them. */
+import { comment, formatRule } from '#pkg/iptables/rule.ts';
+import type { Rules } from '#pkg/iptables/ruleset.ts';
+import { masqueradeMark, servesLocalhost, type IptablesOptions } from './iptables-options.ts';
+
+export const chains = {
+  services: 'KUBE-SERVICES',
+  externalServices: 'KUBE-EXTERNAL-SERVICES',
+  nodePorts: 'KUBE-NODEPORTS',
+  proxyFirewall: 'KUBE-PROXY-FIREWALL',
+  forward: 'KUBE-FORWARD',
+  postrouting: 'KUBE-POSTROUTING',
+  markMasquerade: 'KUBE-MARK-MASQ',
+  firewall: 'KUBE-FIREWALL',
+  canary: 'KUBE-PROXY-CANARY',
+} as const;
+
+const newConnection = '-m conntrack --ctstate NEW';
+
+/** filter: what our packets need to pass, and the guard of 127.0.0.0/8. */
+export function filterBaseChains(options: IptablesOptions): [string, Rules][] {
+  const mark = masqueradeMark(options);
+  // A packet out of its connection's window is not translated; as a stray it would reset the
+  // client's connection (kubernetes/kubernetes#74839).
+  const dropInvalid = options.conntrackLiberal
+    ? []
+    : [formatRule({ matches: ['-m conntrack --ctstate INVALID'], target: 'DROP' })];
+  const forward = [
+    ...dropInvalid,
+    formatRule({
+      matches: [comment('kubernetes forwarding rules'), `-m mark --mark ${mark}/${mark}`],
+      target: 'ACCEPT',
+    }),
+    formatRule({
+      matches: [
+        comment('kubernetes forwarding conntrack rule'),
+        '-m conntrack --ctstate RELATED,ESTABLISHED',
+      ],
+      target: 'ACCEPT',
+    }),
+  ];
+  return [
+    [chains.canary, []],
+    [chains.forward, forward],
+    ...(servesLocalhost(options) ? localnetGuard() : []),
+  ];
+}
+
+/** nat: marking, and masquerading what is marked. */
+export function natBaseChains(options: IptablesOptions): [string, Rules][] {
+  const mark = masqueradeMark(options);
+  return [
+    [chains.canary, []],
+    [chains.markMasquerade, [formatRule({ target: `MARK --set-xmark ${mark}/${mark}` })]],
+    [
+      chains.postrouting,
+      [
+        formatRule({ matches: [`-m mark ! --mark ${mark}/${mark}`], target: 'RETURN' }),
+        // The packet may pass here again, in a tunnel: it must not be masqueraded twice.
+        formatRule({ target: `MARK --set-xmark ${mark}/0x0` }),
+        formatRule({
+          matches: [comment('kubernetes service traffic requiring SNAT')],
+          target: options.randomFully ? 'MASQUERADE --random-fully' : 'MASQUERADE',
+        }),
+      ],
+    ],
+  ];
+}
+
+/** Jumps in filter's built-in chains, in the order they stand in. */
+export function filterJumps(options: IptablesOptions): Map<string, Rules> {
+  const guard = servesLocalhost(options) ? [formatRule({ target: chains.firewall })] : [];
+  const firewall = jump(chains.proxyFirewall, 'kubernetes load balancer firewall', true);
+  const services = jump(chains.services, 'kubernetes service portals', true);
+  const forward = jump(chains.forward, 'kubernetes forwarding rules', false);
+  const nodePorts = jump(chains.nodePorts, 'kubernetes health check service ports', false);
+  const external = jump(
+    chains.externalServices,
+    'kubernetes externally-visible service portals',
+    true,
+  );
+  return new Map([
+    ['INPUT', [...guard, firewall, nodePorts, external]],
+    ['FORWARD', [firewall, forward, services, external]],
+    ['OUTPUT', [...guard, firewall, services]],
+  ]);
+}
+
+/** Jumps in nat's built-in chains. */
+export function natJumps(): Map<string, Rules> {
+  const services = [jump(chains.services, 'kubernetes service portals', false)];
+  return new Map([
+    ['PREROUTING', services],
+    ['OUTPUT', services],
+    ['POSTROUTING', [jump(chains.postrouting, 'kubernetes postrouting rules', false)]],
+  ]);
+}
+
+function jump(target: string, text: string, onlyNew: boolean): string {
+  return formatRule({ matches: [...(onlyNew ? [newConnection] : []), comment(text)], target });
+}
+
+/**
+ * route_localnet, which node ports on 127.0.0.1 need, would let neighbours send to this node's
+ * loopback addresses (CVE-2020-8558). The kubelet keeps the same rule in the same chain.
+ */
+function localnetGuard(): [string, Rules][] {
+  const rule = formatRule({
+    source: '! 127.0.0.0/8',
+    destination: '127.0.0.0/8',
+    matches: [
+      comment('block incoming localnet connections'),
+      '-m conntrack ! --ctstate RELATED,ESTABLISHED,DNAT',
+    ],
+    target: 'DROP',
+  });
+  return [[chains.firewall, [rule]]];
+}

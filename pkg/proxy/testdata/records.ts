@@ -1,0 +1,134 @@
+/** Services and slices for tests, with the API server's defaults filled in. */
+import type { EndpointRecord, EndpointSliceRecord, ServiceRecord } from '#pkg/kube/types.ts';
+import { objectKey } from '#pkg/kube/types.ts';
+import { parsePrefix } from '#pkg/ip/prefix.ts';
+import type { IptablesOptions } from '#pkg/proxy/iptables-options.ts';
+import { iptablesRuleset } from '#pkg/proxy/iptables-ruleset.ts';
+import { proxySnapshot, type ProxySnapshot } from '#pkg/proxy/snapshot.ts';
+import type { Family } from '#pkg/ip/address.ts';
+import type { Ruleset } from '#pkg/iptables/ruleset.ts';
+import { tracePacket, type Packet } from '#pkg/iptables/tracer.ts';
+
+export const nodeName = 'this-node';
+export const nodeAddress = '192.168.0.2';
+
+export function service(
+  name: string,
+  fields: Partial<ServiceRecord> & Pick<ServiceRecord, 'clusterIPs'>,
+): ServiceRecord {
+  const [namespace = '', short = ''] = name.split('/');
+  return {
+    namespace,
+    name: short,
+    uid: `uid-${name}`,
+    resourceVersion: '1',
+    type: 'ClusterIP',
+    ipFamilies: fields.clusterIPs.map((ip) => (ip.includes(':') ? 'IPv6' : 'IPv4')),
+    ports: [{ name: 'p80', protocol: 'TCP', port: 80, nodePort: 0 }],
+    externalIPs: [],
+    loadBalancerIngress: [],
+    loadBalancerSourceRanges: [],
+    externalTrafficPolicy: 'Cluster',
+    internalTrafficPolicy: 'Cluster',
+    affinitySeconds: 0,
+    healthCheckNodePort: 0,
+    ...fields,
+  };
+}
+
+/** `name` is "namespace/service"; `endpoints` are addresses or whole records. */
+export function slice(
+  name: string,
+  endpoints: readonly (string | (Partial<EndpointRecord> & { address: string }))[],
+  fields: Partial<EndpointSliceRecord> = {},
+): EndpointSliceRecord {
+  const [namespace = '', serviceName = ''] = name.split('/');
+  const records = endpoints.map((e) => endpoint(typeof e === 'string' ? { address: e } : e));
+  const v6 = records[0]?.address.includes(':') === true;
+  return {
+    namespace,
+    name: `${serviceName}-${v6 ? 'v6' : 'v4'}`,
+    uid: `uid-${name}`,
+    resourceVersion: '1',
+    serviceName,
+    addressType: v6 ? 'IPv6' : 'IPv4',
+    ports: [{ name: 'p80', protocol: 'TCP', port: 80 }],
+    endpoints: records,
+    triggerTime: '',
+    ...fields,
+  };
+}
+
+export function endpoint(fields: Partial<EndpointRecord> & { address: string }): EndpointRecord {
+  const terminating = fields.terminating ?? false;
+  return {
+    ready: !terminating,
+    serving: true,
+    terminating,
+    nodeName: 'other-node',
+    zoneHints: [],
+    nodeHints: [],
+    ...fields,
+  };
+}
+
+export interface Cluster {
+  readonly services: readonly ServiceRecord[];
+  readonly slices?: readonly EndpointSliceRecord[];
+  readonly zone?: string;
+}
+
+export function snapshot(cluster: Cluster, family: Family = 'ip'): ProxySnapshot {
+  return proxySnapshot(
+    {
+      services: new Map(cluster.services.map((s) => [objectKey(s), s])),
+      slices: new Map((cluster.slices ?? []).map((s) => [objectKey(s), s])),
+      node: { name: nodeName, zone: cluster.zone },
+    },
+    family,
+  );
+}
+
+export function options(fields: Partial<IptablesOptions> = {}): IptablesOptions {
+  return {
+    family: 'ip',
+    masqueradeBit: 14,
+    masqueradeAll: false,
+    localDetector: {
+      kind: 'cluster-cidr',
+      prefixes: [parsePrefix('10.0.0.0/8'), parsePrefix('fd00:10::/64')],
+    },
+    localhostNodePorts: true,
+    nodePortAddresses: 'all',
+    nodeAddress: fields.family === 'ip6' ? 'fd00:192::2' : nodeAddress,
+    randomFully: false,
+    conntrackLiberal: false,
+    ...fields,
+  };
+}
+
+export function ruleset(cluster: Cluster, fields: Partial<IptablesOptions> = {}): Ruleset {
+  const rendered = options(fields);
+  return iptablesRuleset(snapshot(cluster, rendered.family).ports, rendered);
+}
+
+/** "10.1.1.1:80, 10.1.1.2:80 masqueraded", "reject", "drop" or "unmatched". */
+export function trace(rules: Ruleset, packet: Partial<Packet> & { to: string }): string {
+  const [, bracketed, bare, port] = /^(?:\[(.+)\]|([^:]+)):(\d+)$/.exec(packet.to) ?? [];
+  const outcomes = tracePacket(
+    rules,
+    {
+      source: '10.0.0.2',
+      protocol: 'tcp',
+      destination: bracketed ?? bare ?? '',
+      port: Number(port),
+      ...packet,
+    },
+    { addresses: [nodeAddress, '192.168.1.2', 'fd00:192::2'] },
+  );
+  const texts = outcomes.map(({ verdict, endpoint: target, masqueraded }) => {
+    if (verdict !== 'accept') return verdict;
+    return target === undefined ? 'unmatched' : `${target}${masqueraded ? ' masqueraded' : ''}`;
+  });
+  return [...new Set(texts)].toSorted().join(', ');
+}
