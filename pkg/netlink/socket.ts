@@ -5,23 +5,10 @@
  */
 import { constants as osConstants } from 'node:os';
 import { AgentError, isErrno } from '#pkg/errors/agent-error.ts';
-import {
-  MSG_DONTWAIT,
-  MSG_TRUNC,
-  POLLIN,
-  SO_RCVBUF,
-  SO_RCVBUFFORCE,
-  SOCK_CLOEXEC,
-  SOCK_RAW,
-  SOL_SOCKET,
-} from '#pkg/sys/constants.ts';
+import { MSG_DONTWAIT, MSG_TRUNC, POLLIN } from '#pkg/sys/constants.ts';
 import type { Sys } from '#pkg/sys/sys.ts';
 import { concatBytes } from './attribute.ts';
 import {
-  AF_NETLINK,
-  NETLINK_CAP_ACK,
-  NETLINK_EXT_ACK,
-  NETLINK_GET_STRICT_CHK,
   NETLINK_ROUTE,
   NLM_F_ACK,
   NLM_F_DUMP,
@@ -29,8 +16,8 @@ import {
   NLM_F_REQUEST,
   NLMSG_DONE,
   NLMSG_ERROR,
-  SOL_NETLINK,
 } from './constants.ts';
+import { openNetlinkDescriptor } from './descriptor.ts';
 import {
   encodeMessage,
   parseMessages,
@@ -91,13 +78,7 @@ export class NetlinkSocket implements Disposable {
    */
   constructor(sys: Sys, protocol: number = NETLINK_ROUTE) {
     this.#sys = sys;
-    this.#fd = sys.socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, protocol);
-    try {
-      configure(sys, this.#fd);
-    } catch (error) {
-      sys.close(this.#fd);
-      throw error;
-    }
+    this.#fd = openNetlinkDescriptor(sys, protocol, receiveBufferBytes);
   }
 
   /**
@@ -271,37 +252,5 @@ export class NetlinkSocket implements Disposable {
         if (!isErrno(error, 'ENOBUFS')) throw error;
       }
     }
-  }
-}
-
-function configure(sys: Sys, fd: number): void {
-  // struct sockaddr_nl { u16 family; u16 pad; u32 port; u32 groups; }
-  const address = new Uint8Array(12);
-  new Uint16Array(address.buffer)[0] = AF_NETLINK;
-  // Port 0: the kernel picks ours. Connected to its port 0, we get messages from nobody else.
-  sys.bind(fd, address);
-  sys.connect(fd, address);
-  for (const name of [NETLINK_EXT_ACK, NETLINK_CAP_ACK, NETLINK_GET_STRICT_CHK]) {
-    setOption(sys, { level: SOL_NETLINK, name, fd, value: 1 }, 'ENOPROTOOPT');
-  }
-  // Above net.core.rmem_max, which takes CAP_NET_ADMIN in the machine's first user namespace.
-  const buffer = { level: SOL_SOCKET, fd, value: receiveBufferBytes };
-  if (!setOption(sys, { ...buffer, name: SO_RCVBUFFORCE }, 'EPERM')) {
-    setOption(sys, { ...buffer, name: SO_RCVBUF }, 'EPERM');
-  }
-}
-
-/** Sets an option; false where the kernel answers that it has no such option or grant. */
-function setOption(
-  sys: Sys,
-  option: { readonly fd: number; readonly level: number; readonly name: number; value: number },
-  tolerated: string,
-): boolean {
-  try {
-    sys.setsockopt({ ...option, value: new Uint8Array(Int32Array.of(option.value).buffer) });
-    return true;
-  } catch (error) {
-    if (isErrno(error, tolerated)) return false;
-    throw error;
   }
 }

@@ -1,0 +1,91 @@
+import { afterEach, beforeEach, expect, it } from 'vitest';
+import { createScratchNetns, type ScratchNetns } from '#pkg/netns/scratch.ts';
+import { withNetns } from '#pkg/netns/netns.ts';
+import { openSys } from '#pkg/sys/open-sys.ts';
+import { parsePrefix } from '#pkg/ip/prefix.ts';
+import { createBridge } from './link-create.ts';
+import { watchKernel, type KernelChange, type KernelGroup } from './monitor.ts';
+import { addRouteRequest, deleteRouteRequest } from './route.ts';
+import { NetlinkSocket } from './socket.ts';
+
+const sys = await openSys();
+const die = (error: Error): never => {
+  throw error;
+};
+
+let scratch: ScratchNetns;
+
+beforeEach(async () => {
+  scratch = await createScratchNetns('pw-mon');
+});
+
+afterEach(async () => {
+  await scratch[Symbol.asyncDispose]();
+});
+
+/** Watches the scratch namespace; `seen` grows as changes come. */
+function watch(groups: readonly KernelGroup[]): { seen: KernelChange[] } & Disposable {
+  const seen: KernelChange[] = [];
+  const watcher = withNetns(
+    sys,
+    scratch.path,
+    () => watchKernel(sys, groups, (change) => seen.push(change)),
+    die,
+  );
+  return { seen, [Symbol.dispose]: () => watcher[Symbol.dispose]() };
+}
+
+async function until(condition: () => boolean): Promise<void> {
+  await expect.poll(condition, { timeout: 20_000 }).toBe(true);
+}
+
+it('watchKernel() reports what others change, by kind, link and protocol', async () => {
+  using watcher = watch(['link', 'address', 'route', 'neighbor']);
+  await scratch.ip('link add br0 type bridge');
+  await scratch.ip('link set br0 up');
+  await scratch.ip('addr add 10.1.0.1/24 dev br0');
+  await scratch.ip('route add 10.2.0.0/16 via 10.1.0.2 proto 196');
+  await scratch.ip('neigh add 10.1.0.2 lladdr 02:00:00:00:00:02 dev br0 nud permanent');
+  await scratch.ip('neigh del 10.1.0.2 dev br0');
+  await scratch.ip('route del 10.2.0.0/16');
+  const change = { deleted: false, linkIndex: 2, protocol: undefined };
+  await expect
+    .poll(() => watcher.seen, { timeout: 20_000 })
+    .toEqual(
+      expect.arrayContaining([
+        { ...change, kind: 'link' },
+        { ...change, kind: 'address' },
+        { ...change, kind: 'route', protocol: 196 },
+        { ...change, kind: 'neighbor' },
+        { ...change, kind: 'neighbor', deleted: true },
+        { ...change, kind: 'route', protocol: 196, deleted: true },
+      ]),
+    );
+});
+
+it('watchKernel() asks for a resync after an overflow, and goes on', async () => {
+  using watcher = watch(['link', 'route']);
+  using socket = withNetns(sys, scratch.path, () => new NetlinkSocket(sys), die);
+  const linkIndex = createBridge(socket, { name: 'br0', mac: '02:00:00:00:00:01' }).index;
+  // No event is read while this runs: it is one synchronous stretch.
+  const route = { destination: parsePrefix('10.2.0.0/16'), linkIndex };
+  const pair = [addRouteRequest(route), deleteRouteRequest(route)];
+  socket.batch(Array.from({ length: 20_000 }, () => pair).flat());
+  await until(() => watcher.seen.some(({ kind }) => kind === 'resync'));
+  watcher.seen.length = 0;
+  await scratch.ip('link add br1 type bridge');
+  await until(() => watcher.seen.some((c) => c.kind === 'link' && c.linkIndex === 3));
+});
+
+it('watchKernel() is silent once disposed', async () => {
+  const watcher = watch(['link']);
+  await scratch.ip('link add br0 type bridge');
+  await until(() => watcher.seen.length > 0);
+  watcher[Symbol.dispose]();
+  watcher[Symbol.dispose]();
+  const before = watcher.seen.length;
+  using other = watch(['link']);
+  await scratch.ip('link add br1 type bridge');
+  await until(() => other.seen.length > 0);
+  expect(watcher.seen).toHaveLength(before);
+});

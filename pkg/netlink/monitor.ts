@@ -1,0 +1,172 @@
+/** Tells when the kernel's network configuration changes, whoever changed it. For daemons only. */
+import { isErrno } from '#pkg/errors/agent-error.ts';
+import { MSG_DONTWAIT, MSG_TRUNC, POLLIN } from '#pkg/sys/constants.ts';
+import type { Sys } from '#pkg/sys/sys.ts';
+import { littleEndian, readAttributes, readU32, viewOf } from './attribute.ts';
+import {
+  NETLINK_ADD_MEMBERSHIP,
+  NETLINK_ROUTE,
+  RTA_OIF,
+  RTM_DELADDR,
+  RTM_DELLINK,
+  RTM_DELNEIGH,
+  RTM_DELROUTE,
+  RTM_NEWADDR,
+  RTM_NEWLINK,
+  RTM_NEWNEIGH,
+  RTM_NEWROUTE,
+  RTNLGRP_IPV4_IFADDR,
+  RTNLGRP_IPV4_ROUTE,
+  RTNLGRP_IPV6_IFADDR,
+  RTNLGRP_IPV6_ROUTE,
+  RTNLGRP_LINK,
+  RTNLGRP_NEIGH,
+  SOL_NETLINK,
+} from './constants.ts';
+import { openNetlinkDescriptor, setOption } from './descriptor.ts';
+import { parseMessages, type Message } from './message.ts';
+
+/** What to watch, in both families. Neighbours change all the time on a busy node. */
+export type KernelGroup = 'link' | 'address' | 'route' | 'neighbor';
+
+/** One change; `resync` means that some were lost and everything must be looked at. */
+export type KernelChange =
+  | { readonly kind: 'resync' }
+  | {
+      readonly kind: KernelGroup;
+      /** Deleted, rather than added or changed. */
+      readonly deleted: boolean;
+      /** The link concerned; undefined for a route without one, or with several. */
+      readonly linkIndex: number | undefined;
+      /** Of a route: who made it (`rtm_protocol`). */
+      readonly protocol: number | undefined;
+    };
+
+/**
+ * Calls `onChange` for every change, our own included, until disposed. Opens its socket in the
+ * calling thread's namespace, so a daemon calls it outside of any withNetns().
+ *
+ * The socket is looked at every {@link intervalMs}: Node has no API to wait for a descriptor of
+ * ours, and the addon of the npm package "netlink" (0.3.0), which has one, aborts the process when
+ * its socket overflows (it builds the error for POLLERR from a null pointer). What `onChange`
+ * throws ends the process as any uncaught error does.
+ */
+export function watchKernel(
+  sys: Sys,
+  groups: readonly KernelGroup[],
+  onChange: (change: KernelChange) => void,
+): Disposable {
+  const fd = openNetlinkDescriptor(sys, NETLINK_ROUTE, receiveBufferBytes);
+  try {
+    for (const value of groups.flatMap((name) => groupNumbers[name])) {
+      setOption(sys, { fd, level: SOL_NETLINK, name: NETLINK_ADD_MEMBERSHIP, value });
+    }
+  } catch (error) {
+    sys.close(fd);
+    throw error;
+  }
+  const buffer = new Uint8Array(datagramBytes);
+  let timer: NodeJS.Timeout | undefined = setTimeout(look, intervalMs);
+  let lost = false;
+
+  function look(): void {
+    for (let i = 0; i < maxDatagramsPerLook; i++) {
+      if (sys.poll(fd, POLLIN, 0) === 0) {
+        // An overflown socket gets nothing more, and no word of it, until it has been emptied. Only
+        // now is everything that changes from here on sure to be reported.
+        if (lost) report({ kind: 'resync' });
+        lost = false;
+        next(intervalMs);
+        return;
+      }
+      const changes = receive();
+      if (!lost) for (const change of changes) report(change);
+      if (timer === undefined) return;
+    }
+    // More is waiting: let others run, then go on at once.
+    next(0);
+  }
+
+  function report(change: KernelChange): void {
+    if (timer !== undefined) onChange(change);
+  }
+
+  function next(delayMs: number): void {
+    if (timer !== undefined) timer = setTimeout(look, delayMs);
+  }
+
+  function receive(): KernelChange[] {
+    try {
+      const length = sys.recv(fd, buffer, MSG_DONTWAIT | MSG_TRUNC);
+      if (length <= buffer.byteLength) {
+        return parseMessages(buffer.subarray(0, length)).flatMap(changesOf);
+      }
+    } catch (error) {
+      if (!isErrno(error, 'ENOBUFS')) throw error;
+    }
+    lost = true;
+    return [];
+  }
+
+  return {
+    [Symbol.dispose]() {
+      if (timer === undefined) return;
+      clearTimeout(timer);
+      timer = undefined;
+      sys.close(fd);
+    },
+  };
+}
+
+/** How long a change may stay unnoticed. An idle look is one system call. */
+const intervalMs = 200;
+
+const maxDatagramsPerLook = 1000;
+
+/** Room for the events of a few thousand objects changed between two looks. */
+const receiveBufferBytes = 4 * 1024 * 1024;
+
+/** A notification is one message, far below this even for a link with many attributes. */
+const datagramBytes = 32 * 1024;
+
+const groupNumbers: Readonly<Record<KernelGroup, readonly number[]>> = {
+  link: [RTNLGRP_LINK],
+  address: [RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV6_IFADDR],
+  route: [RTNLGRP_IPV4_ROUTE, RTNLGRP_IPV6_ROUTE],
+  neighbor: [RTNLGRP_NEIGH],
+};
+
+function changesOf({ type, body }: Message): KernelChange[] {
+  if (body.byteLength < 8) return [];
+  switch (type) {
+    case RTM_NEWLINK:
+    case RTM_DELLINK:
+      return [changed('link', type === RTM_DELLINK, indexAt4(body))];
+    case RTM_NEWADDR:
+    case RTM_DELADDR:
+      return [changed('address', type === RTM_DELADDR, indexAt4(body))];
+    case RTM_NEWNEIGH:
+    case RTM_DELNEIGH:
+      return [changed('neighbor', type === RTM_DELNEIGH, indexAt4(body))];
+    case RTM_NEWROUTE:
+    case RTM_DELROUTE: {
+      const link = readU32(readAttributes(body.subarray(12)).get(RTA_OIF));
+      return [{ ...changed('route', type === RTM_DELROUTE, link), protocol: body[5] }];
+    }
+    default:
+      return [];
+  }
+}
+
+function changed(
+  kind: KernelGroup,
+  deleted: boolean,
+  linkIndex: number | undefined,
+): Extract<KernelChange, { readonly deleted: boolean }> {
+  return { kind, deleted, linkIndex, protocol: undefined };
+}
+
+/** struct ifinfomsg, ifaddrmsg and ndmsg all have the link's index there. */
+function indexAt4(body: Uint8Array): number {
+  return viewOf(body).getUint32(4, littleEndian);
+}
