@@ -1,0 +1,35 @@
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { readOptions } from './options.ts';
+
+let dir: string;
+beforeEach(async () => {
+  dir = await mkdtemp(join(tmpdir(), 'podwire-options-'));
+});
+afterEach(() => rm(dir, { recursive: true }));
+
+describe('readOptions()', () => {
+  test('the flag wins over NODE_NAME', async () => {
+    const options = await readOptions(['--node-name', 'a'], { NODE_NAME: 'b' }, '1');
+    expect(options).toMatchObject({ nodeName: 'a', kubeconfig: undefined });
+    expect(await readOptions([], { NODE_NAME: 'b' }, '1')).toMatchObject({ nodeName: 'b' });
+  });
+
+  test('reads the configuration file', async () => {
+    const path = join(dir, 'node.yaml');
+    await writeFile(path, 'backend: host-gw\n');
+    const options = await readOptions(['--config', path], { NODE_NAME: 'a' }, '1');
+    expect(options).toMatchObject({ config: { backend: 'host-gw', vni: 1 } });
+  });
+
+  test.each([
+    [[], 'Cannot tell which Node this is'],
+    [['--nodename', 'a'], "unknown option '--nodename'"],
+    [['--node-name', 'a', 'b'], 'too many arguments'],
+    [['--node-name', 'a', '--config', '/does/not/exist'], '/does/not/exist'],
+  ])('refuses %j', async (argv, message) => {
+    await expect(readOptions(argv, {}, '1')).rejects.toThrow(message);
+  });
+});

@@ -1,0 +1,63 @@
+/** The command line and environment of podwire-node. */
+import { readFile } from 'node:fs/promises';
+import { Command, CommanderError } from 'commander';
+import { parseNodeConfig, type NodeConfig } from '#pkg/config/node-config.ts';
+import { AgentError } from '#pkg/errors/agent-error.ts';
+
+export interface NodeOptions {
+  /** Undefined = the Pod's ServiceAccount. */
+  readonly kubeconfig: string | undefined;
+  readonly nodeName: string;
+  readonly config: NodeConfig;
+}
+
+/** The person asked for help or the version, and has it. */
+export interface Answered {
+  readonly kind: 'answered';
+}
+
+/**
+ * Reads flags, environment and configuration file.
+ *
+ * @throws {AgentError} WrongUsage or InvalidConfig
+ */
+export async function readOptions(
+  argv: readonly string[],
+  env: Readonly<Record<string, string | undefined>>,
+  version: string,
+): Promise<NodeOptions | Answered> {
+  const command = new Command('podwire-node')
+    .description('Connects the pods of this node with those of every other node')
+    .version(version)
+    .option('--kubeconfig <file>', 'how to reach the API server; none = in-cluster')
+    .option('--node-name <name>', 'name of this Node object; else the environment NODE_NAME')
+    .option('--config <file>', 'configuration file (YAML)')
+    .allowExcessArguments(false)
+    .exitOverride()
+    .configureOutput({ outputError: () => undefined });
+  try {
+    command.parse(argv, { from: 'user' });
+  } catch (cause) {
+    if (cause instanceof CommanderError && cause.exitCode === 0) return { kind: 'answered' };
+    const said = cause instanceof CommanderError ? cause.message.replace(/^error: /, '') : '';
+    throw new AgentError('WrongUsage', `Cannot understand the command line: ${said}`, { cause });
+  }
+  const flags = command.opts<{ kubeconfig?: string; nodeName?: string; config?: string }>();
+  const nodeName = flags.nodeName ?? env['NODE_NAME'] ?? '';
+  if (nodeName === '') {
+    throw new AgentError(
+      'WrongUsage',
+      'Cannot tell which Node this is: give --node-name, or NODE_NAME in the environment',
+    );
+  }
+  const config = await readConfig(flags.config);
+  return { kubeconfig: flags.kubeconfig, nodeName, config };
+}
+
+async function readConfig(path: string | undefined): Promise<NodeConfig> {
+  if (path === undefined) return parseNodeConfig('', 'the defaults');
+  const text = await readFile(path, 'utf8').catch((cause: unknown) => {
+    throw new AgentError('InvalidConfig', `Cannot read configuration ${path}`, { cause });
+  });
+  return parseNodeConfig(text, path);
+}
