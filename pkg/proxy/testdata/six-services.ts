@@ -1,0 +1,45 @@
+/** One Service of each kind. `six-services.txt` is what iptables-save shows for them. */
+import { nodeName, service, slice, type Cluster } from './records.ts';
+
+const withNodePort = (nodePort: number): [{ name: string; protocol: 'TCP'; port: number; nodePort: number }] => [
+  { name: 'p80', protocol: 'TCP', port: 80, nodePort },
+];
+
+export const sixServices: Cluster = {
+  services: [
+    service('ns1/svc1', { clusterIPs: ['172.30.0.41'] }),
+    service('ns2/svc2', {
+      type: 'LoadBalancer',
+      clusterIPs: ['172.30.0.42'],
+      ports: withNodePort(3001),
+      externalIPs: ['192.168.99.22'],
+      loadBalancerIngress: [{ ip: '1.2.3.4', ipMode: 'VIP' }],
+      externalTrafficPolicy: 'Local',
+      healthCheckNodePort: 30000,
+    }),
+    service('ns3/svc3', {
+      type: 'NodePort',
+      clusterIPs: ['172.30.0.43'],
+      ports: withNodePort(3003),
+    }),
+    service('ns4/svc4', { clusterIPs: ['172.30.0.44'], externalIPs: ['192.168.99.33'] }),
+    service('ns5/svc5', {
+      type: 'LoadBalancer',
+      clusterIPs: ['172.30.0.45'],
+      ports: withNodePort(3002),
+      loadBalancerIngress: [{ ip: '5.6.7.8', ipMode: 'VIP' }],
+      loadBalancerSourceRanges: [' 203.0.113.0/25'],
+      affinitySeconds: 10800,
+      // Without externalTrafficPolicy Local it means nothing.
+      healthCheckNodePort: 30000,
+    }),
+    service('ns6/svc6', { clusterIPs: ['172.30.0.46'] }),
+  ],
+  slices: [
+    slice('ns1/svc1', ['10.180.0.1']),
+    slice('ns2/svc2', ['10.180.0.2']),
+    slice('ns3/svc3', ['10.180.0.3']),
+    slice('ns4/svc4', ['10.180.0.4', { address: '10.180.0.5', nodeName }]),
+    slice('ns5/svc5', ['10.180.0.3']),
+  ],
+};
