@@ -84,7 +84,7 @@ export function createItemSplitter(onItem: (item: unknown) => void): ItemSplitte
           else if (depth === 2 && itemsNext && byte === openBracket) {
             inItems = true;
             itemsNext = false;
-            envelope.push(chunk.slice(from, at + 1));
+            envelope.push(Buffer.from(chunk.subarray(from, at + 1)));
           }
           break;
         case closeBrace:
@@ -105,8 +105,9 @@ export function createItemSplitter(onItem: (item: unknown) => void): ItemSplitte
           if (inItems && depth === 2 && byte > space) throw malformed('an item is not an object');
       }
     }
-    if (!inItems) envelope.push(chunk.slice(from));
-    else if (depth > 2) item.push(chunk.slice(from));
+    // Copies: what waits for the next chunk must not share memory with the socket's buffers.
+    if (!inItems) envelope.push(Buffer.from(chunk.subarray(from)));
+    else if (depth > 2) item.push(Buffer.from(chunk.subarray(from)));
   }
 
   function finish(): Record<string, unknown> {

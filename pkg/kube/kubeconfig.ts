@@ -40,7 +40,7 @@ const userSchema = z.object({
   exec: execSchema.nullish(),
   username: optionalText,
   as: optionalText,
-  'auth-provider': z.unknown(),
+  'auth-provider': z.unknown().optional(),
 });
 
 const contextSchema = z.object({

@@ -27,7 +27,7 @@ export function createLineSplitter(onLine: (line: string) => void): LineSplitter
         if (line !== '') onLine(line);
       }
       // A copy: the rest may wait for long, and must not hold the whole chunk meanwhile.
-      if (from < chunk.length) parts.push(chunk.slice(from));
+      if (from < chunk.length) parts.push(Buffer.from(chunk.subarray(from)));
     },
     finish: () => {
       if (Buffer.concat(parts).toString('utf8').trim() !== '') {
