@@ -46,8 +46,17 @@ export interface CniErrorDocument {
   readonly details?: string;
 }
 
-/** Describes anything thrown; what carries no number is code 999. */
+/**
+ * Describes anything thrown; what carries no number is code 999. Of a failure whose undoing failed
+ * too, the failure is what counts, and the rest a detail.
+ */
 export function cniErrorDocument(error: unknown, cniVersion: string): CniErrorDocument {
+  if (error instanceof SuppressedError) {
+    const document = cniErrorDocument(error.suppressed, cniVersion);
+    const undoing = `undoing it failed: ${messageOf(error.error)}`;
+    const { details } = document;
+    return { ...document, details: details === undefined ? undoing : `${details}; ${undoing}` };
+  }
   if (!(error instanceof CniError)) {
     return { cniVersion, code: cniCode.internal, msg: messageOf(error) };
   }

@@ -1,0 +1,221 @@
+/** ADD of a pod to a bridge: all of it, or nothing. */
+import { isErrno } from '#pkg/errors/agent-error.ts';
+import { addressPlus } from '#pkg/ip/address.ts';
+import { defaultPrefix, familyOf, networkOf, samePrefix, type Prefix } from '#pkg/ip/prefix.ts';
+import { CniError, cniCode } from '#pkg/cni/cni-error.ts';
+import { delegateFor } from '#pkg/cni/delegate.ts';
+import type { CniAddRequest } from '#pkg/cni/plugin.ts';
+import { emptyDns, type CniIp, type CniResult, type CniRoute } from '#pkg/cni/result.ts';
+import { changeBridgePort, deleteLink } from '#pkg/netlink/link-change.ts';
+import { createVeth } from '#pkg/netlink/link-create.ts';
+import { getLink, type Link } from '#pkg/netlink/link.ts';
+import { NetlinkSocket } from '#pkg/netlink/socket.ts';
+import { openNetns, openOwnNetns, withNetns, type Netns } from '#pkg/netns/netns.ts';
+import { LOCK_EX, LOCK_SH } from '#pkg/sys/constants.ts';
+import type { CniSystem } from '#plugins/cni-system.ts';
+import { addressMac, hostLinkAlias, hostLinkMac, hostLinkName } from './attachment-link.ts';
+import { parseBridgeConfig, type BridgeConfig } from './bridge-config.ts';
+import {
+  enableForwarding,
+  ensureBridge,
+  revertBridge,
+  type BridgeWish,
+  type EnsuredBridge,
+} from './bridge-device.ts';
+import { configurePodLink, setPodSysctls } from './pod-link.ts';
+import { waitUntilRunning } from './wait-link.ts';
+
+/** @throws {CniError} after everything it did is undone */
+export function addToBridge(system: CniSystem, request: CniAddRequest): CniResult {
+  const config = parseBridgeConfig(request);
+  using netns = openPodNetns(request.netns);
+  using host = new NetlinkSocket(system.sys);
+  using pod = withNetns(system.sys, netns.fd, () => new NetlinkSocket(system.sys), system.die);
+  if (getLink(pod, request.ifName) !== undefined) {
+    throw new CniError(
+      cniCode.invalidEnvironment,
+      `container veth name (${request.ifName}) already exists in ${request.netns}`,
+    );
+  }
+  using undo = new DisposableStack();
+  const addresses = addAddresses(system, { request, config, undo });
+  const bridge = attach(system, { request, config, addresses, netns, host, undo });
+  const podLink = getLink(pod, request.ifName);
+  if (podLink === undefined) {
+    throw new CniError(cniCode.internal, `Cannot find ${request.ifName}: it was just made`);
+  }
+  if (!config.disableContainerInterface) {
+    const families = new Set(addresses.ips.map(({ address }) => familyOf(address)));
+    withNetns(system.sys, netns.fd, () => setPodSysctls(request.ifName, families), system.die);
+    configurePodLink(pod, podLink.index, addresses);
+    waitUntilRunning(host, bridge.hostLink.name);
+  }
+  undo.move();
+  return resultOf(request, addresses, [bridge.bridgeLink, bridge.hostLink, podLink]);
+}
+
+/** What the pod gets, with the gateways and routes that the bridge adds. */
+type Addresses = Pick<CniResult, 'ips' | 'routes' | 'dns'>;
+
+interface AddContext {
+  readonly request: CniAddRequest;
+  readonly config: BridgeConfig;
+  /** Runs backwards unless ADD comes to its end. */
+  readonly undo: DisposableStack;
+}
+
+function addAddresses(system: CniSystem, { request, config, undo }: AddContext): Addresses {
+  const { ipamType, dns } = config;
+  if (ipamType === undefined) return { ips: [], routes: [], dns: dns ?? emptyDns };
+  const ipam = delegateFor(ipamType, { own: system.delegates, runProgram: system.runProgram });
+  // A failed ADD of the delegate may have left something too (CNI spec 1.1.0, section 4).
+  undo.defer(() => ipam.del(request));
+  const result = ipam.add(request);
+  if (result.ips.length === 0) {
+    throw new CniError(cniCode.internal, `IPAM plugin "${ipamType}" returned missing IP config`);
+  }
+  const ips = result.ips.map((ip) => ({
+    ...ip,
+    gateway: ip.gateway ?? (config.isGateway ? firstHost(ip.address) : undefined),
+    interfaceIndex: podInterfaceIndex,
+  }));
+  const routes = config.isDefaultGateway ? withDefaultRoutes(result.routes, ips) : result.routes;
+  return { ips, routes, dns: dns ?? result.dns };
+}
+
+interface AttachContext extends AddContext {
+  readonly addresses: Addresses;
+  readonly netns: Netns;
+  readonly host: NetlinkSocket;
+}
+
+/**
+ * Makes the bridge if need be, and the pair of links. While that lasts the host's namespace is
+ * locked shared; who takes a new bridge back locks it exclusively, so that none is deleted that
+ * another pod is just joining. flock(2) on the namespace's own file needs no file of ours, and the
+ * kernel unlocks it when the process dies.
+ */
+function attach(
+  system: CniSystem,
+  { request, config, addresses, netns, host, undo }: AttachContext,
+): { readonly bridgeLink: Link; readonly hostLink: Link } {
+  const { sys } = system;
+  const wish = bridgeWish(config, addresses);
+  using lock = openOwnNetns();
+  sys.flock(lock.fd, LOCK_SH);
+  const ensured = ensureBridge(host, wish);
+  undo.defer(() => revertLocked(system, host, ensured));
+  enableForwarding(wish.gateways);
+  const mac = config.mac ?? firstMac(addresses.ips);
+  const name = hostLinkName(request);
+  const hostLink = createVeth(host, {
+    mtuBytes: config.mtuBytes ?? defaultMtuBytes,
+    host: {
+      name,
+      mac: hostLinkMac(request),
+      masterIndex: ensured.link.index,
+      hairpin: config.hairpin,
+      alias: hostLinkAlias(request.config.name, request),
+    },
+    peer: {
+      name: request.ifName,
+      netnsFd: netns.fd,
+      ...(mac === undefined ? {} : { mac }),
+    },
+  });
+  undo.defer(() => deleteLink(host, name));
+  if (config.portIsolation) changeBridgePort(host, name, { isolated: true });
+  return { bridgeLink: ensured.link, hostLink };
+}
+
+function revertLocked(system: CniSystem, host: NetlinkSocket, ensured: EnsuredBridge): void {
+  using lock = openOwnNetns();
+  system.sys.flock(lock.fd, LOCK_EX);
+  revertBridge(host, ensured);
+}
+
+/** Ethernet's, which a link without an MTU of its own gets from the kernel. */
+const defaultMtuBytes = 1500;
+
+const podInterfaceIndex = 2;
+
+function resultOf(
+  request: CniAddRequest,
+  addresses: Addresses,
+  [bridge, host, pod]: readonly [Link, Link, Link],
+): CniResult {
+  const describe = ({
+    name,
+    mac,
+    mtuBytes,
+  }: Link): { name: string; mac?: string; mtuBytes: number } => ({
+    name,
+    ...(mac === undefined ? {} : { mac }),
+    mtuBytes,
+  });
+  const interfaces = [
+    describe(bridge),
+    describe(host),
+    { ...describe(pod), sandbox: request.netns },
+  ];
+  return { ...addresses, interfaces };
+}
+
+function bridgeWish(config: BridgeConfig, { ips }: Addresses): BridgeWish {
+  const gateways = config.isGateway
+    ? ips.flatMap(({ address, gateway }) =>
+        gateway === undefined ? [] : [{ address: gateway, length: address.length }],
+      )
+    : [];
+  const [first] = gateways;
+  return {
+    name: config.bridge,
+    mac: first === undefined ? randomMac() : addressMac(first.address),
+    mtuBytes: config.mtuBytes,
+    promiscuous: config.promiscuous,
+    gateways,
+    forceAddress: config.forceAddress,
+  };
+}
+
+/** Of a bridge without an address, that other machines may share a wire with: unicast, local. */
+function randomMac(): string {
+  const byte = (): string =>
+    Math.floor(Math.random() * 256)
+      .toString(16)
+      .padStart(2, '0');
+  return ['0e', byte(), byte(), byte(), byte(), byte()].join(':');
+}
+
+function firstMac([first]: readonly CniIp[]): string | undefined {
+  return first === undefined ? undefined : addressMac(first.address.address);
+}
+
+function firstHost(subnet: Prefix): CniIp['gateway'] {
+  return addressPlus(networkOf(subnet).address, 1);
+}
+
+/** A default route for each family that has a gateway and no default route with one already. */
+function withDefaultRoutes(
+  routes: readonly CniRoute[],
+  ips: readonly CniIp[],
+): readonly CniRoute[] {
+  const all = [...routes];
+  for (const { address, gateway } of ips) {
+    const destination = defaultPrefix(familyOf(address));
+    const there = all.some(
+      (r) => samePrefix(r.destination, destination) && r.gateway !== undefined,
+    );
+    if (!there && gateway !== undefined) all.push({ destination, gateway });
+  }
+  return all;
+}
+
+function openPodNetns(path: string): Netns {
+  try {
+    return openNetns(path);
+  } catch (cause) {
+    if (!isErrno(cause, 'NetnsMissing') && !isErrno(cause, 'NetnsInvalid')) throw cause;
+    throw new CniError(cniCode.invalidNetns, `failed to open netns "${path}"`, { cause });
+  }
+}

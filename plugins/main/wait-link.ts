@@ -1,0 +1,29 @@
+/** Waiting for a link's carrier. */
+import { AgentError } from '#pkg/errors/agent-error.ts';
+import { getLink } from '#pkg/netlink/link.ts';
+import type { NetlinkSocket } from '#pkg/netlink/socket.ts';
+
+/**
+ * Waits until the host's end of a veth is running: before, the bridge forwards none of its frames,
+ * and the pod's first packets would be lost. The kernel gets there by itself, within a millisecond
+ * when it is idle.
+ *
+ * @throws {AgentError} LinkDown after two seconds
+ */
+export function waitUntilRunning(host: NetlinkSocket, name: string): void {
+  const deadlineMs = performance.now() + timeoutMs;
+  while (getLink(host, name)?.running !== true) {
+    if (performance.now() > deadlineMs) {
+      throw new AgentError('LinkDown', `Cannot use ${name}: no carrier after ${timeoutMs} ms`);
+    }
+    sleep(pollMs);
+  }
+}
+
+const timeoutMs = 2000;
+const pollMs = 1;
+
+/** The plugin is synchronous throughout: no event loop runs while it works. */
+function sleep(ms: number): void {
+  Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, ms);
+}
