@@ -33,7 +33,10 @@ export function createHttp2Connection(
     lastReadAtMs = clock.now();
   };
 
-  session.once('connect', () => session.setLocalWindowSize(sessionWindowBytes));
+  session.once('connect', () => {
+    // Closed before it was open: setting the window would throw out of the event.
+    if (!session.destroyed) session.setLocalWindowSize(sessionWindowBytes);
+  });
   // Open streams get the error too and report it; without a listener it would end the process.
   session.on('error', () => undefined);
   session.on('goaway', () => {
