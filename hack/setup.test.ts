@@ -35,6 +35,7 @@ beforeEach(() => {
   file('tree/hack/build.ts', buildScript());
   for (const tool of ['ip', 'nft', 'iptables', 'ip6tables', 'conntrack']) program(tool, '');
   program('nsenter', '');
+  program('openssl', '');
   program('tcpdump', '');
   program('npm', fakeNpm());
 });

@@ -12,6 +12,7 @@ const demoTools = [
   { tool: 'conntrack', package: 'conntrack' },
   { tool: 'nsenter', package: 'util-linux' },
   { tool: 'tcpdump', package: 'tcpdump' },
+  { tool: 'openssl', package: 'openssl' },
 ];
 
 const testTools = [

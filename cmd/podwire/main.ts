@@ -1,0 +1,152 @@
+#!/usr/bin/env node
+/**
+ * `podwire`: the command for people. This file owns the process: arguments, signals, exit code.
+ * Commands load when they are asked for: some start many times a second, others are large.
+ */
+import { join } from 'node:path';
+import { Command, CommanderError, InvalidArgumentError } from 'commander';
+import { systemClock } from '#pkg/clock/clock.ts';
+import { messageOf, type AgentError } from '#pkg/errors/agent-error.ts';
+import { createLogger } from '#pkg/log/logger.ts';
+import type { Programs } from './demo/layout.ts';
+import type { RunFolder } from './demo/run-folder.ts';
+
+/** The build writes the package's version in the place of this name. */
+declare const PODWIRE_VERSION: string | undefined;
+const version = typeof PODWIRE_VERSION === 'string' ? PODWIRE_VERSION : 'from source';
+
+/** As source this file is in cmd/podwire, as bundle in dist/. */
+const root = join(import.meta.dirname, import.meta.filename.endsWith('.ts') ? '../..' : '..');
+const programs: Programs = { node: process.execPath, dist: join(root, 'dist') };
+
+type ExitCode = 0 | 1 | 2;
+
+/** 0 = done, or stopped on request; 1 = failed; 2 = wrong usage, or cannot run here. */
+export async function main(argv: readonly string[]): Promise<ExitCode> {
+  let exitCode: ExitCode = 0;
+  const run = (task: () => Promise<ExitCode>): Promise<void> =>
+    task().then((code) => {
+      exitCode = code;
+    });
+  const command = new Command('podwire').version(version).exitOverride();
+  command.description('Podwire, a network agent for Kubernetes nodes');
+  addDemo(command, run);
+  addDemoProcesses(command, run);
+  try {
+    await command.parseAsync(argv, { from: 'user' });
+    return exitCode;
+  } catch (error) {
+    if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : 2;
+    throw error;
+  }
+}
+
+function addDemo(command: Command, run: (task: () => Promise<ExitCode>) => Promise<void>): void {
+  command
+    .command('demo')
+    .description('build a cluster of three nodes on this machine and show that it works')
+    .option('--keep', 'leave it running, with a kubeconfig for kubectl', false)
+    .option('--down', 'remove what --keep left running', false)
+    .action((options: { keep: boolean; down: boolean }) => run(() => demo(options)));
+}
+
+async function demo({ keep, down }: { keep: boolean; down: boolean }): Promise<ExitCode> {
+  const { missingForDemo } = await import('./demo/preflight.ts');
+  const missing = missingForDemo(process.getuid?.() ?? -1, process.env['PATH'] ?? '');
+  if (missing !== undefined) {
+    say(`podwire demo: ${missing}`);
+    return 2;
+  }
+  try {
+    if (down) return await demoDown();
+    const { runDemo } = await import('./demo/demo.ts');
+    const options = { programs, manifests: join(root, 'deploy/demo'), clock: systemClock };
+    const output = { say, print: (text: string) => void process.stdout.write(`${text}\n`) };
+    return await runDemo({ ...options, ...output, keep, ownerPid: process.pid }, stopSignal());
+  } catch (error) {
+    say(`podwire demo: ${messageOf(error)}`);
+    return 1;
+  }
+}
+
+async function demoDown(): Promise<ExitCode> {
+  const { removeRuns } = await import('./demo/remove.ts');
+  const removed = await removeRuns(['kept', 'abandoned']);
+  say(
+    removed.length === 0 ? 'no demo is running' : `removed ${removed.map((r) => r.id).join(', ')}`,
+  );
+  return 0;
+}
+
+/** The demo's own processes: started by it, of no use to people. */
+function addDemoProcesses(
+  command: Command,
+  run: (task: () => Promise<ExitCode>) => Promise<void>,
+): void {
+  const hidden = { hidden: true };
+  command
+    .command('demo-api', hidden)
+    .requiredOption('--run <id>')
+    .action((options: { run: string }) =>
+      run(async () => {
+        const { runApi } = await import('./demo/api-process.ts');
+        const log = createLogger('demo-api');
+        await runApi({ run: await runFolder(options.run), log, die }, stopSignal());
+        return 0;
+      }),
+    );
+  command
+    .command('demo-kubelet', hidden)
+    .requiredOption('--run <id>')
+    .action((options: { run: string }) =>
+      run(async () => {
+        const { runKubeletProcess } = await import('./demo/kubelet-process.ts');
+        const log = createLogger('demo-kubelet');
+        await runKubeletProcess({ run: await runFolder(options.run), programs, log }, stopSignal());
+        return 0;
+      }),
+    );
+  command
+    .command('demo-agent', hidden)
+    .requiredOption('--name <name>')
+    .requiredOption('--control <socket>')
+    .option('--port <number>', 'TCP and UDP port to answer on', portNumber)
+    .action((options: { name: string; control: string; port?: number }) =>
+      run(async () => {
+        const { runAgent } = await import('./demo/agent.ts');
+        await runAgent({ ...options, port: options.port }, stopSignal());
+        return 0;
+      }),
+    );
+}
+
+async function runFolder(id: string): Promise<RunFolder> {
+  const { runsFolder } = await import('./demo/run-folder.ts');
+  return { id, path: join(runsFolder, id) };
+}
+
+function portNumber(text: string): number {
+  const port = Number(text);
+  if (Number.isInteger(port) && port > 0 && port < 65536) return port;
+  throw new InvalidArgumentError('expected a port number');
+}
+
+/** Aborts when the process is asked to stop, or when nobody reads what it prints any more. */
+function stopSignal(): AbortSignal {
+  const stop = new AbortController();
+  // Asked again (npm and a terminal both pass Ctrl-C on), it goes on cleaning up.
+  for (const name of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(name, () => stop.abort());
+  for (const stream of [process.stdout, process.stderr]) stream.on('error', () => stop.abort());
+  return stop.signal;
+}
+
+function say(line: string): void {
+  process.stderr.write(`${line}\n`);
+}
+
+function die(error: AgentError): never {
+  say(messageOf(error));
+  process.exit(1);
+}
+
+if (import.meta.main) process.exitCode = await main(process.argv.slice(2));
