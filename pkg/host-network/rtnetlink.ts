@@ -1,7 +1,7 @@
 /** The host network's driver: observe.ts and apply.ts reach the kernel through this. */
 import { AgentError } from '#pkg/errors/agent-error.ts';
 import { addAddressRequest, deleteAddressRequest, listAddresses } from '#pkg/netlink/address.ts';
-import { changeLinkRequest, deleteLinkRequest } from '#pkg/netlink/link-change.ts';
+import { changeLinkRequest, deleteLinkRequest, type LinkChange } from '#pkg/netlink/link-change.ts';
 import { createVxlan } from '#pkg/netlink/link-create.ts';
 import { getLink, listLinks } from '#pkg/netlink/link.ts';
 import {
@@ -97,11 +97,7 @@ function requestOf(step: Step, indexOf: (name: string) => number): NetlinkReques
     case 'vxlan':
       if (!putting) return deleteLinkRequest(object.link);
       if (step.replaces === undefined) return undefined;
-      return changeLinkRequest(object.link, {
-        up: true,
-        mac: object.mac,
-        mtuBytes: object.mtuBytes,
-      });
+      return changeLinkRequest(object.link, vxlanChange(object, step.replaces));
     case 'address': {
       const address = { linkIndex: indexOf(object.link), prefix: object.prefix };
       // Nobody else has an address of ours: the range is this node's alone.
@@ -125,6 +121,16 @@ function requestOf(step: Step, indexOf: (name: string) => number): NetlinkReques
     case 'sysctl':
       return undefined;
   }
+}
+
+/** A MAC address that is set again, though the same, empties the device's neighbour tables. */
+function vxlanChange(object: VxlanLink, replaces: HostObject): LinkChange {
+  const have = replaces.kind === 'vxlan' ? replaces : undefined;
+  return {
+    up: true,
+    mtuBytes: object.mtuBytes,
+    ...(object.mac === have?.mac ? {} : { mac: object.mac }),
+  };
 }
 
 function writeAlone(

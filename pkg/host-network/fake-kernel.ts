@@ -1,0 +1,163 @@
+/**
+ * A host's network in memory that behaves as the kernel does where plan and apply depend on it:
+ * what exists already is EEXIST, what does not is ENODEV or ESRCH, and a device that goes takes
+ * everything on it along. For tests of what happens when calls fail.
+ */
+import { AgentError } from '#pkg/errors/agent-error.ts';
+import {
+  objectKey,
+  objectLink,
+  podwireAlias,
+  podwireRouteProtocol,
+  type HostObject,
+  type VxlanLink,
+} from './object.ts';
+import type { HostKernel } from './rtnetlink.ts';
+import type { Step } from './step.ts';
+
+export class FakeHostKernel implements HostKernel {
+  readonly #objects = new Map<string, HostObject>();
+  /** Fails the call with this number (the first is 1) once, with EIO. */
+  failAt = 0;
+  /** Calls so far: a reading, or one step of a writing. */
+  calls = 0;
+
+  links(): ReturnType<HostKernel['links']> {
+    this.#call();
+    return this.#ofKind('vxlan').map((link, i) => ({
+      index: i + 1,
+      name: link.link,
+      mac: link.mac,
+      mtuBytes: link.mtuBytes,
+      up: true,
+      running: true,
+      promiscuous: false,
+      txQueueLength: 1000,
+      kind: 'vxlan',
+      alias: podwireAlias,
+      masterIndex: undefined,
+      peerIndex: undefined,
+      peerNetnsId: undefined,
+      hairpin: undefined,
+      vxlan: {
+        vni: link.vni,
+        port: link.port,
+        local: link.local,
+        underlayIndex: undefined,
+        learning: false,
+      },
+    }));
+  }
+
+  addresses(linkIndex: number): ReturnType<HostKernel['addresses']> {
+    this.#call();
+    return this.#on(this.#ofKind('address'), linkIndex).map(({ prefix }) => ({
+      linkIndex,
+      prefix,
+      permanent: true,
+      tentative: false,
+      dadFailed: false,
+    }));
+  }
+
+  neighbors(
+    ...[family, linkIndex]: Parameters<HostKernel['neighbors']>
+  ): ReturnType<HostKernel['neighbors']> {
+    this.#call();
+    return this.#on(this.#ofKind('neighbor'), linkIndex)
+      .filter(({ address }) => address.family === family)
+      .map(({ address, mac }) => ({ linkIndex, address, mac, permanent: true }));
+  }
+
+  forwarding(linkIndex: number): ReturnType<HostKernel['forwarding']> {
+    this.#call();
+    return this.#on(this.#ofKind('fdb'), linkIndex).map(({ mac, remote }) => ({
+      linkIndex,
+      mac,
+      remote,
+      permanent: true,
+    }));
+  }
+
+  routes(
+    ...[family, protocol]: Parameters<HostKernel['routes']>
+  ): ReturnType<HostKernel['routes']> {
+    this.#call();
+    if (protocol !== podwireRouteProtocol) return [];
+    return this.#ofKind('route')
+      .filter(({ destination }) => destination.address.family === family)
+      .map(({ destination, via, link, onLink }) => ({
+        destination,
+        gateway: via,
+        linkIndex: this.#names().indexOf(link) + 1,
+        onLink,
+        protocol,
+      }));
+  }
+
+  sysctl(path: string): string | undefined {
+    this.#call();
+    const object = this.#objects.get(`sysctl ${path}`);
+    return object?.kind === 'sysctl' ? `${object.value}\n` : '0\n';
+  }
+
+  write(steps: readonly Step[]): (Error | undefined)[] {
+    return steps.map((step) => {
+      try {
+        this.#call();
+        if (step.op === 'put') this.#put(step.object, step.replaces !== undefined);
+        else this.#delete(step.object);
+        return undefined;
+      } catch (error) {
+        return error as Error;
+      }
+    });
+  }
+
+  #call(): void {
+    this.calls += 1;
+    if (this.calls === this.failAt) throw new AgentError('EIO', 'Cannot do it: the fake fails');
+  }
+
+  #put(object: HostObject, replace: boolean): void {
+    const link = objectLink(object);
+    if (object.kind === 'vxlan') {
+      if (!replace && this.#names().includes(object.link)) throw errno('EEXIST');
+    } else if (link !== undefined && !this.#names().includes(link)) {
+      throw errno('ENODEV');
+    }
+    const overwrites = object.kind === 'neighbor' || object.kind === 'fdb';
+    const exists = this.#objects.has(objectKey(object));
+    if (exists && !replace && !overwrites && object.kind !== 'sysctl') throw errno('EEXIST');
+    this.#objects.set(objectKey(object), object);
+  }
+
+  #delete(object: HostObject): void {
+    if (!this.#objects.delete(objectKey(object))) {
+      throw errno(object.kind === 'vxlan' ? 'ENODEV' : 'ESRCH');
+    }
+    if (object.kind !== 'vxlan') return;
+    for (const [key, other] of this.#objects) {
+      if (objectLink(other) === object.link) this.#objects.delete(key);
+    }
+  }
+
+  #ofKind<K extends HostObject['kind']>(kind: K): Extract<HostObject, { kind: K }>[] {
+    const is = (object: HostObject): object is Extract<HostObject, { kind: K }> =>
+      object.kind === kind;
+    return [...this.#objects.values()].filter(is);
+  }
+
+  #on<T extends { readonly link: string }>(objects: readonly T[], linkIndex: number): T[] {
+    const name = this.#names()[linkIndex - 1];
+    return objects.filter(({ link }) => link === name);
+  }
+
+  #names(): string[] {
+    return this.#ofKind('vxlan').map(({ link }: VxlanLink) => link);
+  }
+}
+
+function errno(code: string): AgentError {
+  return new AgentError(code, `Cannot do it: ${code}`);
+}
