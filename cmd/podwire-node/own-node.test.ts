@@ -1,38 +1,40 @@
 import { describe, expect, test } from 'vitest';
-import { createOwnNode, type ApiRequest } from './own-node.ts';
+import type { KubeClient } from '#pkg/kube/client.ts';
+import { objectPath } from '#pkg/kube/resources.ts';
+import { createOwnNode } from './own-node.ts';
 
 const clock = { now: () => Date.parse('2026-03-01T10:20:30.456Z'), sleep: () => Promise.resolve() };
 const { signal } = new AbortController();
 
-interface Sent {
-  readonly path: string;
-  readonly method: string;
-  readonly type: string | undefined;
-  readonly body: unknown;
-}
-
-/** A server that holds these conditions; `sent` is what it was asked. */
-function server(conditions: readonly object[]): { request: ApiRequest; sent: Sent[] } {
-  const sent: Sent[] = [];
-  const request: ApiRequest = (path, { method, headers, body }) => {
-    const type = headers?.['content-type'];
-    sent.push({ path, method, type, body: body === undefined ? undefined : JSON.parse(body) });
-    return Promise.resolve({ status: { conditions } });
+/** A server whose Node has these conditions; `sent` is what it was asked. */
+function server(conditions: readonly object[]): {
+  client: Pick<KubeClient, 'get' | 'patch'>;
+  sent: unknown[][];
+} {
+  const sent: unknown[][] = [];
+  const client: Pick<KubeClient, 'get' | 'patch'> = {
+    get: (ref) => {
+      sent.push(['get', objectPath(ref)]);
+      return Promise.resolve({ status: { conditions } });
+    },
+    patch: (ref, patch) => {
+      sent.push([patch.kind, objectPath(ref), patch.body]);
+      return Promise.resolve({});
+    },
   };
-  return { request, sent };
+  return { client, sent };
 }
 
 describe('createOwnNode()', () => {
   test('annotates through the status subresource, null removes', async () => {
-    const { request, sent } = server([]);
-    await createOwnNode(request, 'a', clock).annotate({ 'x/y': '1', 'x/z': null }, signal);
+    const { client, sent } = server([]);
+    await createOwnNode(client, 'a', clock).annotate({ 'x/y': '1', 'x/z': null }, signal);
     expect(sent).toEqual([
-      {
-        path: '/api/v1/nodes/a/status',
-        method: 'PATCH',
-        type: 'application/strategic-merge-patch+json',
-        body: { metadata: { annotations: { 'x/y': '1', 'x/z': null } } },
-      },
+      [
+        'strategic',
+        '/api/v1/nodes/a/status',
+        { metadata: { annotations: { 'x/y': '1', 'x/z': null } } },
+      ],
     ]);
   });
 
@@ -41,9 +43,9 @@ describe('createOwnNode()', () => {
     ['says the network is away', [{ type: 'NetworkUnavailable', status: 'True' }]],
     ['has another’s', [{ type: 'NetworkUnavailable', status: 'False', reason: 'FlannelIsUp' }]],
   ])('sets the condition when the Node %s', async (_, conditions) => {
-    const { request, sent } = server(conditions);
-    await createOwnNode(request, 'a', clock).reportNetworkUp(signal);
-    expect(sent[1]?.body).toEqual({
+    const { client, sent } = server(conditions);
+    await createOwnNode(client, 'a', clock).reportNetworkUp(signal);
+    expect(sent[1]?.[2]).toEqual({
       status: {
         conditions: [
           {
@@ -60,10 +62,10 @@ describe('createOwnNode()', () => {
   });
 
   test('writes nothing when the condition is there', async () => {
-    const { request, sent } = server([
+    const { client, sent } = server([
       { type: 'NetworkUnavailable', status: 'False', reason: 'PodwireIsUp' },
     ]);
-    await createOwnNode(request, 'a', clock).reportNetworkUp(signal);
-    expect(sent.map(({ method }) => method)).toEqual(['GET']);
+    await createOwnNode(client, 'a', clock).reportNetworkUp(signal);
+    expect(sent).toEqual([['get', '/api/v1/nodes/a']]);
   });
 });

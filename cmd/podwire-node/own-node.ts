@@ -1,18 +1,7 @@
 /** What we write to the API server: our own Node's annotations and its NetworkUnavailable condition. */
 import type { Clock } from '#pkg/clock/clock.ts';
-
-/** One request to the API server; the answer's JSON. */
-export interface ApiRequest {
-  (
-    path: string,
-    options: {
-      readonly method: 'GET' | 'PATCH';
-      readonly headers?: Readonly<Record<string, string>>;
-      readonly body?: string;
-      readonly signal: AbortSignal;
-    },
-  ): Promise<unknown>;
-}
+import type { KubeClient } from '#pkg/kube/client.ts';
+import { nodeType, type ObjectRef } from '#pkg/kube/resources.ts';
 
 export interface OwnNode {
   /** Writes these annotations; `null` removes one. */
@@ -25,24 +14,22 @@ export interface OwnNode {
 }
 
 /** Both go to the status subresource: the daemon needs no right to change a Node's spec. */
-export function createOwnNode(request: ApiRequest, nodeName: string, clock: Clock): OwnNode {
-  const path = `/api/v1/nodes/${encodeURIComponent(nodeName)}`;
+export function createOwnNode(
+  client: Pick<KubeClient, 'get' | 'patch'>,
+  nodeName: string,
+  clock: Clock,
+): OwnNode {
+  const node: ObjectRef = { type: nodeType, name: nodeName };
 
   async function patch(body: object, signal: AbortSignal): Promise<void> {
-    await request(`${path}/status`, {
-      method: 'PATCH',
-      // Strategic: conditions are merged by type, and those of others stay.
-      headers: { 'content-type': 'application/strategic-merge-patch+json' },
-      body: JSON.stringify(body),
-      signal,
-    });
+    // Strategic: conditions are merged by type, and those of others stay.
+    await client.patch({ ...node, subresource: 'status' }, { kind: 'strategic', body }, signal);
   }
 
   return {
     annotate: (annotations, signal) => patch({ metadata: { annotations } }, signal),
     reportNetworkUp: async (signal) => {
-      const node = await request(path, { method: 'GET', signal });
-      if (hasNetworkUp(node)) return;
+      if (hasNetworkUp(await client.get(node, signal))) return;
       // The API's times have whole seconds.
       const now = new Date(clock.now()).toISOString().replace(/\.\d+Z$/, 'Z');
       const condition = {
@@ -64,9 +51,8 @@ interface RawNode {
   };
 }
 
-function hasNetworkUp(node: unknown): boolean {
-  const conditions = (node as RawNode | undefined)?.status?.conditions ?? [];
-  return conditions.some(
+function hasNetworkUp(node: RawNode): boolean {
+  return (node.status?.conditions ?? []).some(
     ({ type, status, reason }) =>
       type === networkUp.type && status === networkUp.status && reason === networkUp.reason,
   );

@@ -17,7 +17,7 @@ beforeEach(async () => {
   netns = await createScratchNetns('pw-nftmon');
   changes = 0;
   const tables = [{ family: 'inet', name: 'podwire-test' }] as const;
-  watcher = withNetns(sys, netns.path, () => watchNftables(tables, () => changes++), die);
+  watcher = withNetns(sys, netns.path, () => watchNftables(sys, tables, () => changes++), die);
 });
 afterEach(async () => {
   watcher[Symbol.dispose]();

@@ -1,7 +1,11 @@
 /** Tells when the kernel's nftables change, so that what somebody deletes by hand comes back at once. */
-import { RawNetlinkSocket } from 'netlink/dist/raw.js';
+import { isErrno } from '#pkg/errors/agent-error.ts';
 import { readAttributes, readString } from '#pkg/netlink/attribute.ts';
+import { NETLINK_ADD_MEMBERSHIP, SOL_NETLINK } from '#pkg/netlink/constants.ts';
+import { openNetlinkDescriptor, setOption } from '#pkg/netlink/descriptor.ts';
 import { parseMessages, type Message } from '#pkg/netlink/message.ts';
+import { MSG_DONTWAIT, MSG_TRUNC, POLLIN } from '#pkg/sys/constants.ts';
+import type { Sys } from '#pkg/sys/sys.ts';
 import type { TableName } from './ruleset.ts';
 
 /** include/uapi/linux/netlink.h */
@@ -17,70 +21,73 @@ const NFTA_TABLE = 1;
 /** struct nfgenmsg */
 const headerBytes = 4;
 
-/** The kernel caps it at net.core.rmem_max; what does not fit is an error, and a change. */
+/** What does not fit is lost, and counts as a change. */
 const receiveBufferBytes = 4 * 1024 * 1024;
 
 /** The kernel packs a transaction's messages in datagrams of a few pages. */
 const datagramBytes = 64 * 1024;
 
+/** Node cannot wait for a descriptor of ours: we look this often. */
+const intervalMs = 50;
+
+/** Then others get their turn. */
+const maxDatagramsPerLook = 64;
+
 /**
- * Calls `onChange` after each change of one of these tables, our own changes among them, and when
- * the kernel had to drop events. Works in the network namespace of the calling thread. Knows names
- * only: a table of the same name in another family calls it too.
- *
- * What `onChange` throws ends the process as any uncaught error does.
+ * Calls `onChange` after changes of one of these tables, our own changes among them, and when the
+ * kernel had to drop events: once for all that came since the last look. Works in the network
+ * namespace of the calling thread. Knows names only: a table of the same name in another family
+ * calls it too.
  */
-export function watchNftables(tables: readonly TableName[], onChange: () => void): Disposable {
+export function watchNftables(
+  sys: Sys,
+  tables: readonly TableName[],
+  onChange: () => void,
+): Disposable {
   const names = new Set(tables.map(({ name }) => name));
-  let stopped = false;
-  let socket = open();
+  const fd = openNetlinkDescriptor(sys, NETLINK_NETFILTER, receiveBufferBytes);
+  try {
+    const group = { level: SOL_NETLINK, name: NETLINK_ADD_MEMBERSHIP, value: NFNLGRP_NFTABLES };
+    setOption(sys, { fd, ...group });
+  } catch (error) {
+    sys.close(fd);
+    throw error;
+  }
+  const buffer = new Uint8Array(datagramBytes);
+  let timer: NodeJS.Timeout | undefined = setTimeout(look, intervalMs);
 
-  function open(): RawNetlinkSocket {
-    const opened = new RawNetlinkSocket(NETLINK_NETFILTER, {
-      // The kernel picks a free port.
-      localPort: 0,
-      messagePeeking: false,
-      msgBufferSize: datagramBytes,
-      recvBufferSize: receiveBufferBytes,
-      sendBufferSize: 0,
-    });
-    opened.on('message', (bytes) => {
-      const messages = parseMessages(bytes);
-      if (messages.some((message) => names.has(tableOf(message) ?? ''))) report();
-    });
-    opened.on('truncatedMessage', report);
-    opened.on('error', reopen);
-    opened.addMembership(NFNLGRP_NFTABLES);
-    return opened;
+  function look(): void {
+    let changed = false;
+    let left = maxDatagramsPerLook;
+    while (left > 0 && sys.poll(fd, POLLIN, 0) > 0) {
+      if (isConcerned()) changed = true;
+      left -= 1;
+    }
+    timer = setTimeout(look, left === 0 ? 0 : intervalMs);
+    if (changed) onChange();
   }
 
-  /** Outside of the addon's callback: what is thrown inside aborts the process. */
-  function report(): void {
-    setImmediate(() => {
-      if (!stopped) onChange();
-    });
-  }
-
-  /** After an overflow (ENOBUFS) the addon reads no more from a socket. Events were lost. */
-  function reopen(): void {
-    if (stopped) return;
-    closeLater(socket);
-    socket = open();
-    report();
+  /** Whether the next datagram tells of a table of ours, or of lost ones. */
+  function isConcerned(): boolean {
+    try {
+      const length = sys.recv(fd, buffer, MSG_DONTWAIT | MSG_TRUNC);
+      if (length > buffer.byteLength) return true;
+      const messages = parseMessages(buffer.subarray(0, length));
+      return messages.some((message) => names.has(tableOf(message) ?? ''));
+    } catch (error) {
+      if (isErrno(error, 'ENOBUFS')) return true;
+      throw error;
+    }
   }
 
   return {
     [Symbol.dispose]: () => {
-      if (stopped) return;
-      stopped = true;
-      closeLater(socket);
+      if (timer === undefined) return;
+      clearTimeout(timer);
+      timer = undefined;
+      sys.close(fd);
     },
   };
-}
-
-/** Closing it within one of its own callbacks aborts the process: the addon still uses it there. */
-function closeLater(socket: RawNetlinkSocket): void {
-  setImmediate(() => socket.close());
 }
 
 function tableOf({ type, body }: Message): string | undefined {

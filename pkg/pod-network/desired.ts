@@ -53,6 +53,8 @@ export interface NotReady {
 
 export interface Desired {
   readonly kind: 'desired';
+  /** The link that carries traffic between nodes. */
+  readonly underlay: string;
   readonly objects: readonly HostObject[];
   readonly ruleset: Ruleset;
   /** Text of node.json. */
@@ -92,6 +94,7 @@ export function desiredPodNetwork(
   const ownPodCIDRs = inNodeOrder(record, podCIDRs, overlay.families);
   return {
     kind: 'desired',
+    underlay: link,
     objects: [...sysctls, ...overlay.objects],
     ruleset: options.masquerade
       ? masqueradeRuleset({

@@ -1,0 +1,59 @@
+import { describe, expect, test } from 'vitest';
+import type { KernelChange, KernelGroup } from '#pkg/netlink/monitor.ts';
+import { concernsPodNetwork, createLinkNames } from './kernel-events.ts';
+
+const links = new Map([
+  [2, 'eth0'],
+  [3, 'podwire.1'],
+  [4, 'vethabc'],
+]);
+const watched = new Set(['eth0', 'podwire.1']);
+
+function change(kind: KernelGroup, linkIndex?: number, protocol?: number): KernelChange {
+  return { kind, deleted: false, linkIndex, protocol };
+}
+
+describe('concernsPodNetwork()', () => {
+  const names = createLinkNames((index) => links.get(index));
+
+  test.each<[string, KernelChange, boolean]>([
+    ['lost events', { kind: 'resync' }, true],
+    ['a route of ours', change('route', 2, 196), true],
+    ["another's route on our device", change('route', 3, 2), false],
+    ['the underlay', change('link', 2), true],
+    ['an address of the underlay', change('address', 2), true],
+    ['our device', change('link', 3), true],
+    ["a pod's link", change('link', 4), false],
+    ["an address of a pod's link", change('address', 4), false],
+    ['a neighbour on our device', change('neighbor', 3), true],
+    ['a neighbour on the underlay', change('neighbor', 2), false],
+    ['a link that is gone already', change('link', 99), false],
+  ])('%s: %o → %s', (_, event, concerns) => {
+    expect(concernsPodNetwork(event, watched, names)).toBe(concerns);
+  });
+
+  test('while the daemon waits for its underlay, any link or address may be it', () => {
+    expect(concernsPodNetwork(change('link', 4), undefined, names)).toBe(true);
+    expect(concernsPodNetwork(change('address', 4), undefined, names)).toBe(true);
+    expect(concernsPodNetwork(change('neighbor', 4), undefined, names)).toBe(false);
+  });
+});
+
+describe('createLinkNames()', () => {
+  test('knows a deleted link until its deletion was followed, and then its successor', () => {
+    const kernel = new Map([[3, 'podwire.1']]);
+    const names = createLinkNames((index) => kernel.get(index));
+    names.follow(change('link', 3));
+    kernel.delete(3);
+    const deleted: KernelChange = {
+      kind: 'link',
+      deleted: true,
+      linkIndex: 3,
+      protocol: undefined,
+    };
+    expect(concernsPodNetwork(deleted, watched, names)).toBe(true);
+    names.follow(deleted);
+    kernel.set(3, 'vethabc');
+    expect(names.nameOf(3)).toBe('vethabc');
+  });
+});

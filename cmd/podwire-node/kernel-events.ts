@@ -1,0 +1,67 @@
+/** Which changes in the kernel concern the pod network: on a busy node most do not. */
+import { podwireRouteProtocol } from '#pkg/host-network/object.ts';
+import type { KernelChange } from '#pkg/netlink/monitor.ts';
+
+/** Names of links by index, remembered beyond a link's end. */
+export interface LinkNames {
+  /** The name now or at last; undefined for a link that went before anybody looked. */
+  nameOf(index: number): string | undefined;
+}
+
+/** Remembers what `lookUp` (a request to the kernel) found. */
+export function createLinkNames(lookUp: (index: number) => string | undefined): LinkNames & {
+  /** To be told of every change of a link: names and indices are used again. */
+  follow(change: KernelChange): void;
+} {
+  const names = new Map<number, string>();
+  const look = (index: number): string | undefined => {
+    const name = lookUp(index);
+    if (name !== undefined) names.set(index, name);
+    return name;
+  };
+  return {
+    nameOf: (index) => names.get(index) ?? look(index),
+    follow: (change) => {
+      if (change.kind !== 'link' || change.linkIndex === undefined) return;
+      if (change.deleted) names.delete(change.linkIndex);
+      else look(change.linkIndex);
+    },
+  };
+}
+
+/**
+ * Whether the kernel has to be read again. `watched` are our devices and the underlay; undefined
+ * while the daemon waits for one, when any link or address may be what it waits for.
+ */
+export function concernsPodNetwork(
+  change: KernelChange,
+  watched: ReadonlySet<string> | undefined,
+  names: LinkNames,
+): boolean {
+  switch (change.kind) {
+    case 'resync':
+      return true;
+    case 'route':
+      return change.protocol === podwireRouteProtocol;
+    case 'link':
+    case 'address':
+      if (watched === undefined) return true;
+      return isWatched(change.linkIndex, watched, names);
+    case 'neighbor':
+      // The underlay's own ARP entries come and go all the time.
+      return (
+        watched !== undefined &&
+        isWatched(change.linkIndex, watched, names) &&
+        names.nameOf(change.linkIndex ?? 0)?.startsWith('podwire') === true
+      );
+  }
+}
+
+function isWatched(
+  index: number | undefined,
+  watched: ReadonlySet<string>,
+  names: LinkNames,
+): boolean {
+  const name = index === undefined ? undefined : names.nameOf(index);
+  return name !== undefined && watched.has(name);
+}

@@ -1,0 +1,212 @@
+/**
+ * One round of the daemon: what the node wants now, against what its kernel has. Keeps what it
+ * knows of the kernel between rounds, and forgets it on any doubt; decides nothing else.
+ */
+import type { Clock } from '#pkg/clock/clock.ts';
+import type { HostObject } from '#pkg/host-network/object.ts';
+import { planHostNetwork } from '#pkg/host-network/plan.ts';
+import { StepError, type Step } from '#pkg/host-network/step.ts';
+import type { Logger } from '#pkg/log/logger.ts';
+import { observedOf, type ObservedTable, type Ruleset } from '#pkg/nftables/ruleset.ts';
+import { planNftables, type NftStep } from '#pkg/nftables/plan.ts';
+import type { AgedNode } from '#pkg/overlay/node-facts.ts';
+import {
+  desiredPodNetwork,
+  type Desired,
+  type HostFacts,
+  type PodNetworkOptions,
+} from '#pkg/pod-network/desired.ts';
+import type { OwnNode } from './own-node.ts';
+import type { NodeStatus } from './status.ts';
+
+/** The host's links, addresses, routes and the like. */
+export interface HostDriver {
+  facts(): HostFacts;
+  /** What the kernel has of ours, and of the kinds of `want` that carry no mark of their owner. */
+  observe(want: readonly HostObject[]): readonly HostObject[];
+  /** Rejects with an AggregateError of what failed, the rest done. */
+  apply(steps: readonly Step[], signal: AbortSignal): Promise<void>;
+}
+
+export interface TableDriver {
+  observe(signal: AbortSignal): Promise<readonly ObservedTable[]>;
+  apply(steps: readonly NftStep[], signal: AbortSignal): Promise<void>;
+}
+
+/** Writes only what differs. */
+export interface NetworkFiles {
+  writeNodeFile(text: string): Promise<void>;
+  writeConflist(): Promise<void>;
+}
+
+export interface RoundParts {
+  readonly options: PodNetworkOptions;
+  readonly nodes: { snapshot(): ReadonlyMap<string, AgedNode> };
+  readonly host: HostDriver;
+  readonly tables: TableDriver;
+  readonly ownNode: OwnNode;
+  readonly files: NetworkFiles;
+  readonly status: NodeStatus;
+  readonly clock: Clock;
+  readonly log: Logger;
+  /** Everything is read back from the kernel this often, against changes nobody reported. */
+  readonly observeIntervalMs: number;
+}
+
+/** The controller's taint while the condition NetworkUnavailable is True. */
+const networkTaint = 'node.kubernetes.io/network-unavailable';
+
+export class PodNetworkRound {
+  readonly #parts: RoundParts;
+  #observedAtMs = Number.NEGATIVE_INFINITY;
+  /** Set at any time, read at the start of a round: a change during a round counts for the next. */
+  #hostInDoubt = true;
+  #tablesInDoubt = true;
+  #facts: HostFacts | undefined;
+  #objects: readonly HostObject[] | undefined;
+  #tables: readonly ObservedTable[] | undefined;
+  #watchedLinks: ReadonlySet<string> | undefined;
+  /** The Node the condition was set for: one made again under its name needs it again. */
+  #reportedUid: string | undefined;
+
+  constructor(parts: RoundParts) {
+    this.#parts = parts;
+  }
+
+  /** Somebody changed links, addresses, routes or neighbours: the next round looks again. */
+  doubtHost(): void {
+    this.#hostInDoubt = true;
+  }
+
+  /** Somebody changed a table of ours. */
+  doubtTables(): void {
+    this.#tablesInDoubt = true;
+  }
+
+  /** The links whose changes concern us; undefined while that is not known, and all may. */
+  get watchedLinks(): ReadonlySet<string> | undefined {
+    return this.#watchedLinks;
+  }
+
+  /**
+   * Brings the node to what it wants. Rejects when something is left to do; all that could be done
+   * is done then, and the next round starts by reading the kernel.
+   */
+  async run(signal: AbortSignal): Promise<void> {
+    const { host, nodes, options, status } = this.#parts;
+    this.#forgetWhatIsInDoubt();
+    try {
+      this.#facts ??= host.facts();
+      const records = nodes.snapshot();
+      const want = desiredPodNetwork(records, this.#facts, options);
+      if (want.kind === 'not-ready') {
+        this.#watchedLinks = undefined;
+        status.roundEnded({ kind: 'waiting', reason: want.reason });
+        return;
+      }
+      this.#watchedLinks = new Set([want.underlay, ...vxlanLinks(want.objects)]);
+      status.setProblems(want.problems);
+      await this.#converge(want, records.get(options.nodeName), signal);
+      status.roundEnded({ kind: 'ready' });
+    } catch (error) {
+      this.doubtHost();
+      this.doubtTables();
+      const reason = error instanceof Error ? error.message : String(error);
+      status.roundEnded({ kind: 'failing', reason });
+      throw error;
+    }
+  }
+
+  #forgetWhatIsInDoubt(): void {
+    const { clock, observeIntervalMs } = this.#parts;
+    const nowMs = clock.now();
+    if (nowMs - this.#observedAtMs >= observeIntervalMs) {
+      this.doubtHost();
+      this.doubtTables();
+      this.#observedAtMs = nowMs;
+    }
+    if (this.#hostInDoubt) {
+      this.#facts = undefined;
+      this.#objects = undefined;
+    }
+    if (this.#tablesInDoubt) this.#tables = undefined;
+    this.#hostInDoubt = false;
+    this.#tablesInDoubt = false;
+  }
+
+  async #converge(want: Desired, own: AgedNode | undefined, signal: AbortSignal): Promise<void> {
+    const { files, ownNode } = this.#parts;
+    const failures: unknown[] = [];
+    // One vocabulary's failure must not keep the other's from being applied.
+    await collect(failures, () => this.#applyObjects(want.objects, signal), signal);
+    await collect(failures, () => this.#applyTables(want.ruleset, signal), signal);
+    // A route to one peer that fails makes neither us nor the other peers unreachable.
+    if (failures.every(concernsPeersOnly)) {
+      if (Object.keys(want.annotationPatch).length > 0) {
+        await ownNode.annotate(want.annotationPatch, signal);
+      }
+      if (own?.uid !== this.#reportedUid || own?.taintKeys.includes(networkTaint) === true) {
+        await ownNode.reportNetworkUp(signal);
+        this.#reportedUid = own?.uid;
+      }
+      await files.writeNodeFile(want.nodeFile);
+      // Last: from here on the container runtime makes pods.
+      await files.writeConflist();
+    }
+    if (failures.length > 0) throw new AggregateError(failures, 'Cannot apply the pod network');
+  }
+
+  async #applyObjects(want: readonly HostObject[], signal: AbortSignal): Promise<void> {
+    const { host, log } = this.#parts;
+    this.#objects ??= host.observe(want);
+    const steps = planHostNetwork(want, this.#objects);
+    if (steps.length > 0) {
+      await host.apply(steps, signal);
+      log.info(countSteps(steps), 'Host network changed');
+    }
+    this.#objects = want;
+  }
+
+  async #applyTables(want: Ruleset, signal: AbortSignal): Promise<void> {
+    const { log, tables } = this.#parts;
+    this.#tables ??= await tables.observe(signal);
+    const steps = planNftables(want, this.#tables);
+    if (steps.length > 0) {
+      await tables.apply(steps, signal);
+      log.info({ steps: steps.map(({ op }) => op) }, 'Masquerade table changed');
+    }
+    this.#tables = want.tables.map(observedOf);
+  }
+}
+
+/** Runs a part of the round; its failure is remembered, unless it is the end of the daemon. */
+async function collect(
+  failures: unknown[],
+  part: () => Promise<void>,
+  signal: AbortSignal,
+): Promise<void> {
+  try {
+    await part();
+  } catch (error) {
+    signal.throwIfAborted();
+    failures.push(error);
+  }
+}
+
+function vxlanLinks(objects: readonly HostObject[]): readonly string[] {
+  return objects.flatMap((object) => (object.kind === 'vxlan' ? [object.link] : []));
+}
+
+const peerKinds: ReadonlySet<HostObject['kind']> = new Set(['route', 'neighbor', 'fdb']);
+
+function concernsPeersOnly(error: unknown): boolean {
+  return (
+    error instanceof AggregateError &&
+    error.errors.every((e) => e instanceof StepError && peerKinds.has(e.step.object.kind))
+  );
+}
+
+function countSteps(steps: readonly Step[]): { readonly put: number; readonly deleted: number } {
+  const put = steps.filter(({ op }) => op === 'put').length;
+  return { put, deleted: steps.length - put };
+}
