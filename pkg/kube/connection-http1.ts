@@ -34,12 +34,16 @@ export function createHttp1Connection(
   async function exchange(wire: WireRequest, sink: ResponseSink): Promise<void> {
     for (let attempt = 0; ; attempt++) {
       const request = open(wire);
+      let answered = false;
+      request.once('response', () => {
+        answered = true;
+      });
       try {
         return await carry(request, wire, sink);
       } catch (error) {
         // The server may close a kept socket while we send on it: not a failure, if nothing came
         // back and the request may be repeated (RFC 9110 §9.2.2).
-        const stale = request.reusedSocket && !(error instanceof AnswerBroken);
+        const stale = request.reusedSocket && !answered;
         const repeatable = wire.method === 'GET' && !wire.signal.aborted;
         if (!(stale && repeatable && attempt < 3)) throw error;
       }
@@ -66,9 +70,6 @@ export function createHttp1Connection(
     },
   };
 }
-
-/** The answer had begun when it broke: the request must not be sent again behind the sink's back. */
-class AnswerBroken extends AgentError {}
 
 function carry(request: http.ClientRequest, wire: WireRequest, sink: ResponseSink): Promise<void> {
   return new Promise((resolve, reject) => {
@@ -97,7 +98,7 @@ function carry(request: http.ClientRequest, wire: WireRequest, sink: ResponseSin
     request.on('response', (response) => {
       const broken = (cause?: unknown): void =>
         settle(
-          new AnswerBroken('ConnectionLost', 'Cannot read the answer: the connection ended early', {
+          new AgentError('ConnectionLost', 'Cannot read the answer: the connection ended early', {
             cause,
           }),
         );
