@@ -12,6 +12,7 @@ import {
   type Deletion,
 } from './deletion.ts';
 import type { JsonObject } from './json.ts';
+import type { SavedState } from './journal.ts';
 import { KindRegistry } from './kinds.ts';
 import { keyOf, type KubeObject } from './object.ts';
 import { Operations, type ObjectRef, type WriteOptions } from './operations.ts';
@@ -26,12 +27,6 @@ export interface CoreOptions {
   readonly clock: Clock;
   /** State of an earlier run. */
   readonly saved: SavedState | undefined;
-}
-
-/** What a server leaves behind when it stops. */
-export interface SavedState {
-  readonly revision: number;
-  readonly objects: readonly (readonly [resource: string, object: KubeObject])[];
 }
 
 export interface Core {

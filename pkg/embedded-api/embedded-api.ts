@@ -7,11 +7,15 @@ import { systemClock, type Clock } from '#pkg/clock/clock.ts';
 import { silentLogger, type Logger } from '#pkg/log/logger.ts';
 import { createAccess, type ApiAccess } from './access.ts';
 import { bootstrap, type BootstrapOptions } from './bootstrap.ts';
+import { EndpointSliceController } from './controllers/endpoint-slice-controller.ts';
+import { NodeCidrController, type NodeCidrOptions } from './controllers/node-cidrs.ts';
+import { PodTermination } from './controllers/pod-termination.ts';
 import { createCore } from './core.ts';
 import type { TokenGrant } from './http/authentication.ts';
 import { Listener, type ListenOn, type TlsIdentity } from './http/listener.ts';
 import { answerRequest, type Fault, type FaultRequest } from './http/router.ts';
 import type { OpenWatch } from './http/watch-response.ts';
+import { Journal, readJournal } from './journal.ts';
 
 export interface EmbeddedApiOptions {
   /** Where to listen: any number of places, all with the same objects. None: in-process only. */
@@ -24,6 +28,12 @@ export interface EmbeddedApiOptions {
   readonly serviceCIDRs?: readonly string[];
   /** Endpoints of the `kubernetes` Service. */
   readonly apiServer?: NonNullable<BootstrapOptions['apiServer']>;
+  /** File the objects are kept in from run to run; one server at a time. None: memory only. */
+  readonly persistenceFile?: string;
+  /** Fills EndpointSlices from Services and Pods, and ends Pods when their grace is over. */
+  readonly runControllers?: boolean;
+  /** Gives Nodes without podCIDRs subnets of these ranges. */
+  readonly nodeCIDRs?: NodeCidrOptions;
   /** Changes kept for watches to resume from; what is older is answered with 410 Gone. */
   readonly compactionWindowEvents?: number;
   /** How often watches that allow it get a bookmark. */
@@ -67,16 +77,18 @@ export interface EmbeddedApi extends AsyncDisposable {
 /**
  * Starts a server; disposing the handle ends it and all its connections.
  *
- * @throws {AgentError} CannotListen, InvalidPrefix
+ * @throws {AgentError} CannotListen, InvalidPrefix, InvalidState (the persistence file)
  */
 export async function startEmbeddedApi(options: EmbeddedApiOptions = {}): Promise<EmbeddedApi> {
   const clock = options.clock ?? systemClock;
   const serviceCIDRs = options.serviceCIDRs ?? [];
+  const log = options.log ?? silentLogger;
+  const file = options.persistenceFile;
   const core = createCore({
     serviceCIDRs,
     compactionWindowEvents: options.compactionWindowEvents ?? 100_000,
     clock,
-    saved: undefined,
+    saved: file === undefined ? undefined : readJournal(file),
   });
   const objects = createAccess(core);
   bootstrap(objects, { serviceCIDRs, apiServer: options.apiServer });
@@ -84,13 +96,22 @@ export async function startEmbeddedApi(options: EmbeddedApiOptions = {}): Promis
   const settings = {
     core,
     watches,
-    log: options.log ?? silentLogger,
+    log,
     bookmarkIntervalMs: options.bookmarkIntervalMs ?? 60_000,
     goneAs: 'event' as 'event' | 'http',
     tokens: options.tokens ?? [],
     fault: undefined as ((request: FaultRequest) => Fault | undefined) | undefined,
   };
   await using opened = new AsyncDisposableStack();
+  if (file !== undefined) opened.use(new Journal(file, core.storage, log));
+  const context = { storage: core.storage, access: objects, clock, log };
+  if (options.runControllers !== false) {
+    opened.use(new EndpointSliceController(context));
+    opened.use(new PodTermination(context));
+  }
+  if (options.nodeCIDRs !== undefined) {
+    opened.use(new NodeCidrController(context, options.nodeCIDRs));
+  }
   const listeners: Listener[] = [];
   for (const on of options.listen ?? []) {
     const listener = await Listener.open(on, options.tls, (request, response) => {
