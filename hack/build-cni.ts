@@ -3,7 +3,8 @@
  * starts it for every pod, and an empty Node process alone takes twice as long as the whole of it.
  */
 import { execFile } from 'node:child_process';
-import { chmod, mkdtemp, readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { globSync } from 'node:fs';
+import { chmod, mkdir, mkdtemp, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { promisify } from 'node:util';
 
@@ -65,4 +66,19 @@ function withoutSwitches(executable: Buffer): Buffer {
   return executable;
 }
 
-if (import.meta.main) await buildCni(join(root, 'dist/podwire-cni'));
+/** Whether the executable is missing, or older than a source file. */
+async function isStale(outfile: string): Promise<boolean> {
+  const built = await stat(outfile).catch(() => undefined);
+  if (built === undefined) return true;
+  const sources = globSync('{cmd/podwire-cni,plugins,pkg}/**/*.ts', { cwd: root });
+  const times = await Promise.all(
+    [...sources, 'hack/build-cni.ts', 'package-lock.json'].map((file) => stat(join(root, file))),
+  );
+  return times.some(({ mtimeMs }) => mtimeMs > built.mtimeMs);
+}
+
+if (import.meta.main) {
+  const outfile = join(root, 'dist/podwire-cni');
+  await mkdir(dirname(outfile), { recursive: true });
+  if (!process.argv.includes('--if-stale') || (await isStale(outfile))) await buildCni(outfile);
+}

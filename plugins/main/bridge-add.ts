@@ -108,6 +108,12 @@ function attach(
   enableForwarding(wish.gateways);
   const mac = config.mac ?? firstMac(addresses.ips);
   const name = hostLinkName(request);
+  if (getLink(host, name) !== undefined) {
+    throw new CniError(
+      cniCode.invalidEnvironment,
+      `Cannot create ${name}: it exists already; ${request.containerId} was added before and not deleted`,
+    );
+  }
   const hostLink = createVeth(host, {
     mtuBytes: config.mtuBytes ?? defaultMtuBytes,
     host: {
