@@ -99,7 +99,7 @@ describe.each(probes)('iptables, backend $title', ({ backend, usable }) => {
         expect([...seen].toSorted()).toEqual([`one ${gateway(2)}`, `two ${gateway(3)}`]);
       });
 
-      it('without endpoints a connection is refused at once', async () => {
+      it('without endpoints a connection is refused, not left waiting', async () => {
         for (const from of [small.client, small.node]) {
           const answers = await small.connect(from, { host: `${vip}2`, port: 80 });
           expect(answers).toEqual(['ECONNREFUSED']);
@@ -156,7 +156,9 @@ describe.each(probes)('iptables, backend $title', ({ backend, usable }) => {
       await write(only(['10.1.3.2']));
       expect(new Set(await small.connect(small.client, to))).toEqual(new Set(['two 10.1.1.2']));
       await write(only([]));
-      expect(new Set(await small.connect(small.client, to))).toEqual(new Set(['ECONNREFUSED']));
+      // Once: the kernel sends one such ICMP error a second to one address.
+      const refused = await small.connect(small.client, { ...to, count: 1 });
+      expect(refused).toEqual(['ECONNREFUSED']);
       await write(cluster);
       expect(new Set(await small.connect(small.client, to)).size).toBe(2);
     });

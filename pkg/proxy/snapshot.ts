@@ -5,7 +5,7 @@
 import type { Family } from '#pkg/ip/address.ts';
 import { objectKey, type EndpointSliceRecord, type ServiceRecord } from '#pkg/kube/types.ts';
 import { indexEndpoints } from './endpoints.ts';
-import { servicePorts, type ServicePort } from './service-port.ts';
+import { isExternallyAccessible, servicePorts, type ServicePort } from './service-port.ts';
 import { categorizeEndpoints, type CategorizedEndpoints, type NodeTopology } from './topology.ts';
 
 /** A Service port with the endpoints its traffic may reach from this node. */
@@ -59,4 +59,17 @@ export function proxySnapshot(input: SnapshotInput, family: Family): ProxySnapsh
 function byName(a: ServicePort, b: ServicePort): number {
   if (a.printName !== b.printName) return a.printName < b.printName ? -1 : 1;
   return a.protocol < b.protocol ? -1 : a.protocol > b.protocol ? 1 : 0;
+}
+
+/** How many ports drop traffic here only because this node has no endpoint of theirs. */
+export function countWithoutLocal(ports: readonly ProxiedPort[]): {
+  readonly internal: number;
+  readonly external: number;
+} {
+  const lacking = ports.filter((p) => p.endpoints.hasAny && p.endpoints.local.length === 0);
+  return {
+    internal: lacking.filter((p) => p.internalPolicy === 'Local').length,
+    external: lacking.filter((p) => p.externalPolicy === 'Local' && isExternallyAccessible(p))
+      .length,
+  };
 }

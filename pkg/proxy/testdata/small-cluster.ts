@@ -34,7 +34,10 @@ export async function createSmallCluster(): Promise<SmallCluster> {
       ScratchNetns,
       ScratchNetns,
     ];
-    await forward(node);
+    // Waiting for duplicate address detection would take a second for each link.
+    for (const netns of made) await sysctl(netns, 'net.ipv6.conf.default.accept_dad=0');
+    await sysctl(node, 'net.ipv4.ip_forward=1');
+    await sysctl(node, 'net.ipv6.conf.all.forwarding=1');
     await join(node, client, { ip: '10.1.1', ip6: 'fd00:10:1:' });
     await join(node, one, { ip: '10.1.2', ip6: 'fd00:10:2:' });
     await join(node, two, { ip: '10.1.3', ip6: 'fd00:10:3:' });
@@ -68,9 +71,8 @@ export async function createSmallCluster(): Promise<SmallCluster> {
   }
 }
 
-async function forward(node: ScratchNetns): Promise<void> {
-  const settings = ['net.ipv4.ip_forward=1', 'net.ipv6.conf.all.forwarding=1'];
-  for (const setting of settings) await node.exec('sysctl', ['-qw', setting]);
+async function sysctl(netns: ScratchNetns, setting: string): Promise<void> {
+  await netns.exec('sysctl', ['-qw', setting]);
 }
 
 async function join(

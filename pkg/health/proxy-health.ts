@@ -1,0 +1,58 @@
+/** kube-proxy's /healthz and /livez (KEP-3458, KEP-3836): load balancers and kubelets read them. */
+import type { Clock } from '#pkg/clock/clock.ts';
+import type { Family } from '#pkg/ip/address.ts';
+import type { Answer, Routes } from './http-server.ts';
+import type { PartStatus } from './sync-tracker.ts';
+
+export interface ProxyHealthSource {
+  readonly status: () => ReadonlyMap<Family, PartStatus>;
+  /** False while load balancers should send nothing new to this node. */
+  readonly nodeEligible: () => boolean;
+  readonly clock: Clock;
+  /** Told of each answer, for metrics. */
+  readonly onAnswer: (endpoint: 'healthz' | 'livez', status: 200 | 503) => void;
+}
+
+/**
+ * /healthz also asks whether the node may get traffic; /livez, for the kubelet's restarts, does not:
+ * a node about to go is no reason to restart its proxy.
+ */
+export function proxyHealthRoutes(source: ProxyHealthSource): Routes {
+  return new Map([
+    ['/healthz', () => answer(source, 'healthz')],
+    ['/livez', () => answer(source, 'livez')],
+  ]);
+}
+
+function answer(source: ProxyHealthSource, endpoint: 'healthz' | 'livez'): Answer {
+  const parts = source.status();
+  const nodeEligible = source.nodeEligible();
+  const written = [...parts.values()].every((part) => part.healthy);
+  const healthy = written && (endpoint === 'livez' || nodeEligible);
+  const nowMs = source.clock.now();
+  const oldestMs = Math.min(...[...parts.values()].map((part) => part.lastUpdatedMs));
+  const body = {
+    // While all is well nothing is waiting: what is written is what is wanted now.
+    lastUpdated: timestamp(written ? nowMs : oldestMs),
+    currentTime: timestamp(nowMs),
+    ...(endpoint === 'healthz' ? { nodeEligible } : {}),
+    healthy,
+    status: Object.fromEntries(
+      [...parts].map(([family, part]) => [
+        family === 'ip' ? 'IPv4' : 'IPv6',
+        {
+          lastUpdated: timestamp(part.healthy ? nowMs : part.lastUpdatedMs),
+          healthy: part.healthy,
+        },
+      ]),
+    ),
+  };
+  const status = healthy ? 200 : 503;
+  source.onAnswer(endpoint, status);
+  return { status, contentType: 'application/json', body: JSON.stringify(body) };
+}
+
+/** RFC 3339; Go's zero time for "never". */
+function timestamp(ms: number): string {
+  return Number.isFinite(ms) && ms > 0 ? new Date(ms).toISOString() : '0001-01-01T00:00:00Z';
+}
