@@ -1,4 +1,4 @@
-#!/usr/bin/env node
+#!/usr/bin/env -S node --disable-warning=ExperimentalWarning
 /**
  * The pod network's daemon. This file owns the process: arguments, signals, exit code. What runs,
  * and of which parts, is `wire.ts`.

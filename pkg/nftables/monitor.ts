@@ -28,7 +28,7 @@ const receiveBufferBytes = 4 * 1024 * 1024;
 const datagramBytes = 64 * 1024;
 
 /** Node cannot wait for a descriptor of ours: we look this often. */
-const intervalMs = 50;
+const intervalMs = 200;
 
 /** Then others get their turn. */
 const maxDatagramsPerLook = 64;

@@ -1,8 +1,9 @@
 /**
  * Real packets for tests, run inside a network namespace:
  *   probe.ts serve ADDRESS PORT          answers each datagram with itself
- *   probe.ts ping FROM TO PORT           sends one each 10 ms until its standard input ends,
- *                                        then prints what became of them as JSON
+ *   probe.ts ping FROM TO PORT           sends one each 10 ms, printing "answered N" as they are
+ *                                        answered, until its standard input ends; then what
+ *                                        became of them as JSON
  */
 import { createSocket } from 'node:dgram';
 import { isIPv6 } from 'node:net';
@@ -35,11 +36,14 @@ async function ping(from: string, to: string, port: number): Promise<void> {
   const socket = createSocket(typeOf(from));
   const waiting = new Set<number>();
   let longestGapMs = 0;
+  let answered = 0;
   let answeredAtMs = performance.now();
   socket.on('message', (bytes) => {
     if (!waiting.delete(bytes.readUInt32BE())) return;
     longestGapMs = Math.max(longestGapMs, performance.now() - answeredAtMs);
     answeredAtMs = performance.now();
+    answered += 1;
+    process.stdout.write(`answered ${answered}\n`);
   });
   await new Promise<void>((resolve) => socket.bind(0, from, resolve));
   process.stdout.write('ready\n');

@@ -3,7 +3,8 @@
  * the router. Pods are addresses on each node's loopback device; `outside` is one on the router,
  * which knows no way back to pods.
  */
-import { execa, type ResultPromise } from 'execa';
+import { createInterface } from 'node:readline';
+import { execa } from 'execa';
 import { createScratchNetns, type ScratchNetns } from '#pkg/netns/scratch.ts';
 import type { PingReport } from './probe.ts';
 
@@ -87,37 +88,59 @@ async function serve(
   netns: ScratchNetns,
   address: string,
 ): Promise<void> {
-  const server = probe(netns, ['serve', address, String(echoPort)]);
+  const { child, listening } = probe(netns, ['serve', address, String(echoPort)], () => undefined);
   stack.defer(async () => {
-    server.stdin?.end();
-    await server.catch(() => undefined);
+    child.stdin?.end();
+    await child.catch(() => undefined);
   });
-  await firstLine(server);
+  await listening;
 }
 
 /** A stream of packets that runs until it is stopped. */
 export interface Pinger {
+  /** Packets answered so far. */
+  answered(): number;
   stop(): Promise<PingReport>;
 }
 
 /** Starts sending from a node's address to another, one packet each 10 ms. */
 export async function startPing(netns: ScratchNetns, from: string, to: string): Promise<Pinger> {
-  const child = probe(netns, ['ping', from, to, String(echoPort)]);
-  await firstLine(child);
+  let answered = 0;
+  const { child, listening } = probe(netns, ['ping', from, to, String(echoPort)], (line) => {
+    answered = Number(/^answered (\d+)$/.exec(line)?.[1] ?? answered);
+  });
+  await listening;
   return {
+    answered: () => answered,
     stop: async () => {
       child.stdin?.end();
       const { stdout } = await child;
-      return JSON.parse(String(stdout).split('\n').at(-1) ?? '') as PingReport;
+      return JSON.parse(stdout.split('\n').at(-1) ?? '') as PingReport;
     },
   };
 }
 
-function probe(netns: ScratchNetns, args: readonly string[]): ResultPromise {
-  const command = ['netns', 'exec', netns.name, process.execPath, program, ...args];
-  return execa('ip', command, { stdin: 'pipe', stdout: 'pipe', stderr: 'inherit' });
+interface Probe {
+  readonly child: ReturnType<typeof spawn>;
+  /** Resolves when it is bound; rejects when it ends before. */
+  readonly listening: Promise<void>;
 }
 
-async function firstLine(child: ResultPromise): Promise<void> {
-  for await (const _ of child.iterable()) return;
+function probe(
+  netns: ScratchNetns,
+  args: readonly string[],
+  onLine: (line: string) => void,
+): Probe {
+  const child = spawn(netns, args);
+  const bound = Promise.withResolvers<void>();
+  createInterface({ input: child.stdout }).on('line', (line) => {
+    if (line === 'ready') bound.resolve();
+    onLine(line);
+  });
+  return { child, listening: Promise.race([bound.promise, child.then(() => undefined)]) };
+}
+
+function spawn(netns: ScratchNetns, args: readonly string[]) {
+  const command = ['netns', 'exec', netns.name, process.execPath, program, ...args];
+  return execa('ip', command, { stdin: 'pipe', stderr: 'inherit' });
 }

@@ -1,0 +1,222 @@
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import type { ScratchNetns } from '#pkg/netns/scratch.ts';
+import {
+  createTestCluster,
+  setInternalIPs,
+  type Daemon,
+  type TestCluster,
+} from './testing/cluster.ts';
+import { startPing, type NodeName, type Pinger } from './testing/three-nodes.ts';
+
+let cluster: TestCluster;
+beforeEach(async () => {
+  cluster = await createTestCluster();
+});
+afterEach(() => cluster[Symbol.asyncDispose]());
+
+const names: readonly NodeName[] = ['a', 'b', 'c'];
+const slow = { timeout: 20_000, interval: 50 };
+
+/** Registers all Nodes and starts all daemons; resolves when every one has written its conflist. */
+async function up(config = ''): Promise<Record<NodeName, Daemon>> {
+  for (const name of names) cluster.register(cluster.network.nodes[name]);
+  const [a, b, c] = await Promise.all(names.map((name) => cluster.startDaemon(name, config)));
+  if (a === undefined || b === undefined || c === undefined) throw new Error('three were started');
+  const daemons = { a, b, c };
+  for (const name of names) await ready(name, daemons[name]);
+  return daemons;
+}
+
+async function ready(name: NodeName, daemon: Daemon): Promise<void> {
+  await expect
+    .poll(() => file(name, 'net.d/10-podwire.conflist').catch(() => daemon.log()), slow)
+    .toContain('"cniVersion"');
+}
+
+function file(name: NodeName, path: string): Promise<string> {
+  return readFile(join(cluster.dir, name, path), 'utf8');
+}
+
+function netns(name: NodeName): ScratchNetns {
+  return cluster.network.nodes[name].netns;
+}
+
+function pod(name: NodeName, family: 'ip' | 'ip6'): string {
+  return cluster.network.nodes[name].pods[family];
+}
+
+function ping(from: NodeName, to: string, family: 'ip' | 'ip6'): Promise<Pinger> {
+  return startPing(netns(from), pod(from, family), to);
+}
+
+/** Whether packets from a pod to an address are answered, after a while at the latest. */
+async function reaches(from: NodeName, to: string): Promise<void> {
+  const pinger = await ping(from, to, to.includes(':') ? 'ip6' : 'ip');
+  await expect.poll(() => pinger.answered(), slow).toBeGreaterThan(3);
+  await pinger.stop();
+}
+
+async function allPodsReachEachOther(): Promise<void> {
+  for (const family of ['ip', 'ip6'] as const) {
+    for (const from of names) {
+      for (const to of names) if (from !== to) await reaches(from, pod(to, family));
+    }
+  }
+}
+
+/** Packets the device has sent. */
+async function sentBy(name: NodeName, link: string): Promise<number> {
+  const listing = await netns(name).ip(`-s -j link show ${link}`);
+  return (JSON.parse(listing) as { stats64: { tx: { packets: number } } }[])[0]?.stats64.tx
+    .packets as number;
+}
+
+describe('podwire-node on three nodes', () => {
+  test('vxlan: pods reach pods and the outside; only the node behind the router needs wrapping', async () => {
+    await up();
+    await allPodsReachEachOther();
+    for (const name of names) {
+      await reaches(name, cluster.network.outside.ip);
+      await reaches(name, cluster.network.outside.ip6);
+    }
+    const before = await sentBy('a', 'podwire.1');
+    await reaches('a', pod('b', 'ip'));
+    const between = await sentBy('a', 'podwire.1');
+    await reaches('a', pod('c', 'ip'));
+    const after = await sentBy('a', 'podwire.1');
+    expect(between).toBe(before);
+    expect(after).toBeGreaterThanOrEqual(between + 3);
+    expect(await file('a', 'run/node.json')).toBe(
+      '{"podCIDRs":["10.244.1.0/24","fd00:10:244:1::/64"],"mtuBytes":1430,"backend":"vxlan"}\n',
+    );
+    const node = cluster.api.objects.get({ apiVersion: 'v1', kind: 'Node', name: 'a' });
+    expect(node).toMatchObject({
+      metadata: { annotations: { 'podwire.dev/public-ip': '192.168.1.1' } },
+      status: { conditions: [{ type: 'NetworkUnavailable', status: 'False' }] },
+    });
+  });
+
+  test('host-gw: pods on one L2 reach each other; the node behind the router is reported', async () => {
+    const { a } = await up('backend: host-gw\n');
+    for (const family of ['ip', 'ip6'] as const) {
+      await reaches('a', pod('b', family));
+      await reaches('b', pod('a', family));
+    }
+    expect(await netns('a').ip('route show proto 196')).toBe(
+      '10.244.2.0/24 via 192.168.1.2 dev eth0 ',
+    );
+    expect(a.log()).toContain('192.168.2.3 is not on the L2 network of link eth0');
+  });
+
+  test('waits for its podCIDRs, then goes on by itself', async () => {
+    const { a } = cluster.network.nodes;
+    cluster.register({ ...a, podCIDRs: [] });
+    const daemon = await cluster.startDaemon('a');
+    await expect.poll(() => daemon.log(), slow).toContain('none assigned yet');
+    const patch = { spec: { podCIDR: a.podCIDRs[0] ?? '', podCIDRs: [...a.podCIDRs] } };
+    cluster.api.objects.patch({ apiVersion: 'v1', kind: 'Node', name: 'a' }, 'merge', patch);
+    await ready('a', daemon);
+    expect(await daemon.kill('SIGTERM')).toBe(0);
+  });
+
+  test('follows a node that leaves, comes back, and changes its address', async () => {
+    await up();
+    await reaches('a', pod('c', 'ip'));
+    const { c } = cluster.network.nodes;
+    cluster.api.objects.delete({ apiVersion: 'v1', kind: 'Node', name: 'c' });
+    await expect.poll(() => netns('a').ip('route show proto 196'), slow).not.toContain('10.244.3.');
+    expect(await netns('a').ip('neigh show dev podwire.1')).toBe('');
+    cluster.register(c);
+    await reaches('a', pod('c', 'ip'));
+
+    const pinger = await ping('a', pod('c', 'ip'), 'ip');
+    await netns('c').ip('addr del 192.168.2.3/24 dev eth0');
+    await netns('c').ip('addr add 192.168.2.33/24 dev eth0');
+    await netns('c').ip('route replace default via 192.168.2.254');
+    setInternalIPs(cluster.api, 'c', ['192.168.2.33', 'fd00:2::3']);
+    const answered = pinger.answered();
+    await expect.poll(() => pinger.answered(), slow).toBeGreaterThan(answered + 10);
+    await pinger.stop();
+    const { stdout } = await netns('a').exec('bridge', ['fdb', 'show', 'dev', 'podwire.1']);
+    expect(stdout).toContain('dst 192.168.2.33 ');
+    expect(stdout).not.toContain('dst 192.168.2.3 ');
+  });
+
+  test.each<[string, string, readonly string[]]>([
+    ['a route', 'ip', ['route', 'del', '10.244.3.0/24']],
+    ['a neighbour', 'ip', ['neigh', 'del', '10.244.3.0', 'dev', 'podwire.1']],
+    ['all forwarding entries', 'ip', ['link', 'set', 'podwire.1', 'down']],
+    ['the device', 'ip', ['link', 'del', 'podwire.1']],
+  ])('heals %s deleted by hand within 2 s', async (_, program, args) => {
+    await up();
+    await reaches('a', pod('c', 'ip'));
+    const pinger = await ping('a', pod('c', 'ip'), 'ip');
+    await expect.poll(() => pinger.answered(), slow).toBeGreaterThan(10);
+    await netns('a').exec(program, args);
+    const answered = pinger.answered();
+    await expect.poll(() => pinger.answered(), slow).toBeGreaterThan(answered + 20);
+    expect((await pinger.stop()).longestGapMs).toBeLessThan(2_000);
+  });
+
+  test('heals nft flush ruleset: pods reach the outside again within 2 s', async () => {
+    await up();
+    await reaches('a', cluster.network.outside.ip);
+    await netns('a').exec('nft', ['flush', 'ruleset']);
+    const startMs = performance.now();
+    const list = async (): Promise<string> =>
+      (await netns('a').exec('nft', ['list', 'ruleset'])).stdout;
+    await expect.poll(list, slow).toContain('masquerade');
+    expect(performance.now() - startMs).toBeLessThan(2_000);
+    await reaches('a', cluster.network.outside.ip);
+  });
+
+  test('killed and started again under traffic, it loses no packet', async () => {
+    const { a } = await up();
+    await reaches('a', pod('c', 'ip'));
+    await reaches('a', pod('c', 'ip6'));
+    await reaches('a', cluster.network.outside.ip);
+    const pingers = await Promise.all([
+      ping('a', pod('b', 'ip'), 'ip'),
+      ping('a', pod('c', 'ip'), 'ip'),
+      ping('a', pod('c', 'ip6'), 'ip6'),
+      ping('a', cluster.network.outside.ip, 'ip'),
+    ]);
+    await a.kill('SIGKILL');
+    const again = await cluster.startDaemon('a');
+    await expect.poll(() => again.log(), slow).toContain('Pod network is ready');
+    for (const pinger of pingers) expect(await pinger.stop()).toMatchObject({ lost: 0 });
+    expect(again.log()).not.toContain('Host network changed');
+    expect(again.log()).not.toContain('Masquerade table changed');
+  });
+
+  test('a node that left while the daemon was away is cleaned up at its start', async () => {
+    const { a } = await up();
+    await reaches('a', pod('c', 'ip'));
+    await a.kill('SIGKILL');
+    cluster.api.objects.delete({ apiVersion: 'v1', kind: 'Node', name: 'c' });
+    const again = await cluster.startDaemon('a');
+    await expect.poll(() => again.log(), slow).toContain('Pod network is ready');
+    expect(await netns('a').ip('route show proto 196')).not.toContain('10.244.3.');
+    expect(await netns('a').ip('neigh show dev podwire.1')).toBe('');
+  });
+
+  test('restarted with backend host-gw, it leaves nothing of vxlan behind', async () => {
+    const { a, b } = await up('directRouting: false\n');
+    await reaches('a', pod('b', 'ip'));
+    expect(await netns('a').ip('route show proto 196')).toContain('dev podwire.1');
+    expect(await a.kill('SIGTERM')).toBe(0);
+    expect(await netns('a').ip('route show proto 196')).toContain('dev podwire.1');
+    expect(await b.kill('SIGTERM')).toBe(0);
+    for (const name of ['a', 'b'] as const) {
+      const daemon = await cluster.startDaemon(name, 'backend: host-gw\n');
+      await expect.poll(() => daemon.log(), slow).toContain('Pod network is ready');
+    }
+    await reaches('a', pod('b', 'ip'));
+    await reaches('a', pod('b', 'ip6'));
+    expect(await netns('a').ip('-br link show type vxlan')).toBe('');
+    const node = cluster.api.objects.get({ apiVersion: 'v1', kind: 'Node', name: 'a' });
+    expect(JSON.stringify(node)).not.toContain('VtepMAC');
+  });
+});
