@@ -1,5 +1,6 @@
 import { describe, expect, test } from 'vitest';
 import { createItemSplitter } from './item-splitter.ts';
+import { seededRandom } from './testing/seeded-random.ts';
 
 const trickyItems = [
   { metadata: { name: 'plain' } },
@@ -102,7 +103,7 @@ describe('a list', () => {
   });
 
   test('made at random is split as JSON.parse reads it', () => {
-    const random = randomFrom(42);
+    const random = seededRandom(42);
     for (let round = 0; round < 300; round++) {
       const items = Array.from({ length: Math.floor(random() * 5) }, () => ({
         v: randomValue(random, 4),
@@ -136,15 +137,4 @@ function randomValue(random: () => number, depth: number): unknown {
   return Object.fromEntries(
     values.map((value, index) => [strings[(index * 3 + depth) % strings.length], value]),
   );
-}
-
-/** mulberry32: the same numbers at each run. */
-function randomFrom(seed: number): () => number {
-  let state = seed;
-  return () => {
-    state = (state + 0x6d2b79f5) | 0;
-    let t = Math.imul(state ^ (state >>> 15), 1 | state);
-    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
-    return ((t ^ (t >>> 14)) >>> 0) / 4_294_967_296;
-  };
 }
