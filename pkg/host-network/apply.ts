@@ -43,7 +43,7 @@ export async function applyHostNetwork(
   );
 }
 
-/** A batch of rtnetlink blocks the event loop for its length: about 10 ms for this many. */
+/** A batch blocks the event loop while the kernel works: 10 to 30 ms for this many routes. */
 const maxBatch = 1000;
 
 /** Runs of steps that do the same to the same kind of object: none of them needs another. */

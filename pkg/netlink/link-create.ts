@@ -59,7 +59,7 @@ export interface NewBridge {
  */
 export function createBridge(socket: NetlinkSocket, bridge: NewBridge): Link {
   const create = createLinkRequest('bridge', bridge, [attributeMac(IFLA_ADDRESS, bridge.mac)]);
-  return createLink(socket, create, { name: bridge.name, alias: bridge.alias });
+  return createLink(socket, create, bridge);
 }
 
 /** A pair of veth devices: the host's end in the socket's namespace, the peer in another. */
@@ -109,7 +109,8 @@ export function createVeth(socket: NetlinkSocket, veth: NewVeth): Link {
     ],
     [peerInfo],
   );
-  return createLink(socket, create, host);
+  const what = `${create.what} with peer ${peer.name}`;
+  return createLink(socket, { ...create, what }, host);
 }
 
 export interface NewVxlan {
@@ -130,21 +131,26 @@ export interface NewVxlan {
  * @throws {NetlinkError} EEXIST when the name, or the VNI and port together, are taken
  */
 export function createVxlan(socket: NetlinkSocket, vxlan: NewVxlan): Link {
-  const local = vxlan.local.family === 'ip' ? IFLA_VXLAN_LOCAL : IFLA_VXLAN_LOCAL6;
+  return createLink(socket, vxlanRequest(vxlan), vxlan);
+}
+
+/** The message of {@link createVxlan} that makes the device. */
+export function vxlanRequest(vxlan: NewVxlan): NetlinkRequest {
+  const { vni, port, local } = vxlan;
   const create = createLinkRequest(
     'vxlan',
     vxlan,
     [attributeMac(IFLA_ADDRESS, vxlan.mac)],
     [
-      attributeU32(IFLA_VXLAN_ID, vxlan.vni),
+      attributeU32(IFLA_VXLAN_ID, vni),
       attributeU32(IFLA_VXLAN_LINK, vxlan.underlayIndex),
-      attributeAddress(local, vxlan.local),
+      attributeAddress(local.family === 'ip' ? IFLA_VXLAN_LOCAL : IFLA_VXLAN_LOCAL6, local),
       attributeU8(IFLA_VXLAN_LEARNING, 0),
-      attributeBe16(IFLA_VXLAN_PORT, vxlan.port),
+      attributeBe16(IFLA_VXLAN_PORT, port),
     ],
   );
-  const what = `${create.what} (VNI ${vxlan.vni}, from ${formatAddress(vxlan.local)}:${vxlan.port})`;
-  return createLink(socket, { ...create, what }, { name: vxlan.name, alias: vxlan.alias });
+  const what = `${create.what} (VNI ${vni}, from ${formatAddress(local)}:${port})`;
+  return { ...create, what };
 }
 
 function createLinkRequest(

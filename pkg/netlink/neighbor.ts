@@ -4,6 +4,7 @@ import { addressFromBytes, formatAddress, type Address, type Family } from '#pkg
 import {
   attributeAddress,
   attributeMac,
+  attributeU32,
   littleEndian,
   readAttributes,
   readMac,
@@ -12,6 +13,7 @@ import {
 import {
   AF_BRIDGE,
   NDA_DST,
+  NDA_IFINDEX,
   NDA_LLADDR,
   NLM_F_CREATE,
   NLM_F_REPLACE,
@@ -168,10 +170,14 @@ function dumpNeighbors(
 ): Message[] {
   const messages = socket.dump({
     type: RTM_GETNEIGH,
-    body: [neighborHeader(family, family === AF_BRIDGE ? (linkIndex ?? 0) : 0)],
+    body: [
+      neighborHeader(family, 0),
+      ...(linkIndex === undefined ? [] : [attributeU32(NDA_IFINDEX, linkIndex)]),
+    ],
     what: family === AF_BRIDGE ? 'list forwarding entries' : 'list neighbors',
   });
   if (linkIndex === undefined) return [...messages];
+  // Kernels without NETLINK_GET_STRICT_CHK do not filter.
   return messages.filter((message) => parseNeighbor(message)?.linkIndex === linkIndex);
 }
 

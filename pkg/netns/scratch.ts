@@ -18,7 +18,7 @@ export interface ScratchNetns extends AsyncDisposable {
     args: readonly string[],
     options?: Partial<CommandOptions>,
   ): Promise<CommandOutput>;
-  /** Runs `ip` inside with words as typed: `ip('link add a type veth peer name b')`. */
+  /** Runs `ip` inside with words as typed: `ip('link add v0 type veth peer name v1')`. */
   ip(words: string): Promise<string>;
 }
 
