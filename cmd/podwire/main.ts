@@ -1,4 +1,4 @@
-#!/usr/bin/env node
+#!/usr/bin/env -S node --disable-warning=ExperimentalWarning
 /**
  * `podwire`: the command for people. This file owns the process: arguments, signals, exit code.
  * Commands load when they are asked for: some start many times a second, others are large.

@@ -107,6 +107,8 @@ class Kubelet {
   async #start(pod: PodRecord, signal: AbortSignal): Promise<void> {
     const host = this.#options.hosts.get(pod.nodeName);
     if (host === undefined || this.#reported.has(pod.uid)) return;
+    // Not an error: its node's agent is still starting. The folder's watch tells when it is done.
+    if (readNetwork(host.cni.confDir) === undefined) return;
     const sandbox = this.#sandboxes.get(pod.uid) ?? (await startSandbox(host, pod));
     this.#sandboxes.set(pod.uid, sandbox);
     const hostIPs = this.#nodes.get(pod.nodeName)?.internalIPs ?? [];

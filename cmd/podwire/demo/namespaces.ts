@@ -8,13 +8,23 @@ import { namespacePrefix, wiringOf, type Topology } from './topology.ts';
 
 const netnsFolder = '/run/netns';
 
+/**
+ * Until a link-local address has passed duplicate detection, which takes a second or two, a router
+ * cannot ask for its neighbours: what it forwards would be lost.
+ */
+const routerSysctls = [
+  ['net/ipv4/ip_forward', '1'],
+  ['net/ipv6/conf/all/forwarding', '1'],
+  ['net/ipv6/conf/all/accept_dad', '0'],
+  ['net/ipv6/conf/default/accept_dad', '0'],
+] as const;
+
 /** Makes every namespace of the topology and joins them. */
 export async function createNetwork(topology: Topology, signal?: AbortSignal): Promise<void> {
   for (const namespace of topology.namespaces) await addNamespace(namespace, signal);
+  // Before it has links: they take these settings over when they are made.
+  for (const [path, value] of routerSysctls) await writeSysctl(topology.router, path, value);
   for (const { namespace, lines } of wiringOf(topology)) await ipBatch(namespace, lines, signal);
-  for (const path of ['net/ipv4/ip_forward', 'net/ipv6/conf/all/forwarding']) {
-    await writeSysctl(topology.router, path, '1');
-  }
 }
 
 export async function addNamespace(namespace: string, signal?: AbortSignal): Promise<void> {

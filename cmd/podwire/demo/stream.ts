@@ -7,6 +7,7 @@ import type { StreamOutcome, StreamRequest } from './agent-protocol.ts';
 
 /** How long answers may still arrive after the last request. */
 const graceMs = 1000;
+const firstAnswerMs = 5000;
 
 interface Channel {
   send(text: string): void;
@@ -26,15 +27,19 @@ export function stream(
     let longestGapMs = 0;
     const onAnswer = (): void => {
       const nowMs = performance.now();
-      if (answered === 0) onStart();
+      if (answered === 0) started();
       else longestGapMs = Math.max(longestGapMs, nowMs - lastMs);
       lastMs = nowMs;
       answered += 1;
       if (enough.aborted && answered === sent) finish();
     };
+    const started = (): void => {
+      clearTimeout(patience);
+      onStart();
+    };
     const finish = (error?: string): void => {
       clearInterval(timer);
-      clearTimeout(grace);
+      clearTimeout(patience);
       channel.close();
       const outcome = { sent, answered, longestGapMs: Math.round(longestGapMs) };
       resolve(error === undefined ? outcome : { ...outcome, error });
@@ -45,11 +50,11 @@ export function stream(
       sent += 1;
       channel.send(String(sent));
     }, request.intervalMs);
-    let grace: NodeJS.Timeout | undefined;
+    let patience = setTimeout(() => finish('no answer to the first request'), firstAnswerMs);
     const stop = (): void => {
       clearInterval(timer);
       if (answered === sent) finish();
-      else grace = setTimeout(finish, graceMs);
+      else patience = setTimeout(finish, graceMs);
     };
     if (enough.aborted) stop();
     else enough.addEventListener('abort', stop, { once: true });
