@@ -13,7 +13,6 @@ export interface ShardedMap<T> {
   get(key: string): T | undefined;
   set(key: string, value: T): void;
   delete(key: string): void;
-  keys(): MapIterator<string>;
   /** The entries of this moment, for ever. Equal snapshots without a change between are identical. */
   snapshot(): ReadonlyMap<string, T>;
 }
@@ -54,7 +53,6 @@ export function createShardedMap<T>(): ShardedMap<T> {
       size -= 1;
       latest = undefined;
     },
-    keys: () => new BucketsView(buckets, size).keys(),
     snapshot: () => {
       if (latest === undefined) {
         latest = new BucketsView(buckets.slice(), size);

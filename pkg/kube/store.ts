@@ -67,7 +67,10 @@ export function createStore<T extends ObjectMeta>(options: StoreOptions = {}): W
   let notifying = false;
 
   function put(record: T): void {
-    const key = objectKey(record);
+    putAt(objectKey(record), record);
+  }
+
+  function putAt(key: string, record: T): void {
     const old = records.get(key);
     if (old !== undefined && isSameVersion(old, record)) return;
     records.set(key, record);
@@ -83,12 +86,15 @@ export function createStore<T extends ObjectMeta>(options: StoreOptions = {}): W
   }
 
   function replace(next: Iterable<T>): void {
-    const gone = new Set(records.keys());
+    const present = new Set<string>();
     for (const record of next) {
-      gone.delete(objectKey(record));
-      put(record);
+      const key = objectKey(record);
+      present.add(key);
+      putAt(key, record);
     }
-    for (const key of gone) remove(key);
+    if (records.size > present.size) {
+      for (const key of records.snapshot().keys()) if (!present.has(key)) remove(key);
+    }
     if (synced) return;
     synced = true;
     sync.resolve();
