@@ -32,7 +32,7 @@ const ownPath = '/proc/thread-self/ns/net';
  * Opens a namespace by path ("/run/netns/blue", "/proc/1234/ns/net").
  *
  * @throws {AgentError} NetnsMissing when there is nothing at the path, NetnsInvalid when what is
- *   there is not a network namespace: after a reboot, the empty file one was mounted on
+ *   there is no namespace: after a reboot, the empty file one was mounted on
  */
 export function openNetns(path: string): Netns {
   const fd = openNamespaceFile(path);
@@ -67,8 +67,7 @@ export function withNetns<T>(
   const home = openSync(ownPath, constants.O_RDONLY);
   try {
     using opened = typeof target === 'string' ? openNetns(target) : undefined;
-    const fd = opened?.fd ?? (target as number);
-    sys.setns(fd, CLONE_NEWNET);
+    enter(sys, opened?.fd ?? (target as number), target);
     try {
       return fn();
     } finally {
@@ -76,6 +75,16 @@ export function withNetns<T>(
     }
   } finally {
     closeSync(home);
+  }
+}
+
+function enter(sys: Sys, fd: number, target: string | number): void {
+  try {
+    sys.setns(fd, CLONE_NEWNET);
+  } catch (cause) {
+    // A namespace of another kind (mnt, pid).
+    if (isErrno(cause, 'EINVAL')) throw invalid(target, cause);
+    throw cause;
   }
 }
 
@@ -99,7 +108,7 @@ export function netnsIdentity(target: string | number): string {
   return `${dev}:${ino}`;
 }
 
-/** Whether there is a network namespace at the path. */
+/** Whether there is a namespace at the path. */
 export function isNetns(path: string): boolean {
   try {
     openNetns(path)[Symbol.dispose]();
@@ -135,9 +144,10 @@ function openNamespaceFile(path: string): number {
   }
 }
 
-function invalid(path: string): AgentError {
+function invalid(target: string | number, cause?: unknown): AgentError {
   return new AgentError(
     'NetnsInvalid',
-    `Cannot open network namespace ${path}: the file is not a network namespace`,
+    `Cannot open network namespace ${target}: the file is not a network namespace`,
+    { cause },
   );
 }

@@ -4,7 +4,8 @@
  * node:ffi prints an ExperimentalWarning when it is loaded. Programs keep it off the user's stderr
  * with `--disable-warning=ExperimentalWarning` on the command line that starts them.
  */
-import { dlopen, getInt32 } from 'node:ffi';
+import type * as NodeFfi from 'node:ffi';
+import { createRequire } from 'node:module';
 import { sysFromLibc } from './libc.ts';
 import type { Sys } from './sys.ts';
 
@@ -14,6 +15,9 @@ import type { Sys } from './sys.ts';
  * @throws {AgentError} FfiUnusable
  */
 export function openNodeSys(): Sys {
+  // Not an import statement: a bundle for Bun would look for node:ffi when it starts, and end there.
+  const load = createRequire(import.meta.url);
+  const { dlopen, getInt32 } = load('node:ffi') as typeof NodeFfi;
   // Keys and type names exactly as Node 26.3 spells them: others are accepted and do nothing.
   const { functions } = dlopen(null, {
     getpid: { arguments: [], return: 'int32' },
