@@ -81,7 +81,13 @@ function updatedMeta(kind: KindInfo, old: KubeObject, given: JsonObject): Object
       .filter((key) => old.metadata[key] !== undefined)
       .map((key) => [key, old.metadata[key]]),
   );
-  const metadata = { ...without(given, ...fixedMeta, 'selfLink'), ...fixed } as ObjectMeta;
+  // Only an explicit empty list ends what appliers own; a client that leaves it out keeps it.
+  const managedFields = given['managedFields'] ?? old.metadata['managedFields'];
+  const metadata = {
+    ...without(given, ...fixedMeta, 'selfLink', 'managedFields'),
+    ...(managedFields === undefined ? {} : { managedFields }),
+    ...fixed,
+  } as ObjectMeta;
   const added = (metadata.finalizers ?? []).filter(
     (finalizer) => !(old.metadata.finalizers ?? []).includes(finalizer),
   );
