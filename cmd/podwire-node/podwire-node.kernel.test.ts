@@ -7,8 +7,8 @@ import {
   setInternalIPs,
   type Daemon,
   type TestCluster,
-} from './testing/cluster.ts';
-import { startPing, type NodeName, type Pinger } from './testing/three-nodes.ts';
+} from './scratch/cluster.ts';
+import { startPing, type NodeName, type Pinger } from './scratch/three-nodes.ts';
 
 let cluster: TestCluster;
 beforeEach(async () => {
@@ -37,6 +37,18 @@ async function ready(name: NodeName, daemon: Daemon): Promise<void> {
 
 function file(name: NodeName, path: string): Promise<string> {
   return readFile(join(cluster.dir, name, path), 'utf8');
+}
+
+/** What the daemon's /healthz answers to the node itself. */
+async function healthz(name: NodeName): Promise<string> {
+  const url = 'http://127.0.0.1:9964/healthz';
+  const script = `process.stdout.write(await (await fetch('${url}')).text() + '.')`;
+  const { stdout } = await netns(name).exec(process.execPath, [
+    '--input-type=module',
+    '-e',
+    script,
+  ]);
+  return stdout.slice(0, -1);
 }
 
 function netns(name: NodeName): ScratchNetns {
@@ -115,9 +127,11 @@ describe('podwire-node on three nodes', () => {
     cluster.register({ ...a, podCIDRs: [] });
     const daemon = await cluster.startDaemon('a');
     await expect.poll(() => daemon.log(), slow).toContain('none assigned yet');
+    expect(await healthz('a')).toContain('waiting: Cannot find podCIDRs of Node a');
     const patch = { spec: { podCIDR: a.podCIDRs[0] ?? '', podCIDRs: [...a.podCIDRs] } };
     cluster.api.objects.patch({ apiVersion: 'v1', kind: 'Node', name: 'a' }, 'merge', patch);
     await ready('a', daemon);
+    await expect.poll(() => healthz('a'), slow).toBe('ok\n');
     expect(await daemon.kill('SIGTERM')).toBe(0);
   });
 
@@ -145,11 +159,16 @@ describe('podwire-node on three nodes', () => {
   });
 
   test.each<[string, string, readonly string[]]>([
-    ['a route', 'ip', ['route', 'del', '10.244.3.0/24']],
-    ['a neighbour', 'ip', ['neigh', 'del', '10.244.3.0', 'dev', 'podwire.1']],
-    ['all forwarding entries', 'ip', ['link', 'set', 'podwire.1', 'down']],
-    ['the device', 'ip', ['link', 'del', 'podwire.1']],
-  ])('heals %s deleted by hand within 2 s', async (_, program, args) => {
+    ['a deleted route', 'ip', ['route', 'del', '10.244.3.0/24']],
+    ['a deleted neighbour', 'ip', ['neigh', 'del', '10.244.3.0', 'dev', 'podwire.1']],
+    [
+      'deleted forwarding entries',
+      'bridge',
+      ['fdb', 'flush', 'dev', 'podwire.1', 'self', 'permanent'],
+    ],
+    ['a device set down', 'ip', ['link', 'set', 'podwire.1', 'down']],
+    ['a deleted device', 'ip', ['link', 'del', 'podwire.1']],
+  ])('heals %s within 2 s', async (_, program, args) => {
     await up();
     await reaches('a', pod('c', 'ip'));
     const pinger = await ping('a', pod('c', 'ip'), 'ip');

@@ -9,6 +9,7 @@ import { observedOf, sameTable, type ObservedTable } from '#pkg/nftables/ruleset
 import { defaultAnnotationPrefix } from '#pkg/overlay/annotations.ts';
 import type { AgedNode } from '#pkg/overlay/node-facts.ts';
 import { desiredPodNetwork, type HostFacts } from '#pkg/pod-network/desired.ts';
+import { createNodeMetrics } from './node-metrics.ts';
 import { PodNetworkRound, type RoundParts } from './round.ts';
 import { NodeStatus } from './status.ts';
 
@@ -108,6 +109,7 @@ class World {
         writeConflist: async () => (this.#call('conflist'), this.#write('conflist', 'it')),
       },
       status: this.status,
+      metrics: createNodeMetrics(),
       clock: { now: () => this.nowMs, sleep: never },
       log: silentLogger,
       observeIntervalMs: 30_000,

@@ -3,6 +3,7 @@
  * knows of the kernel between rounds, and forgets it on any doubt; decides nothing else.
  */
 import type { Clock } from '#pkg/clock/clock.ts';
+import { messageOf } from '#pkg/errors/agent-error.ts';
 import type { HostObject } from '#pkg/host-network/object.ts';
 import { planHostNetwork } from '#pkg/host-network/plan.ts';
 import { StepError, type Step } from '#pkg/host-network/step.ts';
@@ -16,6 +17,7 @@ import {
   type HostFacts,
   type PodNetworkOptions,
 } from '#pkg/pod-network/desired.ts';
+import type { NodeMetrics } from './node-metrics.ts';
 import type { OwnNode } from './own-node.ts';
 import type { NodeStatus } from './status.ts';
 
@@ -47,6 +49,7 @@ export interface RoundParts {
   readonly ownNode: OwnNode;
   readonly files: NetworkFiles;
   readonly status: NodeStatus;
+  readonly metrics: Pick<NodeMetrics, 'roundEnded' | 'hostChanged' | 'tablesChanged'>;
   readonly clock: Clock;
   readonly log: Logger;
   /** Everything is read back from the kernel this often, against changes nobody reported. */
@@ -93,7 +96,8 @@ export class PodNetworkRound {
    * is done then, and the next round starts by reading the kernel.
    */
   async run(signal: AbortSignal): Promise<void> {
-    const { host, nodes, options, status } = this.#parts;
+    const { clock, host, metrics, nodes, options, status } = this.#parts;
+    const startMs = clock.now();
     this.#forgetWhatIsInDoubt();
     try {
       this.#facts ??= host.facts();
@@ -102,17 +106,20 @@ export class PodNetworkRound {
       if (want.kind === 'not-ready') {
         this.#watchedLinks = undefined;
         status.roundEnded({ kind: 'waiting', reason: want.reason });
+        metrics.roundEnded('waiting', clock.now() - startMs);
         return;
       }
       this.#watchedLinks = new Set([want.underlay, ...vxlanLinks(want.objects)]);
       status.setProblems(want.problems);
       await this.#converge(want, records.get(options.nodeName), signal);
       status.roundEnded({ kind: 'ready' });
+      metrics.roundEnded('success', clock.now() - startMs);
     } catch (error) {
       this.doubtHost();
       this.doubtTables();
-      const reason = error instanceof Error ? error.message : String(error);
+      const reason = messageOf(error);
       status.roundEnded({ kind: 'failing', reason });
+      metrics.roundEnded('failure', clock.now() - startMs);
       throw error;
     }
   }
@@ -157,22 +164,24 @@ export class PodNetworkRound {
   }
 
   async #applyObjects(want: readonly HostObject[], signal: AbortSignal): Promise<void> {
-    const { host, log } = this.#parts;
+    const { host, log, metrics } = this.#parts;
     this.#objects ??= host.observe(want);
     const steps = planHostNetwork(want, this.#objects);
     if (steps.length > 0) {
       await host.apply(steps, signal);
+      metrics.hostChanged(steps);
       log.info(countSteps(steps), 'Host network changed');
     }
     this.#objects = want;
   }
 
   async #applyTables(want: Ruleset, signal: AbortSignal): Promise<void> {
-    const { log, tables } = this.#parts;
+    const { log, metrics, tables } = this.#parts;
     this.#tables ??= await tables.observe(signal);
     const steps = planNftables(want, this.#tables);
     if (steps.length > 0) {
       await tables.apply(steps, signal);
+      metrics.tablesChanged(steps);
       log.info({ steps: steps.map(({ op }) => op) }, 'Masquerade table changed');
     }
     this.#tables = want.tables.map(observedOf);

@@ -2,6 +2,7 @@
 import { join } from 'node:path';
 import { systemClock } from '#pkg/clock/clock.ts';
 import type { NodeConfig } from '#pkg/config/node-config.ts';
+import { serveHttp } from '#pkg/health/http-server.ts';
 import { createKubeClient } from '#pkg/kube/client.ts';
 import type { ClusterConfig } from '#pkg/kube/cluster-config.ts';
 import { inClusterConfig } from '#pkg/kube/in-cluster.ts';
@@ -22,6 +23,8 @@ import { createReconcileLoop } from '#pkg/reconcile/loop.ts';
 import { openSys } from '#pkg/sys/open-sys.ts';
 import { createHostDriver, tableDriver } from './host-driver.ts';
 import { concernsPodNetwork, createLinkNames } from './kernel-events.ts';
+import { nodeHealthRoutes } from './node-health.ts';
+import { createNodeMetrics } from './node-metrics.ts';
 import type { NodeOptions } from './options.ts';
 import { createOwnNode } from './own-node.ts';
 import { PodNetworkRound, type NetworkFiles } from './round.ts';
@@ -56,6 +59,7 @@ export async function startNode(
   const { config, nodeName } = options;
   const { log, version } = context;
   const clock = systemClock;
+  const bind = config.healthBindAddress;
   await using opened = new AsyncDisposableStack();
 
   const client = opened.use(
@@ -70,6 +74,12 @@ export async function startNode(
   const sys = await openSys();
   const socket = opened.use(new NetlinkSocket(sys));
   const status = new NodeStatus(clock, log);
+  const metrics = createNodeMetrics();
+  metrics.gauges(() => ({
+    isReady: status.state.kind === 'ready',
+    nodes: nodes.size,
+    problems: status.problems.length,
+  }));
   const round = new PodNetworkRound({
     options: podNetworkOptions(nodeName, config),
     nodes,
@@ -78,6 +88,7 @@ export async function startNode(
     ownNode: createOwnNode(client, nodeName, clock),
     files: networkFiles(config),
     status,
+    metrics,
     clock,
     log,
     observeIntervalMs,
@@ -113,11 +124,16 @@ export async function startNode(
   const running = opened.move();
   return {
     run: async () => {
+      const routes = nodeHealthRoutes(status, metrics, clock);
+      const onError = (err: unknown, doing: string): void => log.error({ err }, doing);
+      const serving =
+        bind === undefined ? undefined : serveHttp({ bind, routes, clock, onError }, signal);
       // An empty store is not an empty cluster: before the first list nothing is touched.
       await nodes.whenSynced(signal);
       log.info({ nodes: nodes.size }, 'Nodes are known');
       loop.request();
       await loop.run(signal);
+      await serving;
     },
     [Symbol.asyncDispose]: () => running.disposeAsync(),
   };

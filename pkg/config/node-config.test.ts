@@ -16,7 +16,7 @@ describe('parseNodeConfig()', () => {
       cniConfDir: '/etc/cni/net.d',
       cniDataDir: '/var/lib/cni/networks',
       conflist: true,
-      healthBindAddress: '127.0.0.1:9964',
+      healthBindAddress: { host: '127.0.0.1', port: 9964 },
       logLevel: 'info',
     });
   });
@@ -35,12 +35,19 @@ describe('parseNodeConfig()', () => {
     ['nonMasqueradeCIDRs: [10.0.0.0]', 'nonMasqueradeCIDRs.0: expected address/length'],
     ['runDir: run', 'runDir: expected an absolute path'],
     ['annotationPrefix: podwire.dev', 'annotationPrefix: expected a DNS name and a slash'],
-    ['healthBindAddress: "9964"', 'healthBindAddress: expected ADDRESS:PORT'],
+    ['healthBindAddress: "9964"', 'healthBindAddress: expected IP:PORT'],
     ['[1', 'Cannot read node.yaml: expected YAML'],
     ['- a', 'Cannot use node.yaml: '],
   ])('refuses %s', (text, message) => {
     expect(() => parseNodeConfig(text, 'node.yaml')).toThrow(message);
   });
+
+  test.each(['healthBindAddress: ""', 'healthBindAddress: 127.0.0.1:0'])(
+    '%s turns the server off',
+    (text) => {
+      expect(parseNodeConfig(text, 'node.yaml').healthBindAddress).toBeUndefined();
+    },
+  );
 
   test('names all that is wrong at once', () => {
     expect(() => parseNodeConfig('vni: 0\nport: 0', 'node.yaml')).toThrow(/vni: .*; port: /);

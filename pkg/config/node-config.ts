@@ -2,6 +2,7 @@
 import { parse as parseYaml } from 'yaml';
 import { z } from 'zod';
 import { AgentError } from '#pkg/errors/agent-error.ts';
+import { parseBindAddress, type BindAddress } from '#pkg/health/bind-address.ts';
 import { networkOf, tryParsePrefix, type Prefix } from '#pkg/ip/prefix.ts';
 import { nearestName } from './nearest-name.ts';
 
@@ -14,8 +15,18 @@ const podRange = z.string().transform((text, context): Prefix => {
 
 const absolutePath = z.string().regex(/^\//, 'expected an absolute path');
 
-/** "127.0.0.1:9964", "[::1]:9964"; an empty text turns the server off. */
-const bindAddress = z.string().regex(/^(?:.+:\d{1,5})?$/, 'expected ADDRESS:PORT, or "" for none');
+/** "127.0.0.1:9964", "[::1]:9964"; an empty text, or port 0, turns the server off. */
+const bindAddress = z.string().transform((text, context): BindAddress | undefined => {
+  if (text === '') return undefined;
+  try {
+    return parseBindAddress('it', text, defaultHealthPort);
+  } catch {
+    context.addIssue({ code: 'custom', message: 'expected IP:PORT, or "" for none' });
+    return z.NEVER;
+  }
+});
+
+const defaultHealthPort = 9964;
 
 const schema = z.strictObject({
   /** How packets travel between nodes. */
@@ -48,7 +59,7 @@ const schema = z.strictObject({
   /** Write the conflist at all. */
   conflist: z.boolean().default(true),
   /** Where /healthz, /livez and /metrics answer. */
-  healthBindAddress: bindAddress.default('127.0.0.1:9964'),
+  healthBindAddress: bindAddress.prefault(`127.0.0.1:${defaultHealthPort}`),
   logLevel: z.enum(['debug', 'info', 'warn', 'error']).default('info'),
 });
 

@@ -34,7 +34,12 @@ describe('masqueradeRuleset()', () => {
     const set = masqueradeRuleset({ ...facts, nonMasqueradeCIDRs }).tables[0]?.sets.find(
       ({ name }) => name === 'nomasq4',
     );
-    expect([...(set?.elements ?? [])]).toEqual(['10.0.0.0/8', '192.168.0.0/16', '224.0.0.0/4']);
+    expect([...(set?.elements ?? [])]).toEqual([
+      '10.0.0.0/8',
+      '192.168.0.0/16',
+      '224.0.0.0/4',
+      '255.255.255.255',
+    ]);
   });
 
   test('a node that joins is two elements, not a new table', () => {

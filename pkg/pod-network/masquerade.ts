@@ -51,7 +51,7 @@ export function masqueradeRuleset(facts: MasqueradeFacts): Ruleset {
     },
   ];
   const kept = [
-    ...multicast,
+    ...groups,
     ...facts.podCIDRs,
     ...facts.nonMasqueradeCIDRs,
     ...[...facts.nodeAddresses].map(hostPrefix),
@@ -89,7 +89,8 @@ export function masqueradeRuleset(facts: MasqueradeFacts): Ruleset {
   };
 }
 
-const multicast = [parsePrefix('224.0.0.0/4'), parsePrefix('ff00::/8')];
+/** Multicast, and IPv4's limited broadcast: what never leaves a link, seen with br_netfilter on. */
+const groups = ['224.0.0.0/4', '255.255.255.255/32', 'ff00::/8'].map(parsePrefix);
 
 function addressSet(name: string, family: Family, prefixes: readonly Prefix[]): ElementSet {
   return {

@@ -1,0 +1,68 @@
+/** The node daemon's metrics. */
+import { collectDefaultMetrics, Counter, Gauge, Histogram, Registry } from 'prom-client';
+import type { Step } from '#pkg/host-network/step.ts';
+import type { NftStep } from '#pkg/nftables/plan.ts';
+
+export interface NodeMetrics {
+  /** Everything as Prometheus text. */
+  readonly render: () => Promise<{ readonly contentType: string; readonly body: string }>;
+  readonly roundEnded: (result: 'success' | 'waiting' | 'failure', durationMs: number) => void;
+  readonly hostChanged: (steps: readonly Step[]) => void;
+  readonly tablesChanged: (steps: readonly NftStep[]) => void;
+  /** Read at each scrape. */
+  readonly gauges: (read: () => GaugeValues) => void;
+}
+
+export interface GaugeValues {
+  readonly isReady: boolean;
+  readonly nodes: number;
+  readonly problems: number;
+}
+
+export function createNodeMetrics(): NodeMetrics {
+  const registry = new Registry();
+  const registers = [registry];
+  collectDefaultMetrics({ register: registry });
+  const rounds = new Histogram({
+    name: 'podwire_node_round_duration_seconds',
+    help: 'Time one round took: reading what is wanted, planning, applying',
+    labelNames: ['result'],
+    buckets: Array.from({ length: 15 }, (_, i) => 0.001 * 2 ** i),
+    registers,
+  });
+  const hostSteps = new Counter({
+    name: 'podwire_node_host_steps_total',
+    help: 'Changes made to links, addresses, routes, neighbours, forwarding entries and sysctls',
+    labelNames: ['op', 'kind'],
+    registers,
+  });
+  const tableSteps = new Counter({
+    name: 'podwire_node_nft_steps_total',
+    help: 'Changes made to the masquerade table',
+    labelNames: ['op'],
+    registers,
+  });
+  return {
+    render: async () => ({ contentType: registry.contentType, body: await registry.metrics() }),
+    roundEnded: (result, durationMs) => rounds.observe({ result }, durationMs / 1000),
+    hostChanged: (steps) => {
+      for (const { op, object } of steps) hostSteps.inc({ op, kind: object.kind });
+    },
+    tablesChanged: (steps) => {
+      for (const { op } of steps) tableSteps.inc({ op });
+    },
+    gauges: (read) => {
+      const gauge = (name: string, help: string, value: (values: GaugeValues) => number): void => {
+        const made: Gauge = new Gauge({
+          name: `podwire_node_${name}`,
+          help,
+          registers,
+          collect: () => made.set(value(read())),
+        });
+      };
+      gauge('ready', '1 when the last round succeeded', ({ isReady }) => (isReady ? 1 : 0));
+      gauge('nodes', 'Nodes of the cluster, this one included', ({ nodes }) => nodes);
+      gauge('problems', 'Problems of single Nodes; the log names them', (v) => v.problems);
+    },
+  };
+}
