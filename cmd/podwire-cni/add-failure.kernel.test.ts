@@ -157,6 +157,22 @@ describe('an ADD that fails leaves a node with a pod as it was:', () => {
 });
 
 describe('an ADD that failed', () => {
+  it.each([
+    ['address', defaultIpam],
+    ['host end', undefined],
+  ])('because it was the second of one container leaves the first its %s', async (_, ipam) => {
+    const config =
+      ipam === undefined
+        ? { ...configOf({}), isDefaultGateway: false, ipam: {} }
+        : configOf({ ipam });
+    const first = await node.pod();
+    const call = { id, config };
+    expect(await node.cni('bridge', { ...call, netns: first.path })).toMatchObject({ exitCode: 0 });
+    const before = await node.snapshot([first, pod]);
+    expect(await node.cni('bridge', { ...call, netns: pod.path })).toMatchObject({ exitCode: 1 });
+    expect(await node.snapshot([first, pod])).toEqual(before);
+  });
+
   it('works once the cause is gone', async () => {
     await pod.ip('link add eth0 type bridge');
     const call = { id, netns: pod.path, config: configOf({}) };

@@ -68,9 +68,9 @@ function addAddresses(system: CniSystem, { request, config, undo }: AddContext):
   const { ipamType, dns } = config;
   if (ipamType === undefined) return { ips: [], routes: [], dns: dns ?? emptyDns };
   const ipam = delegateFor(ipamType, { own: system.delegates, runProgram: system.runProgram });
-  // A failed ADD of the delegate may have left something too (CNI spec 1.1.0, section 4).
-  undo.defer(() => ipam.del(request));
   const result = ipam.add(request);
+  // Not before: an ADD that is refused because the attachment has an address must not free that.
+  undo.defer(() => ipam.del(request));
   if (result.ips.length === 0) {
     throw new CniError(cniCode.internal, `IPAM plugin "${ipamType}" returned missing IP config`);
   }

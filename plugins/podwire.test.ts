@@ -1,0 +1,73 @@
+import { describe, expect, it } from 'vitest';
+import { parseNetworkConfig, type NetworkConfig } from '#pkg/cni/config.ts';
+import { parseNodeFacts } from './node-facts.ts';
+import { bridgeConfigOf } from './podwire.ts';
+
+function configOf(more: object): NetworkConfig {
+  return parseNetworkConfig(JSON.stringify({ cniVersion: '1.1.0', name: 'pods', ...more }));
+}
+
+const facts = parseNodeFacts(
+  '{"podCIDRs":["10.244.1.0/24","fd00:10:244:1::/64"],"mtuBytes":1450,"backend":"vxlan"}',
+  'node.json',
+);
+const ranges = [[{ subnet: '10.244.1.0/24' }], [{ subnet: 'fd00:10:244:1::/64' }]];
+
+describe('bridgeConfigOf() says in the words of the bridge plugin', () => {
+  it.each([
+    [
+      'all that a bare entry leaves to us',
+      {},
+      {
+        isDefaultGateway: true,
+        hairpinMode: true,
+        mtu: 1450,
+        ipam: { type: 'host-local', ranges },
+      },
+    ],
+    [
+      'where leases are kept',
+      { ipam: { dataDir: '/x' } },
+      { ipam: { type: 'host-local', dataDir: '/x', ranges } },
+    ],
+    [
+      'what the entry sets itself',
+      { mtu: 1300, hairpinMode: false, isDefaultGateway: false, bridge: 'br1' },
+      { mtu: 1300, hairpinMode: false, isDefaultGateway: false, bridge: 'br1' },
+    ],
+    ['an MTU of 0 as none', { mtu: 0 }, { mtu: 1450 }],
+    [
+      'ranges of its own',
+      { ipam: { ranges: [[{ subnet: '10.9.0.0/24' }]] } },
+      { ipam: { type: 'host-local', ranges: [[{ subnet: '10.9.0.0/24' }]] } },
+    ],
+    ['another IPAM plugin', { ipam: { type: 'static' } }, { ipam: { type: 'static' } }],
+  ])('%s', (_, entry, expected) => {
+    expect(bridgeConfigOf(configOf(entry), facts).fields.values).toMatchObject(expected);
+  });
+
+  it('the same to plugins we delegate to', () => {
+    const config = bridgeConfigOf(configOf({ ipam: { type: 'static' } }), facts);
+    expect(JSON.parse(config.text)).toEqual(config.fields.values);
+  });
+
+  it('no ranges when nobody knows the node: DEL needs none', () => {
+    expect(bridgeConfigOf(configOf({}), undefined).fields.values['ipam']).toEqual({
+      type: 'host-local',
+    });
+  });
+});
+
+describe('parseNodeFacts()', () => {
+  it.each([
+    ['{', 'not JSON'],
+    ['[]', 'field "f": expected an object'],
+    ['{"mtuBytes":1450}', 'field "f.podCIDRs": expected at least one subnet'],
+    ['{"podCIDRs":["x"],"mtuBytes":1450}', 'field "f.podCIDRs[0]": expected a subnet'],
+    ['{"podCIDRs":["10.0.0.1/24"],"mtuBytes":1450}', 'field "f.podCIDRs[0]": expected a subnet'],
+    ['{"podCIDRs":["10.0.0.0/24"]}', 'field "f.mtuBytes": expected a whole number'],
+    ['{"podCIDRs":["10.0.0.0/24"],"mtuBytes":"1450"}', 'field "f.mtuBytes"'],
+  ])('refuses %s', (text, message) => {
+    expect(() => parseNodeFacts(text, 'f')).toThrow(message);
+  });
+});
