@@ -1,14 +1,14 @@
 /** The pod network's hands on this machine's kernel. */
+import { isErrno } from '#pkg/errors/agent-error.ts';
 import { applyHostNetwork } from '#pkg/host-network/apply.ts';
 import { observeHostNetwork } from '#pkg/host-network/observe.ts';
 import { openHostKernel } from '#pkg/host-network/rtnetlink.ts';
 import type { NetlinkSocket } from '#pkg/netlink/socket.ts';
 import { applyNftables } from '#pkg/nftables/apply.ts';
-import { observeNftables } from '#pkg/nftables/observe.ts';
+import { observeNftables, type NftCommand } from '#pkg/nftables/observe.ts';
 import { masqueradeTable } from '#pkg/pod-network/masquerade.ts';
 import { readSysctl } from '#pkg/sysctl/sysctl.ts';
 import { observeHostLinks } from './host-facts.ts';
-import { runNft } from './nft-command.ts';
 import type { HostDriver, TableDriver } from './round.ts';
 
 /** Links, addresses, routes, neighbours and sysctls of the socket's namespace. */
@@ -28,8 +28,23 @@ export function createHostDriver(socket: NetlinkSocket): HostDriver {
   };
 }
 
-/** The masquerade table, by the program nft. */
-export const tableDriver: TableDriver = {
-  observe: (signal) => observeNftables(runNft, [masqueradeTable], signal),
-  apply: (steps, signal) => applyNftables(runNft, steps, signal),
-};
+/**
+ * The masquerade table, by the program nft. Where nothing is to be masqueraded, a machine without
+ * nft has no table of ours either.
+ */
+export function createTableDriver(
+  nft: NftCommand,
+  options: { readonly masquerade: boolean },
+): TableDriver {
+  return {
+    observe: async (signal) => {
+      try {
+        return await observeNftables(nft, [masqueradeTable], signal);
+      } catch (error) {
+        if (!options.masquerade && isErrno(error, 'NftMissing')) return [];
+        throw error;
+      }
+    },
+    apply: (steps, signal) => applyNftables(nft, steps, signal),
+  };
+}

@@ -32,11 +32,15 @@ export function nodeHealthRoutes(
   ]);
 }
 
+/** A kernel that refuses everything gives a reason for each of thousands of objects. */
+const maxReasonLength = 2_000;
+
 /** Problems of single peers are listed, and are no reason to take the node out of service. */
 function healthz({ state, problems }: NodeStatus): Answer {
   const lines = problems.map(({ node, message }) => `node ${node}: ${message}`);
   if (state.kind === 'ready') return text(200, ['ok', ...lines, ''].join('\n'));
-  return text(503, [`${state.kind}: ${state.reason}`, ...lines, ''].join('\n'));
+  const reason = state.reason.slice(0, maxReasonLength);
+  return text(503, [`${state.kind}: ${reason}`, ...lines, ''].join('\n'));
 }
 
 function livez(status: NodeStatus, clock: Clock): Answer {

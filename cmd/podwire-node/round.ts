@@ -6,7 +6,7 @@ import type { Clock } from '#pkg/clock/clock.ts';
 import { messageOf } from '#pkg/errors/agent-error.ts';
 import type { HostObject } from '#pkg/host-network/object.ts';
 import { planHostNetwork } from '#pkg/host-network/plan.ts';
-import { StepError, type Step } from '#pkg/host-network/step.ts';
+import { describeStep, StepError, type Step } from '#pkg/host-network/step.ts';
 import type { Logger } from '#pkg/log/logger.ts';
 import { observedOf, type ObservedTable, type Ruleset } from '#pkg/nftables/ruleset.ts';
 import { planNftables, type NftStep } from '#pkg/nftables/plan.ts';
@@ -170,7 +170,7 @@ export class PodNetworkRound {
     if (steps.length > 0) {
       await host.apply(steps, signal);
       metrics.hostChanged(steps);
-      log.info(countSteps(steps), 'Host network changed');
+      log.info(summary(steps), 'Host network changed');
     }
     this.#objects = want;
   }
@@ -215,7 +215,11 @@ function concernsPeersOnly(error: unknown): boolean {
   );
 }
 
-function countSteps(steps: readonly Step[]): { readonly put: number; readonly deleted: number } {
+/** The start of the list is enough for a person; thousands are a cold start. */
+const maxDescribed = 10;
+
+function summary(steps: readonly Step[]): object {
   const put = steps.filter(({ op }) => op === 'put').length;
-  return { put, deleted: steps.length - put };
+  const first = steps.slice(0, maxDescribed).map(describeStep);
+  return { put, deleted: steps.length - put, first };
 }

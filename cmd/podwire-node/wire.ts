@@ -21,8 +21,9 @@ import type { PodNetworkOptions } from '#pkg/pod-network/desired.ts';
 import { masqueradeTable } from '#pkg/pod-network/masquerade.ts';
 import { createReconcileLoop } from '#pkg/reconcile/loop.ts';
 import { openSys } from '#pkg/sys/open-sys.ts';
-import { createHostDriver, tableDriver } from './host-driver.ts';
+import { createHostDriver, createTableDriver } from './host-driver.ts';
 import { concernsPodNetwork, createLinkNames } from './kernel-events.ts';
+import { runNft } from './nft-command.ts';
 import { nodeHealthRoutes } from './node-health.ts';
 import { createNodeMetrics } from './node-metrics.ts';
 import type { NodeOptions } from './options.ts';
@@ -84,7 +85,7 @@ export async function startNode(
     options: podNetworkOptions(nodeName, config),
     nodes,
     host: createHostDriver(socket),
-    tables: tableDriver,
+    tables: createTableDriver(runNft, config),
     ownNode: createOwnNode(client, nodeName, clock),
     files: networkFiles(config),
     status,

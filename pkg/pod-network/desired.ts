@@ -7,7 +7,7 @@ import type { Address, Family } from '#pkg/ip/address.ts';
 import { tryParsePrefix, type Prefix } from '#pkg/ip/prefix.ts';
 import type { Ruleset } from '#pkg/nftables/ruleset.ts';
 import { announcementPatch } from '#pkg/overlay/annotations.ts';
-import type { BackendResult, BackendType, SelfNode } from '#pkg/overlay/backend.ts';
+import type { Backend, BackendType, SelfNode } from '#pkg/overlay/backend.ts';
 import { hostGatewayObjects } from '#pkg/overlay/host-gateway.ts';
 import {
   parseCluster,
@@ -83,7 +83,7 @@ export function desiredPodNetwork(
   if (typeof underlay === 'string') return notReady(underlay);
   const self: SelfNode = { name: nodeName, uid, podCIDRs, underlay };
   const peers = [...cluster.nodes.values()].filter((node) => node !== facts);
-  const overlay = backendResult(peers, self, options);
+  const overlay = backendOf(options)(peers, self);
   const problems = [...cluster.problems, ...overlay.problems];
   if (overlay.mtuBytes === undefined) {
     const own = problems.filter(({ node }) => node === nodeName);
@@ -139,18 +139,14 @@ function noPodCIDRs(record: AgedNode): string {
   );
 }
 
-function backendResult(
-  peers: readonly NodeFacts[],
-  self: SelfNode,
-  options: PodNetworkOptions,
-): BackendResult {
+function backendOf(options: PodNetworkOptions): Backend {
   const { vni, port, directRouting } = options;
   const limit = options.mtuBytes === undefined ? {} : { mtuBytes: options.mtuBytes };
   switch (options.backend) {
     case 'vxlan':
-      return vxlanObjects(peers, self, { vni, port, directRouting, ...limit });
+      return (peers, self) => vxlanObjects(peers, self, { vni, port, directRouting, ...limit });
     case 'host-gw':
-      return hostGatewayObjects(peers, self, limit);
+      return (peers, self) => hostGatewayObjects(peers, self, limit);
   }
 }
 
