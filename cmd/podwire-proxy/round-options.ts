@@ -1,0 +1,68 @@
+/** From configuration, Node and host to what the renderer asks. */
+import type { ProxyConfig } from '#pkg/config/proxy-config.ts';
+import type { Family } from '#pkg/ip/address.ts';
+import { networkOf, tryParsePrefix } from '#pkg/ip/prefix.ts';
+import type { NodeRecord } from '#pkg/kube/types.ts';
+import { canonicalAddress } from '#pkg/proxy/address-text.ts';
+import type { IptablesOptions } from '#pkg/proxy/iptables-options.ts';
+import type { LocalDetector } from '#pkg/proxy/local-detector.ts';
+import { nodePortTargets } from '#pkg/proxy/node-port-addresses.ts';
+import type { ProxyHost } from './host.ts';
+
+interface Given {
+  readonly config: ProxyConfig;
+  readonly node: NodeRecord | undefined;
+  readonly host: ProxyHost;
+}
+
+export function iptablesOptions(
+  { config, node, host }: Given,
+  of: { readonly family: Family; readonly randomFully: boolean },
+): IptablesOptions {
+  const { localhostNodePorts, masqueradeAll, masqueradeBit } = config.iptables;
+  const primary = nodeAddress(node, of.family);
+  return {
+    ...of,
+    masqueradeBit,
+    masqueradeAll,
+    localhostNodePorts,
+    localDetector: localDetector(config, node),
+    nodePortAddresses: nodePortTargets(config.nodePortAddresses, of.family, {
+      all: host.addresses(),
+      primary,
+    }),
+    nodeAddress: primary,
+    conntrackLiberal: host.conntrackLiberal(),
+  };
+}
+
+/** Whether load balancers may send new traffic here (KEP-3836). */
+export function isEligible(node: NodeRecord | undefined): boolean {
+  if (node === undefined || node.deleting) return false;
+  return !node.taintKeys.includes('ToBeDeletedByClusterAutoscaler');
+}
+
+function localDetector(config: ProxyConfig, node: NodeRecord | undefined): LocalDetector {
+  switch (config.detectLocalMode) {
+    case 'ClusterCIDR':
+      if (config.clusterCIDRs.length === 0) return { kind: 'none' };
+      return { kind: 'cluster-cidr', prefixes: config.clusterCIDRs };
+    case 'NodeCIDR': {
+      const prefixes = (node?.podCIDRs ?? [])
+        .map(tryParsePrefix)
+        .filter((prefix) => prefix !== undefined)
+        .map(networkOf);
+      return prefixes.length === 0 ? { kind: 'none' } : { kind: 'cluster-cidr', prefixes };
+    }
+    case 'BridgeInterface':
+      return { kind: 'bridge-interface', name: config.bridgeInterface };
+    case 'InterfaceNamePrefix':
+      return { kind: 'interface-name-prefix', prefix: config.interfaceNamePrefix };
+  }
+}
+
+function nodeAddress(node: NodeRecord | undefined, family: Family): string | undefined {
+  return (node?.internalIPs ?? [])
+    .map(canonicalAddress)
+    .find((ip) => ip !== undefined && ip.includes(':') === (family === 'ip6'));
+}

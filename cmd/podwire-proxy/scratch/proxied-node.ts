@@ -1,0 +1,121 @@
+/** The real daemon on the node of a small cluster, with an API server at the node's 127.0.0.1. */
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { execa } from 'execa';
+import { startEmbeddedApi, type EmbeddedApi } from '#pkg/embedded-api/embedded-api.ts';
+import { kubeconfigFor } from '#pkg/embedded-api/kubeconfig-for.ts';
+import { withNetns } from '#pkg/netns/netns.ts';
+import { createSmallCluster, type SmallCluster } from '#pkg/proxy/testdata/small-cluster.ts';
+import { SOCK_CLOEXEC } from '#pkg/sys/constants.ts';
+import { openSys } from '#pkg/sys/open-sys.ts';
+import type { Sys } from '#pkg/sys/sys.ts';
+
+export interface ProxiedNode extends AsyncDisposable {
+  readonly network: SmallCluster;
+  readonly api: EmbeddedApi;
+  /** Starts the daemon with a configuration that compares rules each second. */
+  startDaemon(flags?: readonly string[]): Daemon;
+  /** Status and body of a URL, asked from the node. */
+  ask(url: string): Promise<{ readonly status: number; readonly body: string }>;
+  /** What iptables-save prints for a family on the node. */
+  save(family: 'ip' | 'ip6'): Promise<string>;
+}
+
+export interface Daemon {
+  /** Everything it has logged. */
+  readonly log: () => string;
+  /** Resolves when it is gone, to its exit code; undefined when a signal ended it. */
+  readonly exited: Promise<number | undefined>;
+  kill(signal: 'SIGKILL' | 'SIGTERM'): Promise<number | undefined>;
+}
+
+export const nodeName = 'node-one';
+export const program = new URL('../main.ts', import.meta.url).pathname;
+const port = 6443;
+
+export async function createProxiedNode(): Promise<ProxiedNode> {
+  await using opened = new AsyncDisposableStack();
+  const dir = await mkdtemp(join(tmpdir(), 'podwire-proxy-'));
+  opened.defer(() => rm(dir, { recursive: true, force: true }));
+  const network = opened.use(await createSmallCluster());
+  const sys = await openSys();
+  const fd = withNetns(sys, network.node.path, () => boundSocket(sys), die);
+  const api = opened.use(await startEmbeddedApi({ listen: [{ fd }] }));
+  const kubeconfig = join(dir, 'kubeconfig');
+  await writeFile(kubeconfig, kubeconfigFor({ server: `http://127.0.0.1:${port}` }));
+  const config = join(dir, 'config.conf');
+  await writeFile(config, configFile(kubeconfig));
+  api.objects.create({
+    apiVersion: 'v1',
+    kind: 'Node',
+    metadata: { name: nodeName, labels: { 'topology.kubernetes.io/zone': 'z1' } },
+  });
+  const daemons = new Set<Daemon>();
+  opened.defer(async () => {
+    await Promise.all([...daemons].map((daemon) => daemon.kill('SIGKILL')));
+  });
+  const running = opened.move();
+  return {
+    network,
+    api,
+    startDaemon: (flags = ['--config', config, '--hostname-override', nodeName]) => {
+      const daemon = start(network.node.name, flags);
+      daemons.add(daemon);
+      return daemon;
+    },
+    ask: async (url) => {
+      const script = `const a = await fetch(process.argv[1]); process.stdout.write(JSON.stringify({status: a.status, body: await a.text()}))`;
+      const args = ['--input-type=module', '-e', script, url];
+      const { stdout } = await network.node.exec(process.execPath, args);
+      return JSON.parse(stdout) as { status: number; body: string };
+    },
+    save: async (family) => {
+      const tool = family === 'ip' ? 'iptables-nft-save' : 'ip6tables-nft-save';
+      return (await network.node.exec(tool, [])).stdout.replaceAll(/^#.*\n?/gm, '');
+    },
+    [Symbol.asyncDispose]: () => running.disposeAsync(),
+  };
+}
+
+function configFile(kubeconfig: string): string {
+  return `apiVersion: kubeproxy.config.k8s.io/v1alpha1
+kind: KubeProxyConfiguration
+clientConnection: { kubeconfig: ${kubeconfig} }
+clusterCIDR: 10.1.0.0/16,fd00:10::/32
+iptables: { syncPeriod: 1s, minSyncPeriod: 50ms }
+logging: { verbosity: 2 }
+`;
+}
+
+/** `ip netns exec` becomes the program: a signal sent to it reaches the daemon. */
+function start(netns: string, flags: readonly string[]): Daemon {
+  const command = ['netns', 'exec', netns, process.execPath, program, ...flags];
+  const child = execa('ip', command, { reject: false, stdin: 'ignore', all: true });
+  let log = '';
+  child.all.on('data', (bytes: Buffer) => (log += bytes.toString()));
+  const exited = child.then(({ exitCode }) => exitCode);
+  return {
+    log: () => log,
+    exited,
+    kill: (signal) => {
+      child.kill(signal);
+      return exited;
+    },
+  };
+}
+
+/** Bound to 127.0.0.1:6443 of the present namespace; the server listens on it later. */
+function boundSocket(sys: Sys): number {
+  const [AF_INET, SOCK_STREAM] = [2, 1];
+  const fd = sys.socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  // struct sockaddr_in: the family in host order, the port in network order.
+  const address = Uint8Array.of(0, 0, port >> 8, port & 255, 127, 0, 0, 1, ...new Uint8Array(8));
+  new Uint16Array(address.buffer, 0, 1)[0] = AF_INET;
+  sys.bind(fd, address);
+  return fd;
+}
+
+function die(error: Error): never {
+  throw error;
+}
