@@ -14,7 +14,8 @@ const streamWindowBytes = 1024 * 1024;
 const sessionWindowBytes = 8 * 1024 * 1024;
 
 /**
- * A session over a connected TLS socket that agreed on "h2". A peer that vanished without a FIN is
+ * A session over a connected TLS socket that agreed on "h2". After a GOAWAY it takes no new
+ * requests (Node closes it, which leaves its open streams alone). A peer that vanished without a FIN is
  * noticed by PING: 30 s of silence, then 15 s for the answer, then every open request fails.
  */
 export function createHttp2Connection(
@@ -27,7 +28,6 @@ export function createHttp2Connection(
     settings: { enablePush: false, initialWindowSize: streamWindowBytes },
   });
   const closed = new AbortController();
-  let drained = false;
   let lastReadAtMs = clock.now();
   const onRead = (): void => {
     lastReadAtMs = clock.now();
@@ -39,16 +39,13 @@ export function createHttp2Connection(
   });
   // Open streams get the error too and report it; without a listener it would end the process.
   session.on('error', () => undefined);
-  session.on('goaway', () => {
-    drained = true;
-  });
   session.once('close', () => closed.abort());
   void keepAlive(session, { clock, lastReadAtMs: () => lastReadAtMs, onRead }, closed.signal);
 
   return {
     protocol: 'h2',
     get usable() {
-      return !drained && !session.closed && !session.destroyed;
+      return !session.closed && !session.destroyed;
     },
     exchange: (wire, sink) =>
       carry(session, wire, {
@@ -61,14 +58,8 @@ export function createHttp2Connection(
           sink.onChunk(chunk);
         },
       }),
-    drain: () => {
-      drained = true;
-      if (!session.closed) session.close();
-    },
-    destroy: () => {
-      drained = true;
-      session.destroy();
-    },
+    drain: () => session.close(),
+    destroy: () => session.destroy(),
   };
 }
 

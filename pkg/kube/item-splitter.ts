@@ -74,7 +74,6 @@ export function createItemSplitter(onItem: (item: unknown) => void): ItemSplitte
           break;
         case openBrace:
         case openBracket:
-          if (complete) throw malformed('there is more after its end');
           if (inItems && depth === 2) {
             if (byte === openBracket) throw malformed('an item is not an object');
             from = at;
@@ -99,7 +98,6 @@ export function createItemSplitter(onItem: (item: unknown) => void): ItemSplitte
             inItems = false;
             from = at;
           } else if (depth === 0) complete = true;
-          else if (depth < 0) throw malformed('there is more after its end');
           break;
         default:
           if (inItems && depth === 2 && byte > space) throw malformed('an item is not an object');
@@ -110,6 +108,7 @@ export function createItemSplitter(onItem: (item: unknown) => void): ItemSplitte
     else if (depth > 2) item.push(Buffer.from(chunk.subarray(from)));
   }
 
+  /** What follows the end of the list is in the envelope too, and makes it no JSON. */
   function finish(): Record<string, unknown> {
     if (!complete) throw malformed('it ended early');
     const list = parse(envelope);

@@ -158,3 +158,11 @@ test('a consumer that throws breaks neither the source nor the other consumers',
   expect(errors).toEqual([new Error('broken consumer')]);
   expect(others).toBe(1);
 });
+
+test('150,000 objects at once are as good as one', () => {
+  const store = createStore<Thing>();
+  using changes = store.subscribe(() => undefined);
+  store.replace(Array.from({ length: 150_000 }, (_, index) => thing(`object-${index}`)));
+  expect(store.snapshot().size).toBe(150_000);
+  expect(changes.drain()).toHaveLength(150_000);
+});

@@ -1,4 +1,4 @@
-import { mkdtemp, rename, rm, writeFile } from 'node:fs/promises';
+import { mkdtemp, rename, rm, utimes, writeFile } from 'node:fs/promises';
 import net from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -284,7 +284,12 @@ describe('a 401', () => {
     const dir = await mkdtemp(join(tmpdir(), 'podwire-token-'));
     try {
       const tokenFile = join(dir, 'token');
-      await writeFile(tokenFile, 'old');
+      // The same size and time: nothing but the refusal tells that the file has changed.
+      const write = async (token: string): Promise<void> => {
+        await writeFile(tokenFile, token);
+        await utimes(tokenFile, 1_000, 1_000);
+      };
+      await write('old');
       const server = await start();
       const transport = open(server.url, { user: { tokenFile } });
       const first = transport.request('/1', { signal: never });
@@ -293,7 +298,7 @@ describe('a 401', () => {
 
       const second = transport.request('/2', { signal: never });
       const refused = await server.next();
-      await writeFile(tokenFile, 'new');
+      await write('new');
       refused.json(401, { kind: 'Status', code: 401, reason: 'Unauthorized' });
       const again = await server.next();
       expect(again.headers['authorization']).toBe('Bearer new');
