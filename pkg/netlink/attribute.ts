@@ -110,7 +110,7 @@ export function readMac(payload: Uint8Array | undefined): string | undefined {
 }
 
 /** The six bytes of a MAC address with colons. */
-export function macBytes(mac: string): Uint8Array {
+function macBytes(mac: string): Uint8Array {
   return Uint8Array.from(mac.split(':'), (byte) => Number.parseInt(byte, 16));
 }
 

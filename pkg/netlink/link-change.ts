@@ -133,7 +133,7 @@ export function deleteLinkRequest(link: string | number): NetlinkRequest {
 }
 
 /** The start of a message about one existing link: its index, or none and its name. */
-export function selectLink(
+function selectLink(
   link: string | number,
   flags: { readonly flags?: number; readonly change?: number },
 ): Uint8Array[] {

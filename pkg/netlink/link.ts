@@ -74,7 +74,7 @@ export interface Link {
   readonly vxlan: VxlanSettings | undefined;
 }
 
-/** What a VXLAN device was made with; the kernel changes none of it later. */
+/** What a VXLAN device was made with. */
 export interface VxlanSettings {
   readonly vni: number;
   readonly port: number;

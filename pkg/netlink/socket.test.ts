@@ -14,7 +14,10 @@ const done = 3;
 /** What a scripted kernel answers to one datagram: datagrams, or an errno name in place of one. */
 type Answers = readonly (Uint8Array | string)[];
 
-/** A kernel that answers as told. Waiting for more than it has to say times out at once. */
+/**
+ * A kernel that answers as told. Waiting for more than it has to say times out at once; and as in
+ * the kernel, an overflown socket gets nothing more until it has been read empty.
+ */
 function scriptedSys(answer: (messages: readonly Message[], send: number) => Answers): {
   readonly sys: Sys;
   readonly sent: readonly (readonly Message[])[];
@@ -22,6 +25,7 @@ function scriptedSys(answer: (messages: readonly Message[], send: number) => Ans
 } {
   const queue: (Uint8Array | string)[] = [];
   const sent: (readonly Message[])[] = [];
+  let congested = false;
   const closed: number[] = [];
   const sys: Sys = {
     socket: () => 77,
@@ -32,11 +36,14 @@ function scriptedSys(answer: (messages: readonly Message[], send: number) => Ans
     send(_, data) {
       const messages = parseMessages(data.slice());
       sent.push(messages);
-      queue.push(...answer(messages, sent.length));
+      const answers = answer(messages, sent.length);
+      if (!congested) queue.push(...answers);
       return data.byteLength;
     },
     recv(_, buffer) {
       const next = queue.shift() ?? 'EAGAIN';
+      if (next === 'ENOBUFS') congested = true;
+      if (next === 'EAGAIN') congested = false;
       if (typeof next === 'string') throw new AgentError(next, `Cannot receive: ${next}`);
       buffer.set(next);
       return next.byteLength;

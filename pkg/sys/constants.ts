@@ -14,7 +14,6 @@ export const SOCK_CLOEXEC = 0o2000000;
 /** include/uapi/asm-generic/socket.h */
 export const SOL_SOCKET = 1;
 export const SO_RCVBUF = 8;
-export const SO_SNDBUFFORCE = 32;
 export const SO_RCVBUFFORCE = 33;
 
 /** include/uapi/asm-generic/poll.h */

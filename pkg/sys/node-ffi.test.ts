@@ -64,9 +64,10 @@ it('locks exclude each other until released', async () => {
 });
 
 it('errno is that of the call, also under garbage collection', () => {
+  const netns = openSync('/proc/self/ns/net', 'r');
   const fds = [
     { fd: -1, code: 'EBADF' },
-    { fd: openSync('/proc/self/ns/net', 'r'), code: 'EINVAL' },
+    { fd: netns, code: 'EINVAL' },
   ];
   const wrong: unknown[] = [];
   let garbage: unknown[] = [];
@@ -83,5 +84,6 @@ it('errno is that of the call, also under garbage collection', () => {
     garbage.push(new Uint8Array(1000));
     if (garbage.length > 1000) garbage = [];
   }
+  closeSync(netns);
   expect(wrong).toEqual([]);
 });
