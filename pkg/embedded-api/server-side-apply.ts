@@ -70,18 +70,10 @@ export function applyObject(
   const others = settle(
     managers.filter((entry) => entry !== before),
     mine,
-    {
-      live,
-      config,
-      place,
-      force: options.force,
-    },
+    { live, merged: mergeFields(live, config, place), place, force: options.force },
   );
-  const ownedByOthers = others.map((entry) => objectAt(entry, 'fieldsV1'));
-  const gone = ownedByOthers.reduce(
-    fieldsWithout,
-    fieldsWithout(objectAt(before, 'fieldsV1'), mine),
-  );
+  const kept = others.map((entry) => objectAt(entry, 'fieldsV1'));
+  const gone = kept.reduce(fieldsWithout, fieldsWithout(objectAt(before, 'fieldsV1'), mine));
   const merged = mergeFields(removeFields(live, gone, place), config, place);
   const isSame = sameJson(objectAt(before, 'fieldsV1'), mine);
   const entry =
@@ -115,12 +107,14 @@ function ownable(config: JsonObject): JsonObject {
     'creationTimestamp',
     'generation',
   );
-  return { ...without(config, 'apiVersion', 'kind'), metadata };
+  const rest = without(config, 'apiVersion', 'kind', 'metadata');
+  return Object.keys(metadata).length === 0 ? rest : { ...rest, metadata };
 }
 
 interface Contest {
   readonly live: KubeObject;
-  readonly config: JsonObject;
+  /** What would become of it. */
+  readonly merged: JsonObject;
   readonly place: FieldPlace;
   readonly force: boolean;
 }
@@ -129,13 +123,13 @@ interface Contest {
 function settle(
   others: readonly Json[],
   mine: JsonObject,
-  { live, config, place, force }: Contest,
+  { live, merged, place, force }: Contest,
 ): readonly Json[] {
   const causes: FieldError[] = [];
   const left = others.flatMap((entry) => {
     const theirs = objectAt(entry, 'fieldsV1');
     const contested = sharedPaths(mine, theirs).filter(
-      (path) => !sameJson(fieldAt(live, path, place), fieldAt(config, path, place)),
+      (path) => !sameJson(fieldAt(live, path, place), fieldAt(merged, path, place)),
     );
     for (const path of contested) {
       const message = `conflict with ${JSON.stringify(textAt(entry, 'manager'))}`;

@@ -35,7 +35,7 @@ export class ServiceAllocations {
   /** @param serviceCIDRs at most one a family; the first is the default family. */
   constructor(serviceCIDRs: readonly Prefix[]) {
     this.#pools = new Map(serviceCIDRs.map((cidr) => [ipFamily(cidr.address.family), pool(cidr)]));
-    this.#portCursor = nodePortRange.first + reservedBand(2768n);
+    this.#portCursor = nodePortRange.first + reservedPorts;
   }
 
   /** Families there are ranges for, the default one first. */
@@ -150,10 +150,13 @@ function pool(cidr: Prefix): Pool {
 }
 
 /**
- * The real server hands out the upper part of a range first and leaves the lower
- * min(max(16, size/16), 256) to those who choose by hand (KEP-3070; KEP-3668 for ports).
+ * The real server hands out the upper part of a range first and leaves the lower part to those
+ * who choose by hand: min(max(16, size/16), 256) addresses (KEP-3070) and, by the same thought,
+ * min(max(16, size/32), 128) ports (KEP-3668).
  */
 function reservedBand(size: bigint): number {
   const sixteenth = Number(size / 16n > 256n ? 256n : size / 16n);
   return Math.min(Math.max(16, sixteenth), 256);
 }
+
+const reservedPorts = 86;

@@ -45,7 +45,7 @@ export const serviceSchema = z.looseObject({
     type: z.enum(['ClusterIP', 'ExternalName', 'LoadBalancer', 'NodePort']),
     selector: labelMap.optional(),
     ports: z.array(servicePort).optional(),
-    clusterIP: clusterIP.optional(),
+    clusterIP: z.string().optional(),
     clusterIPs: z.array(clusterIP).max(2, 'may only hold up to 2 values').optional(),
     ipFamilies: z
       .array(z.enum(['IPv4', 'IPv6']))
