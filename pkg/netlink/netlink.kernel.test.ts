@@ -275,6 +275,16 @@ describe.each([
     });
   });
 
+  it('of routes that differ in the metric, the one that is meant is deleted', () => {
+    const route: RouteEntry = { destination: parsePrefix(destination), gateway, protocol: 196 };
+    addRoute(socket, { ...route, metric: 2000 });
+    addRoute(socket, route);
+    if (family === 'ip6') addRoute(socket, { ...route, metric: 5 });
+    expect(deleteRoute(socket, route)).toBe(true);
+    const left = listRoutes(socket, { family, protocol: 196 }).map(({ metric }) => metric);
+    expect(left).toEqual(family === 'ip6' ? [5, 2000] : [2000]);
+  });
+
   it('a route with several next hops is listed once for each', async () => {
     const other = family === 'ip' ? '10.1.0.2' : 'fd00:1::2';
     await host.ip(`route add ${destination} proto 196 nexthop via ${hop} nexthop via ${other}`);

@@ -148,8 +148,11 @@ function routeRequest(
   flags: number,
   route: RouteEntry,
 ): NetlinkRequest {
-  const { destination, gateway, linkIndex, source, metric } = route;
+  const { destination, gateway, linkIndex, source } = route;
   const deleting = type === RTM_DELROUTE;
+  // A deletion without a metric takes whichever route comes first. For IPv4 no number says "0".
+  const byDefault = deleting ? defaultMetric(destination.address.family) : 0;
+  const metric = route.metric ?? (byDefault === 0 ? undefined : byDefault);
   // A deletion with "nowhere" matches any scope.
   const byGateway = gateway === undefined ? RT_SCOPE_LINK : RT_SCOPE_UNIVERSE;
   const header = routeHeader({
