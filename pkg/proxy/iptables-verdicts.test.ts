@@ -160,6 +160,12 @@ describe('a NodePort Service', () => {
     expect(trace(rules, packet)).toBe('10.180.0.2:80 masqueraded');
   });
 
+  it('shows the client to an endpoint that is the node itself: no packet leaves', () => {
+    const onNode = ruleset({ ...cluster, slices: [slice('ns1/svc1', [node])] });
+    expect(trace(onNode, { source: outside, to: `${node}:3001` })).toBe(`${node}:80`);
+    expect(trace(onNode, { source: pod, to: '172.30.0.41:80' })).toBe(`${node}:80`);
+  });
+
   it('does not answer on addresses of others', () => {
     expect(trace(ruleset(cluster), { source: outside, to: '192.168.7.7:3001' })).toBe('unmatched');
   });

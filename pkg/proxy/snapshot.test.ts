@@ -55,7 +55,8 @@ describe('endpoints', () => {
       [ready, ending],
       [ending, ready],
     ]) {
-      expect(targets({ services: [svc], slices })).toBe('ns1/svc1:p80 10.1.0.1:80');
+      const [port] = snapshot({ services: [svc], slices }).ports;
+      expect(port?.endpoints.cluster).toMatchObject([{ target: '10.1.0.1:80', ready: true }]);
     }
   });
 
