@@ -18,9 +18,9 @@ import { parseBridgeConfig, type BridgeConfig } from './bridge-config.ts';
 import {
   enableForwarding,
   ensureBridge,
+  ensureGateway,
   revertBridge,
   type BridgeWish,
-  type EnsuredBridge,
 } from './bridge-device.ts';
 import { configurePodLink, setPodSysctls } from './pod-link.ts';
 import { waitUntilRunning } from './wait-link.ts';
@@ -100,12 +100,19 @@ function attach(
   { request, config, addresses, netns, host, undo }: AttachContext,
 ): { readonly bridgeLink: Link; readonly hostLink: Link } {
   const { sys } = system;
-  const wish = bridgeWish(config, addresses);
+  const gateways = gatewaysOf(config, addresses);
+  const wish = bridgeWish(config, gateways);
   using lock = openOwnNetns();
   sys.flock(lock.fd, LOCK_SH);
-  const ensured = ensureBridge(host, wish);
-  undo.defer(() => revertLocked(system, host, ensured));
-  enableForwarding(wish.gateways);
+  const { link, created } = ensureBridge(host, wish);
+  const revert = (gateway?: Prefix): void =>
+    revertLocked(system, () => revertBridge(host, link, gateway));
+  if (created) undo.defer(() => revert());
+  for (const gateway of gateways) {
+    const added = ensureGateway(host, { link, gateway, force: config.forceAddress });
+    if (added) undo.defer(() => revert(gateway));
+  }
+  enableForwarding(gateways);
   const mac = config.mac ?? firstMac(addresses.ips);
   const name = hostLinkName(request);
   if (getLink(host, name) !== undefined) {
@@ -119,7 +126,7 @@ function attach(
     host: {
       name,
       mac: hostLinkMac(request),
-      masterIndex: ensured.link.index,
+      masterIndex: link.index,
       hairpin: config.hairpin,
       alias: hostLinkAlias(request.config.name, request),
     },
@@ -131,13 +138,14 @@ function attach(
   });
   undo.defer(() => deleteLink(host, name));
   if (config.portIsolation) changeBridgePort(host, name, { isolated: true });
-  return { bridgeLink: ensured.link, hostLink };
+  // Again: a bridge that others made may take MTU and MAC of the port it just got.
+  return { bridgeLink: getLink(host, link.index) ?? link, hostLink };
 }
 
-function revertLocked(system: CniSystem, host: NetlinkSocket, ensured: EnsuredBridge): void {
+function revertLocked(system: CniSystem, revert: () => void): void {
   using lock = openOwnNetns();
   system.sys.flock(lock.fd, LOCK_EX);
-  revertBridge(host, ensured);
+  revert();
 }
 
 /** Ethernet's, which a link without an MTU of its own gets from the kernel. */
@@ -167,20 +175,20 @@ function resultOf(
   return { ...addresses, interfaces };
 }
 
-function bridgeWish(config: BridgeConfig, { ips }: Addresses): BridgeWish {
-  const gateways = config.isGateway
-    ? ips.flatMap(({ address, gateway }) =>
-        gateway === undefined ? [] : [{ address: gateway, length: address.length }],
-      )
-    : [];
-  const [first] = gateways;
+/** What the bridge is to answer to, with the length of each subnet. */
+function gatewaysOf(config: BridgeConfig, { ips }: Addresses): readonly Prefix[] {
+  if (!config.isGateway) return [];
+  return ips.flatMap(({ address, gateway }) =>
+    gateway === undefined ? [] : [{ address: gateway, length: address.length }],
+  );
+}
+
+function bridgeWish(config: BridgeConfig, [first]: readonly Prefix[]): BridgeWish {
   return {
     name: config.bridge,
     mac: first === undefined ? randomMac() : addressMac(first.address),
     mtuBytes: config.mtuBytes,
     promiscuous: config.promiscuous,
-    gateways,
-    forceAddress: config.forceAddress,
   };
 }
 

@@ -15,25 +15,17 @@ export interface BridgeWish {
   readonly mac: string;
   readonly mtuBytes: number | undefined;
   readonly promiscuous: boolean;
-  /** Gateway addresses with the length of their subnets. */
-  readonly gateways: readonly Prefix[];
-  readonly forceAddress: boolean;
-}
-
-/** The bridge, and what of it was not there before. */
-export interface EnsuredBridge {
-  readonly link: Link;
-  readonly created: boolean;
-  readonly addedAddresses: readonly Prefix[];
 }
 
 /**
- * Makes what is missing; safe against others who do the same at the same time.
+ * Finds the bridge, or makes it; safe against others who do the same at the same time.
  *
- * @throws {CniError} when the name is another kind of interface's, or the bridge is another
- *   subnet's gateway
+ * @throws {CniError} when the name is another kind of interface's
  */
-export function ensureBridge(host: NetlinkSocket, wish: BridgeWish): EnsuredBridge {
+export function ensureBridge(
+  host: NetlinkSocket,
+  wish: BridgeWish,
+): { readonly link: Link; readonly created: boolean } {
   const existing = getLink(host, wish.name);
   const { link, created } =
     existing === undefined ? create(host, wish) : { link: existing, created: false };
@@ -43,57 +35,16 @@ export function ensureBridge(host: NetlinkSocket, wish: BridgeWish): EnsuredBrid
   if (!link.up || (wish.promiscuous && !link.promiscuous)) {
     changeLink(host, link.index, { up: true, ...(wish.promiscuous ? { promiscuous: true } : {}) });
   }
-  const addedAddresses: Prefix[] = [];
-  try {
-    for (const gateway of wish.gateways) {
-      if (ensureAddress(host, { link, gateway, force: wish.forceAddress })) {
-        addedAddresses.push(gateway);
-      }
-    }
-  } catch (error) {
-    revertBridge(host, { link, created, addedAddresses });
-    throw error;
-  }
-  return { link, created, addedAddresses };
+  return { link, created };
 }
 
 /**
- * Takes back what {@link ensureBridge} added, unless another pod uses the bridge by now. The caller
- * keeps others from joining meanwhile.
+ * Gives the bridge a gateway's address; whether it had to be added.
+ *
+ * @param force replace an address of another subnet that is in the way
+ * @throws {CniError} when there is one and `force` is not set
  */
-export function revertBridge(host: NetlinkSocket, ensured: EnsuredBridge): void {
-  const { link, created, addedAddresses } = ensured;
-  if (!created && addedAddresses.length === 0) return;
-  if (listLinks(host).some((other) => other.masterIndex === link.index)) return;
-  if (created) deleteLink(host, link.index);
-  else for (const prefix of addedAddresses) deleteAddress(host, { linkIndex: link.index, prefix });
-}
-
-/** Turns forwarding on, in the families of these gateways. It stays on: others may rely on it. */
-export function enableForwarding(gateways: readonly Prefix[]): void {
-  const paths = gateways.map(({ address }) =>
-    address.family === 'ip' ? 'net/ipv4/ip_forward' : 'net/ipv6/conf/all/forwarding',
-  );
-  for (const path of new Set(paths)) if (readSysctl(path) !== '1') writeSysctl(path, '1');
-}
-
-function create(host: NetlinkSocket, wish: BridgeWish): { link: Link; created: boolean } {
-  const { name, mac, mtuBytes } = wish;
-  try {
-    const link = createBridge(host, { name, mac, ...(mtuBytes === undefined ? {} : { mtuBytes }) });
-    // A router advertisement that a pod sends must not change the host's routes.
-    const acceptRa = `net/ipv6/conf/${name}/accept_ra`;
-    if (readSysctl(acceptRa) !== undefined) writeSysctl(acceptRa, '0');
-    return { link, created: true };
-  } catch (error) {
-    const link = isErrno(error, 'EEXIST') ? getLink(host, name) : undefined;
-    if (link === undefined) throw error;
-    return { link, created: false };
-  }
-}
-
-/** Whether the address had to be added. */
-function ensureAddress(
+export function ensureGateway(
   host: NetlinkSocket,
   {
     link,
@@ -133,4 +84,39 @@ function ensureAddress(
   // Setting an address pins it: a bridge made by others may still take that of its lowest port.
   if (link.mac !== undefined) changeLink(host, link.index, { mac: link.mac });
   return true;
+}
+
+/**
+ * Takes back what {@link ensureBridge} and {@link ensureGateway} made, unless a pod uses the bridge
+ * by now. The caller keeps others from joining meanwhile.
+ *
+ * @param gateway the address to take back; undefined takes the bridge itself
+ */
+export function revertBridge(host: NetlinkSocket, link: Link, gateway: Prefix | undefined): void {
+  if (listLinks(host).some((other) => other.masterIndex === link.index)) return;
+  if (gateway === undefined) deleteLink(host, link.index);
+  else deleteAddress(host, { linkIndex: link.index, prefix: gateway });
+}
+
+/** Turns forwarding on, in the families of these gateways. It stays on: others may rely on it. */
+export function enableForwarding(gateways: readonly Prefix[]): void {
+  const paths = gateways.map(({ address }) =>
+    address.family === 'ip' ? 'net/ipv4/ip_forward' : 'net/ipv6/conf/all/forwarding',
+  );
+  for (const path of new Set(paths)) if (readSysctl(path) !== '1') writeSysctl(path, '1');
+}
+
+function create(host: NetlinkSocket, wish: BridgeWish): { link: Link; created: boolean } {
+  const { name, mac, mtuBytes } = wish;
+  try {
+    const link = createBridge(host, { name, mac, ...(mtuBytes === undefined ? {} : { mtuBytes }) });
+    // A router advertisement that a pod sends must not change the host's routes.
+    const acceptRa = `net/ipv6/conf/${name}/accept_ra`;
+    if (readSysctl(acceptRa) !== undefined) writeSysctl(acceptRa, '0');
+    return { link, created: true };
+  } catch (error) {
+    const link = isErrno(error, 'EEXIST') ? getLink(host, name) : undefined;
+    if (link === undefined) throw error;
+    return { link, created: false };
+  }
 }
