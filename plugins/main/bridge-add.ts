@@ -1,5 +1,4 @@
 /** ADD of a pod to a bridge: all of it, or nothing. */
-import { isErrno } from '#pkg/errors/agent-error.ts';
 import { addressPlus } from '#pkg/ip/address.ts';
 import { defaultPrefix, familyOf, networkOf, samePrefix, type Prefix } from '#pkg/ip/prefix.ts';
 import { CniError, cniCode } from '#pkg/cni/cni-error.ts';
@@ -10,9 +9,10 @@ import { changeBridgePort, deleteLink } from '#pkg/netlink/link-change.ts';
 import { createVeth } from '#pkg/netlink/link-create.ts';
 import { getLink, type Link } from '#pkg/netlink/link.ts';
 import { NetlinkSocket } from '#pkg/netlink/socket.ts';
-import { openNetns, openOwnNetns, withNetns, type Netns } from '#pkg/netns/netns.ts';
+import { openOwnNetns, withNetns, type Netns } from '#pkg/netns/netns.ts';
 import { LOCK_EX, LOCK_SH } from '#pkg/sys/constants.ts';
 import type { CniSystem } from '#plugins/cni-system.ts';
+import { openPodNetns } from '#plugins/pod-netns.ts';
 import { addressMac, hostLinkAlias, hostLinkMac, hostLinkName } from './attachment-link.ts';
 import { parseBridgeConfig, type BridgeConfig } from './bridge-config.ts';
 import {
@@ -223,13 +223,4 @@ function withDefaultRoutes(
     if (!there && gateway !== undefined) all.push({ destination, gateway });
   }
   return all;
-}
-
-function openPodNetns(path: string): Netns {
-  try {
-    return openNetns(path);
-  } catch (cause) {
-    if (!isErrno(cause, 'NetnsMissing') && !isErrno(cause, 'NetnsInvalid')) throw cause;
-    throw new CniError(cniCode.invalidNetns, `failed to open netns "${path}"`, { cause });
-  }
 }

@@ -12,6 +12,7 @@ import { listRoutes } from '#pkg/netlink/route.ts';
 import { NetlinkSocket } from '#pkg/netlink/socket.ts';
 import { withNetns } from '#pkg/netns/netns.ts';
 import type { CniSystem } from '#plugins/cni-system.ts';
+import { openPodNetns } from '#plugins/pod-netns.ts';
 import { parseBridgeConfig, type BridgeConfig } from './bridge-config.ts';
 import { ipamOf } from './bridge-del.ts';
 
@@ -23,7 +24,8 @@ export function checkOnBridge(system: CniSystem, request: CniAddRequest): void {
     throw new CniError(cniCode.invalidConfig, 'Cannot check the network: prevResult is missing');
   }
   using host = new NetlinkSocket(system.sys);
-  using pod = withNetns(system.sys, request.netns, () => new NetlinkSocket(system.sys), system.die);
+  using netns = openPodNetns(request.netns);
+  using pod = withNetns(system.sys, netns.fd, () => new NetlinkSocket(system.sys), system.die);
   const podLink = checkPodLink(getLink(pod, request.ifName), { request, config, result });
   checkHostLink(host, { config, podLink });
   for (const ip of result.ips) checkAddress(pod, { ip, podLink, request, result });

@@ -1,5 +1,4 @@
 /** DEL and GC of pods on a bridge. Neither needs anything but names. */
-import { isErrno } from '#pkg/errors/agent-error.ts';
 import { delegateFor, type CniDelegate } from '#pkg/cni/delegate.ts';
 import { readValidAttachments } from '#pkg/cni/config.ts';
 import type { CniRequest } from '#pkg/cni/plugin.ts';
@@ -7,8 +6,9 @@ import { podwireAlias } from '#pkg/host-network/object.ts';
 import { deleteLink } from '#pkg/netlink/link-change.ts';
 import { getLink, listLinks } from '#pkg/netlink/link.ts';
 import { NetlinkSocket } from '#pkg/netlink/socket.ts';
-import { openNetns, withNetns, type Netns } from '#pkg/netns/netns.ts';
+import { withNetns } from '#pkg/netns/netns.ts';
 import type { CniSystem } from '#plugins/cni-system.ts';
+import { openPodNetnsIfThere } from '#plugins/pod-netns.ts';
 import { hostLinkName, networkAlias } from './attachment-link.ts';
 import { parseBridgeName, parseIpamType } from './bridge-config.ts';
 
@@ -43,7 +43,7 @@ export function ipamOf(system: CniSystem, request: CniRequest): CniDelegate | un
  * taken is followed by a DEL.
  */
 function deleteForeignLink(system: CniSystem, host: NetlinkSocket, request: CniRequest): void {
-  using netns = openIfThere(request.netns);
+  using netns = openPodNetnsIfThere(request.netns);
   if (netns === undefined) return;
   using pod = withNetns(system.sys, netns.fd, () => new NetlinkSocket(system.sys), system.die);
   const link = getLink(pod, request.ifName);
@@ -54,14 +54,4 @@ function deleteForeignLink(system: CniSystem, host: NetlinkSocket, request: CniR
   if (peer.alias?.startsWith(podwireAlias) === true) return;
   const bridge = getLink(host, parseBridgeName(request.config));
   if (bridge !== undefined && peer.masterIndex === bridge.index) deleteLink(host, peer.index);
-}
-
-function openIfThere(path: string | undefined): Netns | undefined {
-  if (path === undefined) return undefined;
-  try {
-    return openNetns(path);
-  } catch (error) {
-    if (isErrno(error, 'NetnsMissing') || isErrno(error, 'NetnsInvalid')) return undefined;
-    throw error;
-  }
 }

@@ -1,16 +1,16 @@
 /** The loopback plugin: `lo` of a container up, with the addresses it then has. */
-import { AgentError, isErrno } from '#pkg/errors/agent-error.ts';
+import { AgentError } from '#pkg/errors/agent-error.ts';
 import { parsePrefix } from '#pkg/ip/prefix.ts';
-import { CniError, cniCode } from '#pkg/cni/cni-error.ts';
 import { readPrevResult } from '#pkg/cni/config.ts';
 import type { CniPlugin } from '#pkg/cni/plugin.ts';
 import { emptyDns, type CniResult } from '#pkg/cni/result.ts';
 import { changeLink } from '#pkg/netlink/link-change.ts';
 import { getLink } from '#pkg/netlink/link.ts';
 import { NetlinkSocket } from '#pkg/netlink/socket.ts';
-import { withNetns } from '#pkg/netns/netns.ts';
+import { withNetns, type Netns } from '#pkg/netns/netns.ts';
 import { readSysctl } from '#pkg/sysctl/sysctl.ts';
 import type { CniSystem } from '#plugins/cni-system.ts';
+import { openPodNetns, openPodNetnsIfThere } from '#plugins/pod-netns.ts';
 
 /** Whatever CNI_IFNAME says: a namespace has one loopback device, and it is `lo`. */
 const lo = 'lo';
@@ -19,48 +19,40 @@ export function loopbackPlugin(system: CniSystem): CniPlugin {
   return {
     about: 'Podwire loopback: the lo interface of a container',
     add: (request) => {
-      const hasIp6 = setLo(system, request.netns, true);
+      using netns = openPodNetns(request.netns);
+      const hasIp6 = setLo(system, netns, true);
       return readPrevResult(request.config) ?? loopbackResult(request.netns, hasIp6);
     },
     del: (request) => {
-      if (request.netns === undefined) return;
-      try {
-        setLo(system, request.netns, false);
-      } catch (error) {
-        // Gone with its lo, or what a reboot left of its path.
-        if (!isErrno(error, 'NetnsMissing') && !isErrno(error, 'NetnsInvalid')) throw error;
-      }
+      using netns = openPodNetnsIfThere(request.netns);
+      if (netns !== undefined) setLo(system, netns, false);
     },
     check: (request) => {
-      const up = inside(system, request.netns, (socket) => getLink(socket, lo)?.up);
-      if (up !== true) throw new AgentError('LinkDown', 'Cannot confirm loopback: lo is down');
+      using netns = openPodNetns(request.netns);
+      const up = inside(system, netns, (socket) => getLink(socket, lo)?.up === true);
+      if (!up) throw new AgentError('LinkDown', 'Cannot confirm loopback: lo is down');
     },
   };
 }
 
 /** Sets `lo` up or down; whether the namespace has IPv6 on it. */
-function setLo(system: CniSystem, netns: string, up: boolean): boolean {
+function setLo(system: CniSystem, netns: Netns, up: boolean): boolean {
   return inside(system, netns, (socket) => {
     changeLink(socket, lo, { up });
     return readSysctl('net/ipv6/conf/lo/disable_ipv6') === '0';
   });
 }
 
-function inside<T extends boolean | undefined>(
-  system: CniSystem,
-  netns: string,
-  fn: (socket: NetlinkSocket) => T,
-): T {
-  const run = (): boolean | undefined => {
-    using socket = new NetlinkSocket(system.sys);
+function inside(
+  { sys, die }: CniSystem,
+  netns: Netns,
+  fn: (socket: NetlinkSocket) => boolean,
+): boolean {
+  const run = (): boolean => {
+    using socket = new NetlinkSocket(sys);
     return fn(socket);
   };
-  try {
-    return withNetns(system.sys, netns, run, system.die) as T;
-  } catch (cause) {
-    if (!isErrno(cause, 'NetnsMissing') && !isErrno(cause, 'NetnsInvalid')) throw cause;
-    throw new CniError(cniCode.invalidNetns, `failed to open netns "${netns}"`, { cause });
-  }
+  return withNetns(sys, netns.fd, run, die);
 }
 
 function loopbackResult(sandbox: string, hasIp6: boolean): CniResult {
