@@ -8,7 +8,6 @@ import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { once } from 'node:events';
 import { startEmbeddedApi } from '#pkg/embedded-api/embedded-api.ts';
-import { startControllers } from '#pkg/embedded-api/controllers/controllers.ts';
 import { kubeconfigFor } from '#pkg/embedded-api/kubeconfig-for.ts';
 import type { AgentError } from '#pkg/errors/agent-error.ts';
 import { runCommand } from '#pkg/exec/run.ts';
@@ -45,7 +44,6 @@ export async function runApi(options: ApiProcessOptions, signal: AbortSignal): P
     serviceCIDRs,
     log,
   });
-  await using _controllers = startControllers(api.objects, { log });
   const [machineUrl = '', nodeUrl = ''] = api.urls;
   for (const [path, server] of [
     [machineKubeconfig(run), machineUrl],

@@ -43,6 +43,14 @@ interface PluginConfiguration {
   readonly capabilities?: Readonly<Record<string, boolean>>;
 }
 
+/** What a plugin gets on standard input; its own further keys come along. */
+interface PluginInput extends PluginConfiguration {
+  readonly name: string;
+  readonly cniVersion: string;
+  readonly prevResult?: CniResult;
+  readonly runtimeConfig?: Readonly<Record<string, unknown>>;
+}
+
 interface NetworkConfiguration {
   readonly cniVersion: string;
   readonly name: string;
@@ -143,7 +151,7 @@ function pluginInput(
   { name, cniVersion }: NetworkConfiguration,
   plugin: PluginConfiguration,
   attachment: CniAttachment & { prevResult: CniResult | undefined },
-): PluginConfiguration {
+): PluginInput {
   const declared = Object.entries(attachment.capabilityArgs).filter(
     ([capability]) => plugin.capabilities?.[capability] === true,
   );
@@ -161,7 +169,7 @@ async function runPlugin(
   command: 'ADD' | 'DEL',
   host: CniHost,
   attachment: Interface,
-  input: PluginConfiguration,
+  input: PluginInput,
 ): Promise<string> {
   const { containerId, netns, ifname, pod } = attachment;
   const [file, ...args] = inNamespace(host.namespace, [join(host.binDir, input.type)]);

@@ -56,6 +56,9 @@ export function startProxyDaemon(run: RunFolder, programs: Programs, host: Host)
     clusterCIDRs.join(','),
     '--proxy-mode',
     'iptables',
+    // How soon rules that somebody deletes come back; half a minute is long to watch.
+    '--iptables-sync-period',
+    '5s',
   );
   return startProgram(run, {
     name: `${host.name}-podwire-proxy`,

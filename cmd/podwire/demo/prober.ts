@@ -1,7 +1,7 @@
 /** Sends probes with real packets, over TCP and UDP, until they hold or time is up. */
 import type { Clock } from '#pkg/clock/clock.ts';
 import { agentSocket, callFrom } from './agent-client.ts';
-import { problemOf, type Probe } from './probe.ts';
+import { problemOf, refusedWithinMs, type Probe } from './probe.ts';
 import type { RunFolder } from './run-folder.ts';
 
 export interface ProbeResult {
@@ -64,7 +64,8 @@ async function sendOver(
       const names = [...missing].join(' and ');
       return `${protocol} ${probe.from} → ${address}: no answer from ${names} in ${calls} calls`;
     }
-    const request = { protocol, address, port, timeoutMs: callTimeoutMs };
+    const timeoutMs = expect.kind === 'refused' ? refusedWithinMs[protocol] + 500 : callTimeoutMs;
+    const request = { protocol, address, port, timeoutMs };
     const outcome = await callFrom(agentSocket(run.path, probe.from), request);
     const problem = problemOf(probe, protocol, outcome);
     if (problem !== undefined) return problem;

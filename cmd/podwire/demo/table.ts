@@ -3,7 +3,7 @@ import { families, type Family } from '#pkg/ip/address.ts';
 import { countHolds, type PhaseResult } from './phase.ts';
 import { rows, sourceOf } from './probe-list.ts';
 
-const rowWidth = 31;
+const rowWidth = 33;
 const cellWidth = 6;
 const gap = '  ';
 
