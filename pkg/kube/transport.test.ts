@@ -279,6 +279,15 @@ describe.each(protocols)('over $name', (protocol) => {
   });
 });
 
+test('a request that is aborted before it starts fails alone, even with no server there', async () => {
+  const server = await start();
+  const transport = open(server.url);
+  await server[Symbol.asyncDispose]();
+  const stop = AbortSignal.abort(new Error('stopped'));
+  // A second rejection, of the connection nobody waits for, would end the process.
+  expect(await failure(transport.request('/x', { signal: stop }))).toEqual(new Error('stopped'));
+});
+
 describe('a 401', () => {
   test('makes the token be read again and the request be sent once more', async () => {
     const dir = await mkdtemp(join(tmpdir(), 'podwire-token-'));

@@ -110,6 +110,7 @@ class ServerTransport implements Transport {
   ): Promise<void> {
     const { signal } = options;
     const headers = await this.#headers(options);
+    signal.throwIfAborted();
     const connection = await abortable(this.#connection(), signal);
     const answer = new Answer(options, onChunk);
     const method = options.method ?? 'GET';
@@ -141,6 +142,7 @@ class ServerTransport implements Transport {
   /** The open connection, or a new one when it is gone or no longer proves who both sides are. */
   async #connection(): Promise<Connection> {
     const material = await this.#credentials.tls();
+    this.#end.signal.throwIfAborted();
     const open = this.#open;
     if (open?.fingerprint === material.fingerprint) {
       const connection = await open.connection.catch(() => undefined);
@@ -230,8 +232,8 @@ function isLoopback(hostname: string): boolean {
   return host === 'localhost' || host === '::1' || (isIP(host) === 4 && host.startsWith('127.'));
 }
 
+/** The work's outcome, or the signal's reason; the signal must not have aborted before. */
 async function abortable<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
-  signal.throwIfAborted();
   let stop: () => void = () => undefined;
   const aborted = new Promise<never>((_, reject) => {
     stop = () => reject(signal.reason);
