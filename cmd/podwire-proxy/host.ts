@@ -20,10 +20,7 @@ const routeLocalnet = 'net/ipv4/conf/all/route_localnet';
 
 export const proxyHost: ProxyHost = {
   addresses: () =>
-    Object.values(networkInterfaces()).flatMap((list) =>
-      // Link-local addresses come with a zone, and nobody reaches a node port by them.
-      (list ?? []).filter((a) => !a.address.includes('%')).map((a) => a.address),
-    ),
+    Object.values(networkInterfaces()).flatMap((list) => (list ?? []).map((a) => a.address)),
   conntrackLiberal: () => {
     try {
       return (readSysctl(liberal) ?? '0') !== '0';

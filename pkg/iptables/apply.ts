@@ -6,8 +6,7 @@ import { renderRestore } from './render.ts';
 
 /**
  * All steps in one call; each table is one kernel transaction, so a refused table changes nothing
- * in it. --counters keeps the counters of chains that are declared with them; -w waits for other
- * users of the xtables lock.
+ * in it. -w waits for other users of the xtables lock; the flags are the ones kube-proxy uses.
  *
  * @throws {AgentError} IptablesRestoreFailed; details name the failing line and those around it
  */

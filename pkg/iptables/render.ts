@@ -52,8 +52,8 @@ function renderTable(table: TableName, steps: readonly Step[]): string {
         break;
     }
   }
-  // iptables-nft keeps its chains in a list sorted by name and searches it from the near end:
-  // declared in order, 12,000 chains load in a quarter of the processor time.
+  // Sorted, since iptables-nft 1.8.9 loads 12,000 chains so in a quarter of the processor time that
+  // it needs for the same chains in another order.
   return frame(table, [...declarations.toSorted(), ...rules, ...deletions]);
 }
 

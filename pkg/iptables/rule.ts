@@ -51,7 +51,7 @@ export function oneIn(outOf: number): string {
   return `-m statistic --mode random --probability ${probability.toFixed(11)}`;
 }
 
-/** The word or quoted string at the start of `text`, and what follows; for parsing rules. */
+/** A rule's words, as a shell would split them: quoted ones without their quotes. */
 export function splitWords(rule: string): string[] {
   return [...rule.matchAll(/"((?:[^"\\]|\\.)*)"|(\S+)/g)].map(
     ([, quoted, plain]) => quoted?.replace(/\\(.)/g, '$1') ?? plain ?? '',
