@@ -1,22 +1,24 @@
-/** Bodies: JSON and YAML, one object each. */
+/** Bodies: JSON, YAML and some protobuf, one object each. */
 import { parse } from 'yaml';
 import { messageOf } from '#pkg/errors/agent-error.ts';
 import { badRequest, unsupportedMediaType } from '#pkg/embedded-api/api-error.ts';
 import { isJsonObject, type Json, type JsonObject } from '#pkg/embedded-api/json.ts';
 import type { Exchange } from './exchange.ts';
+import { parseProtobuf, protobufType } from './protobuf.ts';
 
 const yamlTypes = new Set(['application/yaml', 'application/x-yaml', 'text/yaml']);
 
 /**
  * The body as an object; a missing one is empty.
  *
- * @throws {ApiError} BadRequest, UnsupportedMediaType (protobuf, for one), RequestEntityTooLarge
+ * @throws {ApiError} BadRequest, UnsupportedMediaType, RequestEntityTooLarge
  */
 export async function readObject(exchange: Exchange): Promise<JsonObject> {
   const { mediaType } = exchange;
+  if (mediaType === protobufType) return parseProtobuf(await exchange.readBytes());
   const isYaml = yamlTypes.has(mediaType);
   if (!isYaml && mediaType !== '' && mediaType !== 'application/json') {
-    throw unsupportedMediaType(mediaType, ['application/json', 'application/yaml']);
+    throw unsupportedMediaType(mediaType, ['application/json', 'application/yaml', protobufType]);
   }
   const text = await exchange.readBody();
   if (text === '') return {};

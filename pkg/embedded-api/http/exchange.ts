@@ -54,6 +54,11 @@ export class Exchange {
    * @throws {ApiError} RequestEntityTooLarge
    */
   async readBody(): Promise<string> {
+    return (await this.readBytes()).toString();
+  }
+
+  /** As {@link readBody}, the bytes. */
+  async readBytes(): Promise<Buffer> {
     const chunks: Buffer[] = [];
     let bytes = 0;
     for await (const chunk of this.#request as AsyncIterable<Buffer>) {
@@ -61,7 +66,7 @@ export class Exchange {
       if (bytes > maxBodyBytes) throw bodyTooLarge(maxBodyBytes);
       chunks.push(chunk);
     }
-    return Buffer.concat(chunks).toString();
+    return Buffer.concat(chunks);
   }
 
   sendJson(httpCode: number, body: Json, type = 'application/json'): void {

@@ -60,7 +60,10 @@ export async function sendWatch(
   if (begun === undefined) return;
   const open: OpenWatch = {
     selection,
-    end: () => stream.end(),
+    end: () => {
+      if (request.allowBookmarks) stream.send(bookmark(selection.kind, core.storage.revision));
+      stream.end();
+    },
     expire: () => {
       stream.send(goneEvent(core));
       stream.end();
