@@ -71,17 +71,23 @@ function unknownName(name: string): CniError {
 }
 
 /** Loads child_process only here: few calls run another program, all would pay for it. */
-const runProgram: RunProgram = (file, { input, environment }): ProgramOutcome => {
+const runProgram: RunProgram = (file, options): ProgramOutcome => {
+  const { args = [], input, environment, captureStderr = false } = options;
   const { spawnSync } = process.getBuiltinModule('node:child_process');
-  const { status, stdout, error } = spawnSync(file, [], {
+  const { status, stdout, stderr, error } = spawnSync(file, args, {
     input,
     env: environment,
-    stdio: ['pipe', 'pipe', 'inherit'],
-    maxBuffer: 16 * 1024 * 1024,
+    stdio: ['pipe', 'pipe', captureStderr ? 'pipe' : 'inherit'],
+    // iptables-save on a node with many Services prints tens of megabytes.
+    maxBuffer: 256 * 1024 * 1024,
   });
   // EPIPE: the program did not read its input to the end. Its answer counts.
   if (error !== undefined && !isErrno(error, 'EPIPE')) throw error;
-  return { exitCode: status ?? undefined, stdout: stdout.toString() };
+  return {
+    exitCode: status ?? undefined,
+    stdout: stdout.toString(),
+    ...(captureStderr ? { stderr: stderr.toString() } : {}),
+  };
 };
 
 function readStdin(): string {

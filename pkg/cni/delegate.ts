@@ -13,16 +13,28 @@ import type { CniPlugin, CniRequest } from './plugin.ts';
 import type { CniResult } from './result.ts';
 import { parseResult } from './versions.ts';
 
-/** Runs a program to its end; the process that hosts us knows how. */
-export type RunProgram = (
-  file: string,
-  options: { readonly input: string; readonly environment: Environment },
-) => ProgramOutcome;
+/**
+ * Runs a program to its end; the process that hosts us knows how. A name without a slash is looked
+ * for in the environment's PATH.
+ *
+ * @throws {Error} ENOENT when there is no such program
+ */
+export type RunProgram = (file: string, options: ProgramOptions) => ProgramOutcome;
+
+export interface ProgramOptions {
+  readonly args?: readonly string[];
+  readonly input: string;
+  readonly environment: Environment;
+  /** Its standard error comes back to us; else it goes where ours goes, to the runtime's log. */
+  readonly captureStderr?: boolean;
+}
 
 export interface ProgramOutcome {
   /** Exit code; undefined when a signal ended it. */
   readonly exitCode: number | undefined;
   readonly stdout: string;
+  /** Only when it was to be captured. */
+  readonly stderr?: string;
 }
 
 /** All the functions of a delegate exist: a program decides itself what it does not implement. */
