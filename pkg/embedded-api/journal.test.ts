@@ -9,9 +9,12 @@ import {
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterEach, beforeEach, expect, it } from 'vitest';
+import { afterEach, beforeEach, expect, it, vi } from 'vitest';
 import { startEmbeddedApi, type EmbeddedApi } from './embedded-api.ts';
 import { request, WatchReader } from './testing/raw-client.ts';
+
+// The machine may be busy with other tests.
+vi.setConfig({ testTimeout: 60_000 });
 
 let folder: string;
 let file: string;

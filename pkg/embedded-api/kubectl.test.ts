@@ -3,10 +3,13 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { execa } from 'execa';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import { kubeconfigFor } from './kubeconfig-for.ts';
 import { selfSigned } from './testing/self-signed.ts';
 import { startTestApi, until, type TestApi } from './testing/start-test-api.ts';
+
+// The machine may be busy with other tests.
+vi.setConfig({ testTimeout: 60_000 });
 
 const tls = await selfSigned();
 const version = await execa('kubectl', ['version', '--client'], { reject: false });

@@ -1,7 +1,10 @@
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { listAt, textAt, type JsonObject } from './json.ts';
 import { request, WatchReader } from './testing/raw-client.ts';
 import { startTestApi, until, type TestApi } from './testing/start-test-api.ts';
+
+// The machine may be busy with other tests.
+vi.setConfig({ testTimeout: 60_000 });
 
 let server: TestApi;
 let maps: string;

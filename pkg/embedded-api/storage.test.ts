@@ -1,4 +1,5 @@
 import { describe, expect, it } from 'vitest';
+import { textAt } from './json.ts';
 import type { KubeObject } from './object.ts';
 import { Storage } from './storage.ts';
 
@@ -10,7 +11,7 @@ function object(name: string, value = ''): KubeObject {
 function names(storage: Storage, revision?: number, prefix = ''): string[] {
   return storage
     .snapshot('things', prefix, revision)
-    .entries.map(([, { metadata, ...rest }]) => `${metadata.name}${String(rest['value'])}`);
+    .entries.map(([, { metadata, ...rest }]) => `${metadata.name}${textAt(rest, 'value')}`);
 }
 
 describe('Storage', () => {
@@ -68,7 +69,7 @@ describe('Storage', () => {
     const seen: string[] = [];
     const stop = storage.subscribe(({ type, object: now, previous }) => {
       seen.push(
-        `${type} ${String(previous?.['value'])}>${String(now['value'])} ${storage.get('things', 'a') !== undefined}`,
+        `${type} ${textAt(previous, 'value')}>${textAt(now, 'value')} ${storage.get('things', 'a') !== undefined}`,
       );
     });
     storage.put('things', 'a', object('a', '1'));
@@ -76,7 +77,7 @@ describe('Storage', () => {
     storage.remove('things', 'a');
     stop();
     storage.put('things', 'a', object('a', '3'));
-    expect(seen).toEqual(['ADDED undefined>1 true', 'MODIFIED 1>2 true', 'DELETED 2>2 false']);
+    expect(seen).toEqual(['ADDED >1 true', 'MODIFIED 1>2 true', 'DELETED 2>2 false']);
   });
 
   it('keeps objects nobody can change', () => {

@@ -35,134 +35,120 @@ function refusal(object: JsonObject): string {
 }
 
 describe('objects refused', () => {
-  it.each<[string, string, string, JsonObject, RegExp]>([
+  it.each<[string, [string, string, JsonObject], RegExp]>([
     [
       'a Pod without containers',
-      'v1',
-      'Pod',
-      { spec: {} },
+      ['v1', 'Pod', { spec: {} }],
       /^Pod "x" is invalid: spec.containers: Required value$/,
     ],
     [
       'a Pod with a bad port',
-      'v1',
-      'Pod',
-      { spec: { containers: [{ ...image, ports: [{ containerPort: 70000 }] }] } },
+      ['v1', 'Pod', { spec: { containers: [{ ...image, ports: [{ containerPort: 70000 }] }] } }],
       /spec.containers\[0\].ports\[0\].containerPort: Invalid value: 70000: must be between/,
     ],
     [
       'a Pod with one name twice',
-      'v1',
-      'Pod',
-      { spec: { containers: [image, image] } },
+      ['v1', 'Pod', { spec: { containers: [image, image] } }],
       /spec.containers\[1\].name: Duplicate value: "c"/,
     ],
     [
       'a Node with host bits',
-      'v1',
-      'Node',
-      { spec: { podCIDR: '10.244.1.1/24' } },
+      ['v1', 'Node', { spec: { podCIDR: '10.244.1.1/24' } }],
       /spec.podCIDR: Invalid value: "10.244.1.1\/24": must not have bits set/,
     ],
     [
       'a Node with one family twice',
-      'v1',
-      'Node',
-      { spec: { podCIDRs: ['10.1.0.0/24', '10.2.0.0/24'] } },
+      ['v1', 'Node', { spec: { podCIDRs: ['10.1.0.0/24', '10.2.0.0/24'] } }],
       /no more than one CIDR for each IP family/,
     ],
     [
       'a Node with podCIDR apart',
-      'v1',
-      'Node',
-      { spec: { podCIDR: '10.1.0.0/24', podCIDRs: ['10.2.0.0/24'] } },
+      ['v1', 'Node', { spec: { podCIDR: '10.1.0.0/24', podCIDRs: ['10.2.0.0/24'] } }],
       /spec.podCIDRs\[0\]: Invalid value: "10.2.0.0\/24": must match `podCIDR`/,
     ],
     [
       'a slice of the wrong family',
-      'discovery.k8s.io/v1',
-      'EndpointSlice',
-      { addressType: 'IPv6', endpoints: [{ addresses: ['10.0.0.1'] }] },
+      [
+        'discovery.k8s.io/v1',
+        'EndpointSlice',
+        { addressType: 'IPv6', endpoints: [{ addresses: ['10.0.0.1'] }] },
+      ],
       /endpoints\[0\].addresses\[0\]: Invalid value: "10.0.0.1": must be an IPv6 address/,
     ],
     [
       'a slice without type',
-      'discovery.k8s.io/v1',
-      'EndpointSlice',
-      { endpoints: [] },
+      ['discovery.k8s.io/v1', 'EndpointSlice', { endpoints: [] }],
       /addressType: Required value/,
     ],
     [
       'a slice with unnamed ports',
-      'discovery.k8s.io/v1',
-      'EndpointSlice',
-      { addressType: 'IPv4', ports: [{ port: 1 }, { port: 2 }] },
+      [
+        'discovery.k8s.io/v1',
+        'EndpointSlice',
+        { addressType: 'IPv4', ports: [{ port: 1 }, { port: 2 }] },
+      ],
       /ports\[1\].name: Duplicate value: ""/,
     ],
     [
       'a policy with a hole outside',
-      'networking.k8s.io/v1',
-      'NetworkPolicy',
-      {
-        spec: {
-          ingress: [{ from: [{ ipBlock: { cidr: '10.0.0.0/8', except: ['11.0.0.0/8'] } }] }],
+      [
+        'networking.k8s.io/v1',
+        'NetworkPolicy',
+        {
+          spec: {
+            ingress: [{ from: [{ ipBlock: { cidr: '10.0.0.0/8', except: ['11.0.0.0/8'] } }] }],
+          },
         },
-      },
+      ],
       /spec.ingress\[0\].from\[0\].ipBlock.except\[0\]: Invalid value: "11.0.0.0\/8": must be a strict subset/,
     ],
     [
       'a policy with an empty peer',
-      'networking.k8s.io/v1',
-      'NetworkPolicy',
-      { spec: { egress: [{ to: [{}] }] } },
+      ['networking.k8s.io/v1', 'NetworkPolicy', { spec: { egress: [{ to: [{}] }] } }],
       /must specify a peer/,
     ],
     [
       'a policy with a backward range',
-      'networking.k8s.io/v1',
-      'NetworkPolicy',
-      { spec: { ingress: [{ ports: [{ port: 90, endPort: 80 }] }] } },
+      [
+        'networking.k8s.io/v1',
+        'NetworkPolicy',
+        { spec: { ingress: [{ ports: [{ port: 90, endPort: 80 }] }] } },
+      ],
       /endPort: Invalid value: 80: must be greater than or equal/,
     ],
     [
       'a policy with a bad expression',
-      'networking.k8s.io/v1',
-      'NetworkPolicy',
-      { spec: { podSelector: { matchExpressions: [{ key: 'a', operator: 'In' }] } } },
+      [
+        'networking.k8s.io/v1',
+        'NetworkPolicy',
+        { spec: { podSelector: { matchExpressions: [{ key: 'a', operator: 'In' }] } } },
+      ],
       /matchExpressions\[0\].values: Required value: must be specified when `operator` is 'In' or 'NotIn'/,
     ],
     [
       'a Lease of no time',
-      'coordination.k8s.io/v1',
-      'Lease',
-      { spec: { leaseDurationSeconds: 0 } },
+      ['coordination.k8s.io/v1', 'Lease', { spec: { leaseDurationSeconds: 0 } }],
       /must be greater than 0/,
     ],
     [
       'a label that is none',
-      'v1',
-      'ConfigMap',
-      { metadata: { name: 'x', labels: { a: '-' } } },
+      ['v1', 'ConfigMap', { metadata: { name: 'x', labels: { a: '-' } } }],
       /metadata.labels.a: Invalid value: "-"/,
     ],
     [
       'a name that is none',
-      'v1',
-      'ConfigMap',
-      { metadata: { name: 'X_' } },
+      ['v1', 'ConfigMap', { metadata: { name: 'X_' } }],
       /metadata.name: Invalid value: "X_": a lowercase RFC 1123 subdomain/,
     ],
-    ['no name at all', 'v1', 'ConfigMap', { metadata: {} }, /name or generateName is required/],
-    ['a Namespace with dots', 'v1', 'Namespace', { metadata: { name: 'a.b' } }, /RFC 1123 label/],
+    ['no name at all', ['v1', 'ConfigMap', { metadata: {} }], /name or generateName is required/],
+    ['a Namespace with dots', ['v1', 'Namespace', { metadata: { name: 'a.b' } }], /RFC 1123 label/],
     [
       'an unknown Namespace',
-      'v1',
-      'ConfigMap',
-      { metadata: { name: 'x', namespace: 'nope' } },
+      ['v1', 'ConfigMap', { metadata: { name: 'x', namespace: 'nope' } }],
       /^namespaces "nope" not found$/,
     ],
-  ])('%s', (_name, apiVersion, kind, rest, message) => {
-    expect(refusal(make(apiVersion, kind, rest))).toMatch(message);
+  ])('%s', (_name, object, message) => {
+    expect(refusal(make(...object))).toMatch(message);
   });
 });
 

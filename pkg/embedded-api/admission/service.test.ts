@@ -3,7 +3,7 @@ import { FakeClock } from '#pkg/clock/fake-clock.ts';
 import { createAccess, type ApiAccess } from '#pkg/embedded-api/access.ts';
 import { bootstrap } from '#pkg/embedded-api/bootstrap.ts';
 import { createCore } from '#pkg/embedded-api/core.ts';
-import { objectAt, type JsonObject } from '#pkg/embedded-api/json.ts';
+import { objectAt, textAt, type JsonObject } from '#pkg/embedded-api/json.ts';
 
 const dualStack = ['10.96.0.0/24', 'fd00:96::/112'];
 
@@ -41,7 +41,7 @@ function causes(act: () => unknown): unknown {
     act();
   } catch (error) {
     const details = (error as { status: { details: { causes: JsonObject[] } } }).status.details;
-    return details.causes.map(({ field, message }) => `${String(field)}: ${String(message)}`);
+    return details.causes.map((cause) => `${textAt(cause, 'field')}: ${textAt(cause, 'message')}`);
   }
   return [];
 }

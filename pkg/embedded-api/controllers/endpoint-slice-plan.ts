@@ -2,7 +2,14 @@
  * Which EndpointSlices of a Service to write, and which to leave alone: every written slice is
  * sent to every node, so endpoints stay in the slice they are in. Pure.
  */
-import { listAt, sameJson, textAt, type Json, type JsonObject } from '#pkg/embedded-api/json.ts';
+import {
+  listAt,
+  objectAt,
+  sameJson,
+  textAt,
+  type Json,
+  type JsonObject,
+} from '#pkg/embedded-api/json.ts';
 import type { KubeObject } from '#pkg/embedded-api/object.ts';
 import type { IpFamily } from '#pkg/embedded-api/admission/service-allocations.ts';
 import type { EndpointGroup } from './pod-endpoints.ts';
@@ -53,7 +60,29 @@ function planFamily(
     for (const slice of mine) free.delete(slice);
     return planGroup(service, group, mine);
   });
-  return [...steps, ...[...free].map(deletion)];
+  return recycled([...steps, ...[...free].map(deletion)], have);
+}
+
+/** A slice to delete takes up what a new one would hold: one write in place of two. */
+function recycled(steps: readonly SliceStep[], have: readonly KubeObject[]): readonly SliceStep[] {
+  const spare = steps.flatMap((step) => (step.op === 'delete' ? [step.name] : []));
+  const written = steps.flatMap((step): SliceStep[] => {
+    if (step.op === 'delete') return [];
+    const slice = step.op === 'create' ? bySliceName(have, spare.shift()) : undefined;
+    if (slice === undefined) return [step];
+    const { endpoints, ports } = step.slice as { endpoints?: Json; ports?: Json };
+    const labels = objectAt(step.slice, 'metadata', 'labels');
+    const metadata = { ...slice.metadata, labels };
+    return [{ op: 'update', slice: { ...slice, endpoints, ports, metadata } }];
+  });
+  return [...written, ...spare.map((name) => ({ op: 'delete', name }) as const)];
+}
+
+function bySliceName(
+  slices: readonly KubeObject[],
+  name: string | undefined,
+): KubeObject | undefined {
+  return slices.find((slice) => slice.metadata.name === name);
 }
 
 /** Packs a group: what is in a slice stays there, then gaps are filled, then slices added. */

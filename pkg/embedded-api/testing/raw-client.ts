@@ -1,5 +1,5 @@
 /** HTTP without a client library, for tests that look at what is on the wire. */
-import type { Json, JsonObject } from '#pkg/embedded-api/json.ts';
+import { textAt, type Json, type JsonObject } from '#pkg/embedded-api/json.ts';
 
 export interface Answer {
   readonly httpCode: number;
@@ -66,8 +66,7 @@ export class WatchReader implements AsyncDisposable {
     while (seen.length < count) {
       const event = await this.next();
       if (event === undefined) break;
-      const object = event['object'] as { metadata?: { name?: string } };
-      seen.push(`${String(event['type'])} ${object.metadata?.name ?? ''}`);
+      seen.push(`${textAt(event, 'type')} ${textAt(event, 'object', 'metadata', 'name')}`);
     }
     return seen;
   }

@@ -17,11 +17,11 @@ export async function startTestApi(options: EmbeddedApiOptions = {}): Promise<Te
   return { api, url, [Symbol.asyncDispose]: () => api[Symbol.asyncDispose]() };
 }
 
-/** Waits until something holds; fails the test with what it waited for after five seconds. */
+/** Waits until something holds; fails the test with what it waited for after 20 seconds. */
 export async function until(what: string, holds: () => boolean): Promise<void> {
-  const deadline = Date.now() + 5000;
+  const deadline = Date.now() + 20_000;
   while (!holds()) {
-    if (Date.now() > deadline) throw new Error(`waited five seconds in vain until ${what}`);
+    if (Date.now() > deadline) throw new Error(`waited 20 seconds in vain until ${what}`);
     await new Promise((resolve) => setTimeout(resolve, 5));
   }
 }
