@@ -3,11 +3,10 @@
  * The pod network's daemon. This file owns the process: arguments, signals, exit code. What runs,
  * and of which parts, is `wire.ts`.
  */
+import { version } from '#cmd/version.ts';
 import { createLogger, type Logger } from '#pkg/log/logger.ts';
 import { readOptions, type NodeOptions } from './options.ts';
 import { startNode } from './wire.ts';
-
-const version = '0.1.0';
 
 /** 0 = stopped on request, 1 = failed, 2 = wrong usage or configuration. */
 export async function main(

@@ -7,7 +7,7 @@ import { silentLogger } from '#pkg/log/logger.ts';
 import { planNftables, type ElementStep, type NftStep } from '#pkg/nftables/plan.ts';
 import { observedOf, sameTable, type ObservedTable } from '#pkg/nftables/ruleset.ts';
 import { defaultAnnotationPrefix } from '#pkg/overlay/annotations.ts';
-import type { AgedNode } from '#pkg/overlay/node-facts.ts';
+import type { NodeRecord } from '#pkg/kube/types.ts';
 import { desiredPodNetwork, type HostFacts } from '#pkg/pod-network/desired.ts';
 import { createNodeMetrics } from './node-metrics.ts';
 import { PodNetworkRound, type RoundParts } from './round.ts';
@@ -38,12 +38,13 @@ const options = {
   annotationPrefix: defaultAnnotationPrefix,
 } as const;
 
-function node(name: string, n: number): AgedNode {
+function node(name: string, n: number): NodeRecord {
   return {
     namespace: '',
     name,
     uid: `uid-${name}`,
     resourceVersion: '1',
+    createdAt: '2026-01-01T00:00:00Z',
     annotations: {
       'podwire.dev/backend-type': 'vxlan',
       'podwire.dev/backend-data': `{"VNI":1,"VtepMAC":"02:00:00:00:00:0${n}"}`,
@@ -59,7 +60,7 @@ function node(name: string, n: number): AgedNode {
 
 /** A machine and a cluster that behave; `calls` are what touched them, `failAt` is refused. */
 class World {
-  nodes = new Map<string, AgedNode>([
+  nodes = new Map<string, NodeRecord>([
     ['a', { ...node('a', 1), annotations: {} }],
     ['b', node('b', 2)],
   ]);

@@ -10,7 +10,7 @@ import { describeStep, StepError, type Step } from '#pkg/host-network/step.ts';
 import type { Logger } from '#pkg/log/logger.ts';
 import { observedOf, type ObservedTable, type Ruleset } from '#pkg/nftables/ruleset.ts';
 import { planNftables, type NftStep } from '#pkg/nftables/plan.ts';
-import type { AgedNode } from '#pkg/overlay/node-facts.ts';
+import type { NodeRecord } from '#pkg/kube/types.ts';
 import {
   desiredPodNetwork,
   type Desired,
@@ -43,7 +43,7 @@ export interface NetworkFiles {
 
 export interface RoundParts {
   readonly options: PodNetworkOptions;
-  readonly nodes: { snapshot(): ReadonlyMap<string, AgedNode> };
+  readonly nodes: { snapshot(): ReadonlyMap<string, NodeRecord> };
   readonly host: HostDriver;
   readonly tables: TableDriver;
   readonly ownNode: OwnNode;
@@ -141,7 +141,7 @@ export class PodNetworkRound {
     this.#tablesInDoubt = false;
   }
 
-  async #converge(want: Desired, own: AgedNode | undefined, signal: AbortSignal): Promise<void> {
+  async #converge(want: Desired, own: NodeRecord | undefined, signal: AbortSignal): Promise<void> {
     const { files, ownNode } = this.#parts;
     const failures: unknown[] = [];
     // One vocabulary's failure must not keep the other's from being applied.

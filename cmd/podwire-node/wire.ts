@@ -9,6 +9,7 @@ import { inClusterConfig } from '#pkg/kube/in-cluster.ts';
 import { loadKubeconfig } from '#pkg/kube/kubeconfig.ts';
 import { projectNode } from '#pkg/kube/project.ts';
 import { allNodes } from '#pkg/kube/resources.ts';
+import { startJitterMs } from '#cmd/start-jitter.ts';
 import { createStore } from '#pkg/kube/store.ts';
 import type { NodeRecord } from '#pkg/kube/types.ts';
 import type { Logger } from '#pkg/log/logger.ts';
@@ -68,6 +69,7 @@ export async function startNode(
       clock,
       log,
       userAgent: `podwire-node/${version} (${process.platform}/${process.arch})`,
+      startJitterMs: startJitterMs(context.env),
     }),
   );
   // A Node's status changes every few minutes without saying anything new.

@@ -1,16 +1,16 @@
-#!/usr/bin/env node
+#!/usr/bin/env -S node --disable-warning=ExperimentalWarning
 /**
  * The service proxy's daemon. This file owns the process: arguments, signals, exit code. What
  * runs, and of which parts, is `wire.ts`.
  */
 import { hostname } from 'node:os';
 import { messageOf } from '#pkg/errors/agent-error.ts';
+import { version } from '#cmd/version.ts';
 import { createLogger, type Logger } from '#pkg/log/logger.ts';
 import { readOptions, type ProxyOptions } from './options.ts';
 import { runProxy } from './wire.ts';
 
 const name = 'podwire-proxy';
-const version = '0.1.0';
 
 /** 0 = stopped on request, 1 = failed, 2 = wrong usage or configuration. */
 export async function main(

@@ -14,6 +14,7 @@ import type { ClusterConfig } from '#pkg/kube/cluster-config.ts';
 import { inClusterConfig } from '#pkg/kube/in-cluster.ts';
 import { loadKubeconfig } from '#pkg/kube/kubeconfig.ts';
 import { projectEndpointSlice, projectNode, projectService } from '#pkg/kube/project.ts';
+import { startJitterMs } from '#cmd/start-jitter.ts';
 import { oneNode, proxiedEndpointSlices, proxiedServices } from '#pkg/kube/resources.ts';
 import { createStore } from '#pkg/kube/store.ts';
 import type { EndpointSliceRecord, NodeRecord, ServiceRecord } from '#pkg/kube/types.ts';
@@ -53,6 +54,7 @@ export async function runProxy(
     clock,
     log,
     userAgent: `podwire-proxy/${version} (${process.platform}/${process.arch})`,
+    startJitterMs: startJitterMs(context.env),
   });
   const services = createStore<ServiceRecord>();
   const slices = createStore<EndpointSliceRecord>();

@@ -4,16 +4,13 @@
  * Commands load when they are asked for: some start many times a second, others are large.
  */
 import { join } from 'node:path';
+import { version } from '#cmd/version.ts';
 import { Command, CommanderError, InvalidArgumentError } from 'commander';
 import { systemClock } from '#pkg/clock/clock.ts';
 import { messageOf, type AgentError } from '#pkg/errors/agent-error.ts';
 import { createLogger } from '#pkg/log/logger.ts';
 import type { Programs } from './demo/layout.ts';
 import type { RunFolder } from './demo/run-folder.ts';
-
-/** The build writes the package's version in the place of this name. */
-declare const PODWIRE_VERSION: string | undefined;
-const version = typeof PODWIRE_VERSION === 'string' ? PODWIRE_VERSION : 'from source';
 
 /** As source this file is in cmd/podwire, as bundle in dist/. */
 const root = join(import.meta.dirname, import.meta.filename.endsWith('.ts') ? '../..' : '..');

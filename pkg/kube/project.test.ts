@@ -17,6 +17,7 @@ describe('a Node', () => {
         metadata: {
           ...metadata,
           namespace: undefined,
+          creationTimestamp: '2025-12-31T00:00:00Z',
           annotations: { a: '1' },
           labels: { l: '2' },
           deletionTimestamp: '2026-01-01T00:00:00Z',
@@ -43,6 +44,7 @@ describe('a Node', () => {
       name: 'n',
       uid: 'u',
       resourceVersion: '5',
+      createdAt: '2025-12-31T00:00:00Z',
       annotations: { a: '1' },
       labels: { l: '2' },
       podCIDRs: ['10.244.1.0/24', 'fd00:1::/64'],

@@ -42,6 +42,7 @@ export function projectNode(raw: unknown, intern: Intern): NodeRecord | undefine
   const podCIDRs = texts(field(spec, 'podCIDRs'));
   return {
     ...meta,
+    createdAt: text(field(metadata, 'creationTimestamp')),
     annotations: textMap(field(metadata, 'annotations')),
     labels: textMap(field(metadata, 'labels')),
     podCIDRs: podCIDRs.length > 0 ? podCIDRs : texts([field(spec, 'podCIDR')]),

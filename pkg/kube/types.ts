@@ -15,6 +15,8 @@ export interface ObjectMeta {
 }
 
 export interface NodeRecord extends ObjectMeta {
+  /** `metadata.creationTimestamp`, RFC 3339 in UTC: sorts as text. */
+  readonly createdAt: string;
   readonly annotations: Readonly<Record<string, string>>;
   readonly labels: Readonly<Record<string, string>>;
   /** `spec.podCIDRs`, or `[spec.podCIDR]`; empty until the controller manager assigned them. */

@@ -46,15 +46,12 @@ export interface ClusterFacts {
   readonly problems: readonly NodeProblem[];
 }
 
-/** A Node with its age, where the source knows it (`metadata.creationTimestamp`, RFC 3339). */
-export type AgedNode = NodeRecord & { readonly createdAt?: string };
-
 /**
  * Parses all Nodes. Where pod ranges of two Nodes overlap, our own Node wins, then the older one
- * (by name where ages are equal or unknown); the loser keeps what does not overlap.
+ * (by name where ages are equal); the loser keeps what does not overlap.
  */
 export function parseCluster(
-  records: Iterable<AgedNode>,
+  records: Iterable<NodeRecord>,
   options: { readonly selfName: string; readonly annotationPrefix: string },
 ): ClusterFacts {
   const problems: NodeProblem[] = [];
@@ -73,18 +70,17 @@ export function parseCluster(
   return { nodes, problems };
 }
 
-function byPrecedence(a: AgedNode, b: AgedNode, selfName: string): number {
+function byPrecedence(a: NodeRecord, b: NodeRecord, selfName: string): number {
   if (a.name === selfName) return -1;
   if (b.name === selfName) return 1;
-  // RFC 3339 in UTC with a fixed width, as the API server writes it, sorts as text.
-  return compareText(a.createdAt ?? '', b.createdAt ?? '') || compareText(a.name, b.name);
+  return compareText(a.createdAt, b.createdAt) || compareText(a.name, b.name);
 }
 
 function compareText(a: string, b: string): number {
   return a < b ? -1 : a > b ? 1 : 0;
 }
 
-function parseNode(record: AgedNode, prefix: string, problems: NodeProblem[]): NodeFacts {
+function parseNode(record: NodeRecord, prefix: string, problems: NodeProblem[]): NodeFacts {
   const report = (message: string): void => {
     problems.push({ node: record.name, message });
   };

@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'vitest';
 import { parsePrefix } from '#pkg/ip/prefix.ts';
 import { defaultAnnotationPrefix } from '#pkg/overlay/annotations.ts';
-import type { AgedNode } from '#pkg/overlay/node-facts.ts';
+import type { NodeRecord } from '#pkg/kube/types.ts';
 import { conflistText, defaultIpamDataDir, defaultNodeFile } from './conflist.ts';
 import { desiredPodNetwork, type HostFacts, type PodNetworkOptions } from './desired.ts';
 
@@ -30,12 +30,13 @@ const host: HostFacts = {
   sysctls: () => ({ acceptRa: '0' }),
 };
 
-function node(name: string, fields: Partial<AgedNode> = {}): AgedNode {
+function node(name: string, fields: Partial<NodeRecord> = {}): NodeRecord {
   return {
     namespace: '',
     name,
     uid: `uid-${name}`,
     resourceVersion: '1',
+    createdAt: '2026-01-01T00:00:00Z',
     annotations: {},
     labels: {},
     podCIDRs: ['10.244.1.0/24', 'fd00:10:244:1::/64'],
@@ -57,7 +58,7 @@ const far = node('b', {
 });
 
 function desired(
-  nodes: readonly AgedNode[],
+  nodes: readonly NodeRecord[],
   changes: Partial<PodNetworkOptions> = {},
   facts: HostFacts = host,
 ): ReturnType<typeof desiredPodNetwork> {
@@ -150,7 +151,7 @@ describe('desiredPodNetwork()', () => {
     }
   });
 
-  test.each<[string, readonly AgedNode[], string]>([
+  test.each<[string, readonly NodeRecord[], string]>([
     ['without its Node', [far], 'Cannot find Node a: it is not registered with the API server'],
     [
       'without podCIDRs',

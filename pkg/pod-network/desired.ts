@@ -5,13 +5,13 @@
 import type { HostObject } from '#pkg/host-network/object.ts';
 import type { Address, Family } from '#pkg/ip/address.ts';
 import { tryParsePrefix, type Prefix } from '#pkg/ip/prefix.ts';
+import type { NodeRecord } from '#pkg/kube/types.ts';
 import type { Ruleset } from '#pkg/nftables/ruleset.ts';
 import { announcementPatch } from '#pkg/overlay/annotations.ts';
 import type { Backend, BackendType, SelfNode } from '#pkg/overlay/backend.ts';
 import { hostGatewayObjects } from '#pkg/overlay/host-gateway.ts';
 import {
   parseCluster,
-  type AgedNode,
   type ByFamily,
   type NodeFacts,
   type NodeProblem,
@@ -66,7 +66,7 @@ export interface Desired {
 
 /** What this node wants, or why it cannot want anything yet. */
 export function desiredPodNetwork(
-  records: ReadonlyMap<string, AgedNode>,
+  records: ReadonlyMap<string, NodeRecord>,
   host: HostFacts,
   options: PodNetworkOptions,
 ): Desired | NotReady {
@@ -116,7 +116,7 @@ export function desiredPodNetwork(
 
 /** The Node's first podCIDR is of the cluster's first family: pods get their addresses in its order. */
 function inNodeOrder(
-  record: AgedNode,
+  record: NodeRecord,
   podCIDRs: ByFamily<Prefix>,
   working: readonly Family[],
 ): readonly Prefix[] {
@@ -129,7 +129,7 @@ function notReady(reason: string): NotReady {
   return { kind: 'not-ready', reason };
 }
 
-function noPodCIDRs(record: AgedNode): string {
+function noPodCIDRs(record: NodeRecord): string {
   if (record.podCIDRs.length > 0) {
     return `Cannot use podCIDRs of Node ${record.name}: ${record.podCIDRs.join(', ')}`;
   }
