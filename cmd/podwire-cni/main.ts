@@ -4,21 +4,15 @@
  * pkg/cni/protocol.ts, and what it does is in plugins/.
  */
 import { readSync, writeSync } from 'node:fs';
-import { basename } from 'node:path';
 import { isErrno } from '#pkg/errors/agent-error.ts';
 import { cniErrorDocument, CniError, cniCode } from '#pkg/cni/cni-error.ts';
-import type { ProgramOutcome, RunProgram } from '#pkg/cni/delegate.ts';
-import type { Environment } from '#pkg/cni/environment.ts';
-import type { CniPlugin } from '#pkg/cni/plugin.ts';
+import { parseEnvironment, type Environment } from '#pkg/cni/environment.ts';
 import { answerCni } from '#pkg/cni/protocol.ts';
 import { newestCniVersion } from '#pkg/cni/versions.ts';
 import { netnsIdentity } from '#pkg/netns/netns.ts';
 import { openSys } from '#pkg/sys/open-sys.ts';
-import type { CniSystem } from '#plugins/cni-system.ts';
-import { hostLocalPlugin } from '#plugins/ipam/host-local.ts';
-import { bridgePlugin } from '#plugins/main/bridge.ts';
-import { loopbackPlugin } from '#plugins/main/loopback.ts';
-import { podwirePlugin } from '#plugins/podwire.ts';
+import { delegatesOf, isPluginName, pluginNames, pluginOf } from '#plugins/registry.ts';
+import { programRunner } from './run-program.ts';
 
 /**
  * Answers one call of a container runtime.
@@ -28,12 +22,17 @@ import { podwirePlugin } from '#plugins/podwire.ts';
  * @throws {AgentError} before there is a plugin to answer: an unknown name, a runtime without FFI
  */
 export async function main(argv: readonly string[], env: Environment): Promise<0 | 1> {
-  const name = basename(argv[0] ?? '');
-  const plugin = pluginOf(name, await openSystem());
-  if (plugin === undefined) throw unknownName(name);
-  const { exitCode, stdout, stderr } = answerCni(plugin, {
+  const called = argv[0]?.slice(argv[0].lastIndexOf('/') + 1) ?? '';
+  // As the build calls it.
+  const name = called === 'podwire-cni' ? 'podwire' : called;
+  if (!isPluginName(name)) throw unknownName(name);
+  const sys = await openSys();
+  const readConfig = once(readStdin);
+  const delegates = await delegatesOf(name, configOf(env, readConfig), sys);
+  const system = { sys, runProgram: programRunner(), delegates, die };
+  const { exitCode, stdout, stderr } = answerCni(await pluginOf(name, system), {
     environment: env,
-    readStdin,
+    readStdin: readConfig,
     isOwnNetns,
   });
   writeAll(2, stderr);
@@ -41,54 +40,32 @@ export async function main(argv: readonly string[], env: Environment): Promise<0
   return exitCode;
 }
 
-/** The plugin for a name; `podwire-cni` is how the build calls it. */
-function pluginOf(name: string, system: CniSystem): CniPlugin | undefined {
-  switch (name) {
-    case 'podwire':
-    case 'podwire-cni':
-      return podwirePlugin(system);
-    case 'bridge':
-      return bridgePlugin(system);
-    case 'loopback':
-      return loopbackPlugin(system);
-    case 'host-local':
-      return hostLocalPlugin(system.sys);
-    default:
-      return undefined;
-  }
-}
-
-async function openSystem(): Promise<CniSystem> {
-  const sys = await openSys();
-  return { sys, runProgram, delegates: new Map([['host-local', hostLocalPlugin(sys)]]), die };
-}
-
 function unknownName(name: string): CniError {
   return new CniError(
     cniCode.notAvailable,
-    `Cannot act as plugin "${name}": expected to be called as podwire, bridge, host-local or loopback`,
+    `Cannot act as plugin "${name}": expected to be called as one of ${pluginNames.join(', ')}`,
   );
 }
 
-/** Loads child_process only here: few calls run another program, all would pay for it. */
-const runProgram: RunProgram = (file, options): ProgramOutcome => {
-  const { args = [], input, environment, captureStderr = false } = options;
-  const { spawnSync } = process.getBuiltinModule('node:child_process');
-  const { status, stdout, stderr, error } = spawnSync(file, args, {
-    input,
-    env: environment,
-    stdio: ['pipe', 'pipe', captureStderr ? 'pipe' : 'inherit'],
-    // iptables-save on a node with many Services prints tens of megabytes.
-    maxBuffer: 256 * 1024 * 1024,
-  });
-  // EPIPE: the program did not read its input to the end. Its answer counts.
-  if (error !== undefined && !isErrno(error, 'EPIPE')) throw error;
-  return {
-    exitCode: status ?? undefined,
-    stdout: stdout.toString(),
-    ...(captureStderr ? { stderr: stderr.toString() } : {}),
-  };
-};
+/**
+ * The configuration, where the call gets as far as reading one: nobody need write any who asks for
+ * the version, and a call that lacks a variable is told so at once.
+ */
+function configOf(env: Environment, readConfig: () => string): string {
+  try {
+    const command = parseEnvironment(env)?.command;
+    return command === undefined || command === 'VERSION' ? '' : readConfig();
+  } catch {
+    // The protocol finds and tells the same.
+    return '';
+  }
+}
+
+/** Calls `read` the first time only; a failure is tried again. */
+function once(read: () => string): () => string {
+  let text: string | undefined;
+  return () => (text ??= read());
+}
 
 function readStdin(): string {
   const chunks: Buffer[] = [];

@@ -1,0 +1,59 @@
+/**
+ * Every plugin by the name a runtime calls it. Each is loaded when it is called: a process that
+ * lives for milliseconds must not pay for the others.
+ */
+import type { CniPlugin } from '#pkg/cni/plugin.ts';
+import type { Sys } from '#pkg/sys/sys.ts';
+import type { CniSystem } from './cni-system.ts';
+
+/** The names, for errors and for what puts the files in place. */
+export const pluginNames = ['podwire', 'bridge', 'loopback', 'host-local'] as const;
+
+export type PluginName = (typeof pluginNames)[number];
+
+export function isPluginName(name: string): name is PluginName {
+  return (pluginNames as readonly string[]).includes(name);
+}
+
+/** Loads one plugin. */
+export async function pluginOf(name: PluginName, system: CniSystem): Promise<CniPlugin> {
+  switch (name) {
+    case 'podwire':
+      return (await import('./podwire.ts')).podwirePlugin(system);
+    case 'bridge':
+      return (await import('./main/bridge.ts')).bridgePlugin(system);
+    case 'loopback':
+      return (await import('./main/loopback.ts')).loopbackPlugin(system);
+    case 'host-local':
+      return (await import('./ipam/host-local.ts')).hostLocalPlugin(system.sys);
+  }
+}
+
+/** Plugins that others delegate to; those of them that run in this process. */
+const delegateLoaders: Readonly<Record<string, (sys: Sys) => Promise<CniPlugin>>> = {
+  'host-local': async (sys) => (await import('./ipam/host-local.ts')).hostLocalPlugin(sys),
+};
+
+/** What a plugin may delegate to without its configuration naming it. */
+const unnamed: Readonly<Partial<Record<PluginName, readonly string[]>>> = {
+  podwire: ['host-local'],
+};
+
+/**
+ * Loads the delegates a call can need: a type that the text of its configuration does not contain
+ * is not delegated to.
+ */
+export async function delegatesOf(
+  name: PluginName,
+  configText: string,
+  sys: Sys,
+): Promise<ReadonlyMap<string, CniPlugin>> {
+  const needed = Object.entries(delegateLoaders).filter(
+    ([type]) => unnamed[name]?.includes(type) === true || configText.includes(`"${type}"`),
+  );
+  const loaded = needed.map(async ([type, load]): Promise<[string, CniPlugin]> => [
+    type,
+    await load(sys),
+  ]);
+  return new Map(await Promise.all(loaded));
+}
