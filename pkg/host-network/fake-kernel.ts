@@ -39,6 +39,8 @@ export class FakeHostKernel implements HostKernel {
       peerIndex: undefined,
       peerNetnsId: undefined,
       hairpin: undefined,
+      mode: undefined,
+      vlanFiltering: undefined,
       vxlan: {
         vni: link.vni,
         port: link.port,

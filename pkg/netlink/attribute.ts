@@ -43,6 +43,10 @@ export function attributeU32(type: number, value: number): Uint8Array {
   return attribute(type, new Uint8Array(Uint32Array.of(value).buffer));
 }
 
+export function attributeU64(type: number, value: number): Uint8Array {
+  return attribute(type, new Uint8Array(BigUint64Array.of(BigInt(value)).buffer));
+}
+
 /** A string with the NUL that the kernel wants at its end. */
 export function attributeString(type: number, text: string): Uint8Array {
   return attribute(type, encoder.encode(`${text}\0`));
@@ -64,16 +68,32 @@ export type Attributes = ReadonlyMap<number, Uint8Array>;
 /** Reads until the bytes end or stop making sense. */
 export function readAttributes(bytes: Uint8Array): Attributes {
   const attributes = new Map<number, Uint8Array>();
+  visitAttributes(bytes, (type, payload) => attributes.set(type, payload));
+  return attributes;
+}
+
+/** The payloads of a type that comes more than once, in order. */
+export function readRepeated(bytes: Uint8Array, wanted: number): Uint8Array[] {
+  const payloads: Uint8Array[] = [];
+  visitAttributes(bytes, (type, payload) => {
+    if (type === wanted) payloads.push(payload);
+  });
+  return payloads;
+}
+
+function visitAttributes(
+  bytes: Uint8Array,
+  visit: (type: number, payload: Uint8Array) => void,
+): void {
   const view = viewOf(bytes);
   let at = 0;
   while (at + headerBytes <= bytes.byteLength) {
     const length = view.getUint16(at, littleEndian);
     if (length < headerBytes || at + length > bytes.byteLength) break;
     const type = view.getUint16(at + 2, littleEndian) & NLA_TYPE_MASK;
-    attributes.set(type, bytes.subarray(at + headerBytes, at + length));
+    visit(type, bytes.subarray(at + headerBytes, at + length));
     at += align4(length);
   }
-  return attributes;
 }
 
 /** A nest's attributes; none when the nest itself is missing. */
@@ -89,6 +109,17 @@ export function readU8(payload: Uint8Array | undefined): number | undefined {
 export function readU32(payload: Uint8Array | undefined): number | undefined {
   if (payload === undefined || payload.byteLength < 4) return undefined;
   return viewOf(payload).getUint32(0, littleEndian);
+}
+
+export function readU16(payload: Uint8Array | undefined): number | undefined {
+  if (payload === undefined || payload.byteLength < 2) return undefined;
+  return viewOf(payload).getUint16(0, littleEndian);
+}
+
+/** Exact up to 2^53. */
+export function readU64(payload: Uint8Array | undefined): number | undefined {
+  if (payload === undefined || payload.byteLength < 8) return undefined;
+  return Number(viewOf(payload).getBigUint64(0, littleEndian));
 }
 
 export function readBe16(payload: Uint8Array | undefined): number | undefined {

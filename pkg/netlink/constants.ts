@@ -54,6 +54,11 @@ export const RTM_GETROUTE = 26;
 export const RTM_NEWNEIGH = 28;
 export const RTM_DELNEIGH = 29;
 export const RTM_GETNEIGH = 30;
+export const RTM_NEWQDISC = 36;
+export const RTM_DELQDISC = 37;
+export const RTM_GETQDISC = 38;
+export const RTM_NEWTFILTER = 44;
+export const RTM_GETTFILTER = 46;
 
 export const RTNLGRP_LINK = 1;
 export const RTNLGRP_NEIGH = 3;
@@ -84,6 +89,10 @@ export const RTM_F_CLONED = 0x200;
 /** net/ipv6/route.c (IP6_RT_PRIO_USER): the metric of an IPv6 route that names none. */
 export const IP6_RT_PRIO_USER = 1024;
 
+export const TCA_KIND = 1;
+export const TCA_OPTIONS = 2;
+
+export const RTEXT_FILTER_BRVLAN = 2;
 export const RTEXT_FILTER_SKIP_STATS = 8;
 
 /** include/uapi/linux/if_link.h */
@@ -95,6 +104,7 @@ export const IFLA_MASTER = 10;
 export const IFLA_TXQLEN = 13;
 export const IFLA_LINKINFO = 18;
 export const IFLA_IFALIAS = 20;
+export const IFLA_AF_SPEC = 26;
 export const IFLA_NET_NS_FD = 28;
 export const IFLA_EXT_MASK = 29;
 export const IFLA_LINK_NETNSID = 37;
@@ -103,6 +113,8 @@ export const IFLA_INFO_KIND = 1;
 export const IFLA_INFO_DATA = 2;
 export const IFLA_INFO_SLAVE_KIND = 4;
 export const IFLA_INFO_SLAVE_DATA = 5;
+
+export const IFLA_BR_VLAN_FILTERING = 7;
 
 export const IFLA_BRPORT_MODE = 4;
 export const IFLA_BRPORT_ISOLATED = 33;
@@ -113,6 +125,18 @@ export const IFLA_VXLAN_LOCAL = 4;
 export const IFLA_VXLAN_LEARNING = 7;
 export const IFLA_VXLAN_PORT = 15;
 export const IFLA_VXLAN_LOCAL6 = 17;
+
+export const IFLA_MACVLAN_MODE = 1;
+export const IFLA_MACVLAN_BC_QUEUE_LEN = 7;
+
+export const IFLA_IPVLAN_MODE = 1;
+
+/** include/uapi/linux/if_bridge.h */
+export const IFLA_BRIDGE_VLAN_INFO = 2;
+export const BRIDGE_VLAN_INFO_PVID = 0x2;
+export const BRIDGE_VLAN_INFO_UNTAGGED = 0x4;
+export const BRIDGE_VLAN_INFO_RANGE_BEGIN = 0x8;
+export const BRIDGE_VLAN_INFO_RANGE_END = 0x10;
 
 /** include/uapi/linux/if.h */
 export const IFF_UP = 0x1;
@@ -140,3 +164,25 @@ export const NDA_IFINDEX = 8;
 export const NUD_NOARP = 0x40;
 export const NUD_PERMANENT = 0x80;
 export const NTF_SELF = 0x02;
+
+/** include/uapi/linux/pkt_sched.h */
+export const TC_H_ROOT = 0xffffffff;
+export const TC_H_INGRESS = 0xfffffff1;
+export const TCA_TBF_PARMS = 1;
+export const TCA_TBF_RATE64 = 4;
+
+/** include/uapi/linux/pkt_cls.h */
+export const TCA_U32_CLASSID = 1;
+export const TCA_U32_SEL = 5;
+export const TCA_U32_ACT = 7;
+export const TC_U32_TERMINAL = 1;
+export const TCA_ACT_KIND = 1;
+export const TCA_ACT_OPTIONS = 2;
+export const TC_ACT_STOLEN = 4;
+
+/** include/uapi/linux/tc_act/tc_mirred.h */
+export const TCA_MIRRED_PARMS = 2;
+export const TCA_EGRESS_REDIR = 1;
+
+/** include/uapi/linux/if_ether.h */
+export const ETH_P_ALL = 0x0003;

@@ -10,6 +10,7 @@ import {
   readMac,
   readNested,
   readString,
+  readU16,
   readU32,
   readU8,
   viewOf,
@@ -21,6 +22,7 @@ import {
   IFF_RUNNING,
   IFF_UP,
   IFLA_ADDRESS,
+  IFLA_BR_VLAN_FILTERING,
   IFLA_BRPORT_MODE,
   IFLA_EXT_MASK,
   IFLA_IFALIAS,
@@ -29,9 +31,11 @@ import {
   IFLA_INFO_KIND,
   IFLA_INFO_SLAVE_DATA,
   IFLA_INFO_SLAVE_KIND,
+  IFLA_IPVLAN_MODE,
   IFLA_LINK,
   IFLA_LINKINFO,
   IFLA_LINK_NETNSID,
+  IFLA_MACVLAN_MODE,
   IFLA_MASTER,
   IFLA_MTU,
   IFLA_TXQLEN,
@@ -72,6 +76,10 @@ export interface Link {
   /** Of a bridge port: frames may leave by the port they came in by. */
   readonly hairpin: boolean | undefined;
   readonly vxlan: VxlanSettings | undefined;
+  /** Of a macvlan or ipvlan: the number of its mode (over-master.ts). */
+  readonly mode: number | undefined;
+  /** Of a bridge: keeps VLANs apart. */
+  readonly vlanFiltering: boolean | undefined;
 }
 
 /** What a VXLAN device was made with. */
@@ -123,10 +131,12 @@ export function linkHeader(header: {
   readonly index?: number;
   readonly flags?: number;
   readonly change?: number;
+  /** AF_BRIDGE for what concerns bridge ports. */
+  readonly family?: number;
 }): Uint8Array {
   const bytes = new Uint8Array(16);
   const view = viewOf(bytes);
-  bytes[0] = AF_UNSPEC;
+  bytes[0] = header.family ?? AF_UNSPEC;
   view.setInt32(4, header.index ?? 0, littleEndian);
   view.setUint32(8, header.flags ?? 0, littleEndian);
   view.setUint32(12, header.change ?? 0, littleEndian);
@@ -141,6 +151,7 @@ export function parseLink(message: Message): Link[] {
   const attributes = readAttributes(message.body.subarray(16));
   const info = readNested(attributes.get(IFLA_LINKINFO));
   const kind = readString(info.get(IFLA_INFO_KIND));
+  const data = readNested(info.get(IFLA_INFO_DATA));
   const slaveKind = readString(info.get(IFLA_INFO_SLAVE_KIND));
   const slave = readNested(info.get(IFLA_INFO_SLAVE_DATA));
   return [
@@ -159,9 +170,16 @@ export function parseLink(message: Message): Link[] {
       peerIndex: readU32(attributes.get(IFLA_LINK)),
       peerNetnsId: readU32(attributes.get(IFLA_LINK_NETNSID)),
       hairpin: slaveKind === 'bridge' ? readU8(slave.get(IFLA_BRPORT_MODE)) === 1 : undefined,
-      vxlan: kind === 'vxlan' ? vxlanOf(readNested(info.get(IFLA_INFO_DATA))) : undefined,
+      vxlan: kind === 'vxlan' ? vxlanOf(data) : undefined,
+      mode: modeOf(kind, data),
+      vlanFiltering: kind === 'bridge' ? readU8(data.get(IFLA_BR_VLAN_FILTERING)) === 1 : undefined,
     },
   ];
+}
+
+function modeOf(kind: string | undefined, data: Attributes): number | undefined {
+  if (kind === 'macvlan') return readU32(data.get(IFLA_MACVLAN_MODE));
+  return kind === 'ipvlan' ? readU16(data.get(IFLA_IPVLAN_MODE)) : undefined;
 }
 
 function vxlanOf(data: Attributes): VxlanSettings {
