@@ -26,8 +26,8 @@ export function bootstrap(access: ApiAccess, options: BootstrapOptions): void {
     metadata: { name: 'kubernetes' },
     spec: { cidrs: [...options.serviceCIDRs] },
   });
-  createMissing(access, kubernetesService(first));
   const { apiServer } = options;
+  createMissing(access, kubernetesService(first, apiServer?.port ?? 6443));
   if (apiServer === undefined) return;
   const family = first.includes(':') ? 'ip6' : 'ip';
   const addresses = apiServer.addresses.filter(
@@ -48,7 +48,7 @@ export function bootstrap(access: ApiAccess, options: BootstrapOptions): void {
 }
 
 /** The API server as a Service: the first address of the first range, port 443. */
-function kubernetesService(cidr: string): JsonObject {
+function kubernetesService(cidr: string, targetPort: number): JsonObject {
   const prefix = tryParsePrefix(cidr);
   const clusterIP = prefix === undefined ? '' : formatAddress(addressPlus(prefix.address, 1));
   return {
@@ -61,7 +61,7 @@ function kubernetesService(cidr: string): JsonObject {
     },
     spec: {
       clusterIP,
-      ports: [{ name: 'https', port: 443, protocol: 'TCP', targetPort: 6443 }],
+      ports: [{ name: 'https', port: 443, protocol: 'TCP', targetPort }],
     },
   };
 }

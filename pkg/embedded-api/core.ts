@@ -7,13 +7,12 @@ import { kindsOf } from './custom-kinds.ts';
 import {
   deleteObject,
   endNamespaceIfEmpty,
-  isNamespace,
   type DeleteOptions,
   type Deletion,
 } from './deletion.ts';
 import type { JsonObject } from './json.ts';
 import type { SavedState } from './journal.ts';
-import { KindRegistry } from './kinds.ts';
+import { isNamespaceKind, KindRegistry } from './kinds.ts';
 import { keyOf, type KubeObject } from './object.ts';
 import { Operations, type ObjectRef, type WriteOptions } from './operations.ts';
 import { Storage } from './storage.ts';
@@ -49,7 +48,11 @@ const definitions = 'customresourcedefinitions.apiextensions.k8s.io';
  */
 export function createCore(options: CoreOptions): Core {
   const { clock, saved } = options;
-  const storage = new Storage(options.compactionWindowEvents, saved?.revision ?? 0);
+  // A server that remembers nothing must not count from where an earlier one began: a client of
+  // that one would wait for ever for a version to come. So it is told 410 Gone, and lists again.
+  // Microseconds: no server writes more often than that.
+  const firstRevision = saved?.revision ?? clock.now() * 1000;
+  const storage = new Storage(options.compactionWindowEvents, firstRevision);
   const kinds = new KindRegistry(builtinKindInfos);
   const ranges: readonly Prefix[] = options.serviceCIDRs.map(parsePrefix);
   const allocations = new ServiceAllocations(ranges);
@@ -75,8 +78,8 @@ export function createCore(options: CoreOptions): Core {
     clock,
     update: (ref, draft, writeOptions) => {
       const object = operations.update(ref, draft, writeOptions);
-      const namespace = isNamespace(ref.kind) ? ref.name : ref.namespace;
-      if (operations.find(ref) === undefined || isNamespace(ref.kind)) {
+      const namespace = isNamespaceKind(ref.kind) ? ref.name : ref.namespace;
+      if (operations.find(ref) === undefined || isNamespaceKind(ref.kind)) {
         endNamespaceIfEmpty(operations, kinds, namespace);
       }
       return object;

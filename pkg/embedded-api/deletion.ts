@@ -4,7 +4,7 @@
  */
 import { badRequest, forbidden } from './api-error.ts';
 import { isJsonArray, objectAt, textAt, valueAt, type JsonObject } from './json.ts';
-import { resourceOf, type KindInfo, type KindRegistry } from './kinds.ts';
+import { isNamespaceKind, resourceOf, type KindInfo, type KindRegistry } from './kinds.ts';
 import { checkPreconditions } from './object-update.ts';
 import type { KubeObject } from './object.ts';
 import type { ObjectRef, Operations } from './operations.ts';
@@ -39,12 +39,12 @@ export function deleteObject(
 ): Deletion {
   const object = operations.get(ref);
   checkPreconditions(ref.kind, object, options.preconditions ?? {});
-  if (isNamespace(ref.kind) && permanentNamespaces.has(ref.name)) {
+  if (isNamespaceKind(ref.kind) && permanentNamespaces.has(ref.name)) {
     throw forbidden(`namespaces "${ref.name}" is forbidden: this namespace may not be deleted`);
   }
   if (options.dryRun === true) return { gone: true, object };
-  if (isNamespace(ref.kind)) return deleteNamespace(operations, kinds, ref);
-  if (ref.kind.plural === 'customresourcedefinitions') deleteInstances(operations, kinds, object);
+  if (isNamespaceKind(ref.kind)) return deleteNamespace(operations, kinds, ref);
+  if (ref.kind.plural === 'customresourcedefinitions') deleteInstances(operations, object);
   const graceSeconds = graceOf(ref.kind, object, options);
   const waits = (object.metadata.finalizers ?? []).length > 0 || graceSeconds > 0;
   if (!waits) return { gone: true, object: operations.remove(ref) ?? object };
@@ -89,11 +89,6 @@ export function readDeleteOptions(body: JsonObject, query: URLSearchParams): Del
   };
 }
 
-/** Whether the kind is the core Namespace. */
-export function isNamespace(kind: KindInfo): boolean {
-  return kind.group === '' && kind.plural === 'namespaces';
-}
-
 /** Pods that run somewhere may be given time, as long as the client says how long. */
 function graceOf(kind: KindInfo, object: KubeObject, options: DeleteOptions): number {
   const isPod = kind.group === '' && kind.plural === 'pods';
@@ -129,16 +124,8 @@ function contentsOf(
   );
 }
 
-function deleteInstances(
-  operations: Operations,
-  kinds: KindRegistry,
-  definition: KubeObject,
-): void {
+/** Instances go at once: with their kind gone, nobody could remove their finalizers. */
+function deleteInstances({ storage }: Operations, definition: KubeObject): void {
   const resource = definition.metadata.name;
-  const kind = kinds.all.find((info) => info.custom && resourceOf(info) === resource);
-  if (kind === undefined) return;
-  for (const [, object] of operations.storage.snapshot(resource).entries) {
-    const namespace = object.metadata.namespace ?? '';
-    operations.remove({ kind, namespace, name: object.metadata.name });
-  }
+  for (const [key] of storage.snapshot(resource).entries) storage.remove(resource, key);
 }

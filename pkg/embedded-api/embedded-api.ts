@@ -1,7 +1,7 @@
 /**
  * A Kubernetes API server inside a process: for the demo, for tests, for clusters of one machine.
- * It is a development tool. It keeps everything in memory, has one replica, no audit, no
- * admission webhooks, and trusts those it serves; in production, use a real API server.
+ * It is a development tool. It keeps everything in memory, has one replica, no audit, no admission
+ * webhooks, no scheduler and no kubelet behind it; in production, use a real API server.
  */
 import { systemClock, type Clock } from '#pkg/clock/clock.ts';
 import { silentLogger, type Logger } from '#pkg/log/logger.ts';
@@ -22,7 +22,10 @@ export interface EmbeddedApiOptions {
   readonly listen?: readonly ListenOn[];
   /** PEM texts; with them HTTP/1.1 and HTTP/2 over TLS, without plain HTTP/1.1. */
   readonly tls?: TlsIdentity;
-  /** Who may ask; an empty list lets everyone in, so then listen on loopback only. */
+  /**
+   * Who may ask; an empty list lets everyone in, so then listen on loopback only. kubectl sends its
+   * token over TLS only.
+   */
   readonly tokens?: readonly TokenGrant[];
   /** Ranges for cluster addresses, at most one a family; the first is the default family's. */
   readonly serviceCIDRs?: readonly string[];

@@ -7,8 +7,6 @@ import type { KubeObject } from './object.ts';
 import type { ServiceAllocations } from './admission/service-allocations.ts';
 
 export interface AdmissionContext {
-  /** Milliseconds since the epoch. */
-  readonly nowMs: number;
   readonly allocations: ServiceAllocations;
 }
 

@@ -77,3 +77,8 @@ export class KindRegistry {
     }));
   }
 }
+
+/** Whether the kind is the core Namespace, whose objects hold others. */
+export function isNamespaceKind(kind: KindInfo): boolean {
+  return kind.group === '' && kind.plural === 'namespaces';
+}

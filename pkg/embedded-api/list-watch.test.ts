@@ -89,7 +89,7 @@ describe('a list', () => {
     ['labelSelector=%3D', 400, 'BadRequest'],
     ['fieldSelector=spec.x%3Dy', 400, 'BadRequest'],
     ['resourceVersionMatch=Exact', 422, 'Invalid'],
-    ['resourceVersion=99999', 504, 'Timeout'],
+    ['resourceVersion=9000000000000000', 504, 'Timeout'],
     ['watch=1&resourceVersion=1&resourceVersionMatch=NotOlderThan', 422, 'Invalid'],
     ['watch=1&sendInitialEvents=true', 422, 'Invalid'],
   ])('with %s is %d %s', async (query, httpCode, reason) => {
@@ -100,7 +100,7 @@ describe('a list', () => {
   });
 
   it('from the future says so as client-go expects it', async () => {
-    const { body, headers } = await request(`${maps}?resourceVersion=99999`);
+    const { body, headers } = await request(`${maps}?resourceVersion=9000000000000000`);
     expect(headers.get('retry-after')).toBe('1');
     expect(body['details']).toMatchObject({ causes: [{ reason: 'ResourceVersionTooLarge' }] });
   });
@@ -256,6 +256,15 @@ describe('a watch', () => {
     }
     server.api.faults.goneAs('http');
     expect(await request(url)).toMatchObject({ httpCode: 410, body: { reason: 'Expired' } });
+  });
+
+  it('from a version of an earlier server without memory is 410, too', async () => {
+    const version = create('a');
+    await server[Symbol.asyncDispose]();
+    server = await startTestApi();
+    const url = `${server.url}/api/v1/configmaps?watch=1&resourceVersion=${version}`;
+    await using watch = await WatchReader.open(url);
+    expect(await watch.next()).toMatchObject({ type: 'ERROR', object: { code: 410 } });
   });
 
   it('from the latest version survives compaction', async () => {

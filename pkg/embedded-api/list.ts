@@ -140,7 +140,7 @@ export function readListRequest(kind: KindInfo, query: URLSearchParams): ListReq
  * @throws {ApiError} BadRequest
  */
 export function readRevision(text: string): number {
-  if (!/^\d{0,15}$/.test(text)) {
+  if (!/^\d{0,16}$/.test(text)) {
     throw badRequest(`invalid resource version ${JSON.stringify(text)}: expected a number`);
   }
   return Number(text);

@@ -19,7 +19,7 @@ import { asVersion, readDraft } from './draft.ts';
 import { generatedName } from './generated-name.ts';
 import { textAt, without, type JsonObject } from './json.ts';
 import type { KindRules } from './kind-rules.ts';
-import { resourceOf, type KindInfo } from './kinds.ts';
+import { isNamespaceKind, resourceOf, type KindInfo } from './kinds.ts';
 import { admitUpdate, sameObject, withNextGeneration, type Subresource } from './object-update.ts';
 import { objectKey, timestamp, withMeta, type KubeObject } from './object.ts';
 import type { Storage } from './storage.ts';
@@ -107,7 +107,10 @@ export class Operations {
     return this.storage.remove(resourceOf(ref.kind), objectKey(ref.namespace, ref.name));
   }
 
-  /** Stores an update; an object that is only waiting for its finalizers goes with the last. */
+  /**
+   * Stores an update; an object that is only waiting for its finalizers goes with the last, except
+   * a Namespace: that goes when it is empty, too.
+   */
   #store(ref: ObjectRef, object: KubeObject): KubeObject {
     const { metadata } = object;
     const waits = (metadata.finalizers ?? []).length > 0;
@@ -116,7 +119,7 @@ export class Operations {
       metadata.deletionTimestamp !== undefined &&
       !waits &&
       grace === 0 &&
-      !isNamespace(ref.kind)
+      !isNamespaceKind(ref.kind)
     ) {
       return this.remove(ref) ?? object;
     }
@@ -197,7 +200,7 @@ export class Operations {
     const rules: KindRules = rulesOf(kind);
     const filled = rules.withDefaults?.(object, old) ?? object;
     refuseAny(kind, filled, rules.validate?.(filled, old) ?? []);
-    const context = { nowMs: this.clock.now(), allocations: this.#allocations };
+    const context = { allocations: this.#allocations };
     const allocated = rules.allocate?.(filled, old, context) ?? filled;
     if (isErrorList(allocated)) {
       refuseAny(kind, filled, allocated);
@@ -220,11 +223,6 @@ const serverOwned = [
 
 /** A kubelet registers its Node with its status; the CRD rules write their own. */
 const keepsStatusOnCreate = new Set(['Node']);
-
-/** A Namespace goes when it is empty, which an update cannot know. */
-function isNamespace(kind: KindInfo): boolean {
-  return kind.group === '' && kind.plural === 'namespaces';
-}
 
 function isErrorList(value: KubeObject | readonly FieldError[]): value is readonly FieldError[] {
   return Array.isArray(value);

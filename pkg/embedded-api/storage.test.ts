@@ -32,6 +32,8 @@ describe('Storage', () => {
       storage.snapshot('things');
     }
     storage.remove('things', 'c/1');
+    storage.remove('things', 'b/1');
+    storage.put('things', 'b/1', object('b/1'));
     expect(names(storage)).toEqual(['a/1', 'b/1', 'b/2']);
     expect(names(storage, undefined, 'b/')).toEqual(['b/1', 'b/2']);
     expect(names(storage, undefined, 'bb/')).toEqual([]);

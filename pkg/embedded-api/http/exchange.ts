@@ -2,6 +2,7 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { constants, Http2ServerResponse, type Http2ServerRequest } from 'node:http2';
 import type { Writable } from 'node:stream';
+import { setImmediate } from 'node:timers/promises';
 import { bodyTooLarge, type ApiError } from '#pkg/embedded-api/api-error.ts';
 import type { Json } from '#pkg/embedded-api/json.ts';
 
@@ -101,8 +102,13 @@ export class Exchange {
   /** Sends one piece of a stream; resolves when the client is ready for more, or gone. */
   async write(text: string): Promise<void> {
     if (this.ended.aborted) return;
-    if (this.#response.write(text)) return;
-    await new Promise<void>((resolve) => {
+    if (!this.#response.write(text)) await this.#drained();
+    // A client that reads as fast as we write would keep other requests from getting their turn.
+    await setImmediate();
+  }
+
+  #drained(): Promise<void> {
+    return new Promise((resolve) => {
       const done = (): void => {
         this.#response.off('drain', done);
         this.ended.removeEventListener('abort', done);

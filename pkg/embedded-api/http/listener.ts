@@ -57,7 +57,7 @@ export class Listener implements AsyncDisposable {
     const server =
       tls === undefined
         ? createServer(answer)
-        : createSecureServer({ ...tls, allowHTTP1: true, settings: windows }, answer);
+        : createSecureServer({ ...tls, ...http2Options }, answer);
     server.on('connection', (socket: Socket) => track(sockets, socket));
     if (tls !== undefined) {
       server.on('session', (session: Http2Session) => track(sessions, session));
@@ -85,8 +85,11 @@ export class Listener implements AsyncDisposable {
   }
 }
 
-/** Larger than the 64 KiB default, which halves the speed of a long list. */
-const windows = { initialWindowSize: 1024 * 1024 };
+/**
+ * One session carries all watches of a client: what these keep for a slow reader (16 MiB each)
+ * must not make Node refuse new streams, as its 10 MB default would.
+ */
+const http2Options = { allowHTTP1: true, maxSessionMemory: 256 };
 
 function track<T extends Http2Session | Socket>(set: Set<T>, connection: T): void {
   set.add(connection);
