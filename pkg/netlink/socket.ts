@@ -36,6 +36,8 @@ export interface NetlinkRequest {
   readonly body: readonly Uint8Array[];
   /** The request as words that follow "Cannot", for errors. */
   readonly what: string;
+  /** The kernel says nothing about it unless it refuses: the ends of an nfnetlink batch. */
+  readonly unacknowledged?: boolean;
 }
 
 /** What became of one request of a batch. */
@@ -117,6 +119,15 @@ export class NetlinkSocket implements Disposable {
   }
 
   /**
+   * As {@link batch}, in one send whatever its size: a transaction must not be cut in two.
+   *
+   * @throws {AgentError} EMSGSIZE beyond the send buffer, 212,992 bytes by default
+   */
+  transaction(requests: readonly NetlinkRequest[]): NetlinkResult[] {
+    return this.#exchange(requests);
+  }
+
+  /**
    * Reads a table to its end. A dump during which the table changed is read again.
    *
    * @throws {NetlinkError} when the kernel refuses, and EINTR when the table does not stand still
@@ -139,13 +150,14 @@ export class NetlinkSocket implements Disposable {
   /** Sends requests in one datagram and collects the answers up to that of the last one. */
   #exchange(requests: readonly NetlinkRequest[]): NetlinkResult[] {
     const first = this.#sequence + 1;
-    const last = this.#sequence + requests.length;
+    const lastIndex = requests.findLastIndex((request) => request.unacknowledged !== true);
+    const last = first + lastIndex;
     this.#send(
       requests.map((request, i) => ({
         request,
         // Refusals come unasked. Acknowledging the last request alone tells that those before it
         // are done, and spares the kernel an answer for each.
-        flags: i === requests.length - 1 ? NLM_F_ACK : 0,
+        flags: i === lastIndex ? NLM_F_ACK : 0,
       })),
     );
     const replies = requests.map((): Message[] => []);
