@@ -4,7 +4,6 @@
  * and run, and their errors come through as they are.
  */
 import { accessSync, constants } from 'node:fs';
-import { join } from 'node:path';
 import { AgentError } from '#pkg/errors/agent-error.ts';
 import { CniError, cniCode } from './cni-error.ts';
 import type { CniCommand, Environment } from './environment.ts';
@@ -91,7 +90,7 @@ function findPlugin(type: string, path: readonly string[]): string {
   if (type === '' || type.includes('/')) {
     throw new CniError(cniCode.invalidConfig, `Cannot find plugin "${type}": invalid plugin name`);
   }
-  const file = path.map((directory) => join(directory, type)).find(isExecutable);
+  const file = path.map((directory) => `${directory}/${type}`).find(isExecutable);
   if (file !== undefined) return file;
   throw new CniError(
     cniCode.invalidConfig,

@@ -3,9 +3,9 @@
  * send and one receive; nothing here waits for an event loop, and the same code serves the CNI
  * executable and the daemons. The socket stays in the network namespace it was opened in.
  */
-import { constants as osConstants } from 'node:os';
 import { AgentError, isErrno } from '#pkg/errors/agent-error.ts';
 import { MSG_DONTWAIT, MSG_TRUNC, POLLIN } from '#pkg/sys/constants.ts';
+import { EINTR, ENOBUFS } from '#pkg/sys/errno.ts';
 import type { Sys } from '#pkg/sys/sys.ts';
 import { concatBytes } from './attribute.ts';
 import {
@@ -138,7 +138,7 @@ export class NetlinkSocket implements Disposable {
       if (messages !== undefined) return messages;
     }
     throw new NetlinkError(request.what, {
-      errno: osConstants.errno.EINTR,
+      errno: EINTR,
       text: `changed while being read, ${maxDumps} times in a row`,
     });
   }
@@ -167,7 +167,7 @@ export class NetlinkSocket implements Disposable {
       const messages = this.#receive();
       if (messages === undefined) {
         this.#drain();
-        const lost = { errno: osConstants.errno.ENOBUFS, text: 'the answer was lost' };
+        const lost = { errno: ENOBUFS, text: 'the answer was lost' };
         for (const [i, { what }] of requests.entries()) errors[i] ??= new NetlinkError(what, lost);
         break;
       }

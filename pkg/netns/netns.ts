@@ -7,7 +7,6 @@
  * A daemon therefore makes one such call ({@link warmUpThreadPool}) before it enters any namespace.
  */
 import { closeSync, constants, fstatSync, openSync, statfsSync, statSync } from 'node:fs';
-import { stat } from 'node:fs/promises';
 import { AgentError, isErrno } from '#pkg/errors/agent-error.ts';
 import { CLONE_NEWNET } from '#pkg/sys/constants.ts';
 import type { Sys } from '#pkg/sys/sys.ts';
@@ -124,6 +123,7 @@ export function isNetns(path: string): boolean {
  * starts all of them (libuv, src/threadpool.c, init_once).
  */
 export async function warmUpThreadPool(): Promise<void> {
+  const { stat } = await import('node:fs/promises');
   await stat('/');
 }
 

@@ -16,7 +16,6 @@ import {
   unlinkSync,
   writeFileSync,
 } from 'node:fs';
-import { join } from 'node:path';
 import { isErrno } from '#pkg/errors/agent-error.ts';
 import type { Attachment } from '#pkg/cni/environment.ts';
 import { shortHash } from '#pkg/cni/short-hash.ts';
@@ -37,9 +36,9 @@ export interface LeaseIndex {
 /** Opens the index of one network. The caller holds the network's lock all the time. */
 export function openLeaseIndex(dataDir: string, network: string): LeaseIndex {
   // A network's name starts with a letter or digit: ".podwire" is none.
-  const directory = join(dataDir, '.podwire', network);
-  const stampFile = join(directory, '.stamp');
-  const linkOf = (attachment: Attachment): string => join(directory, entryName(attachment));
+  const directory = `${dataDir}/.podwire/${network}`;
+  const stampFile = `${directory}/.stamp`;
+  const linkOf = (attachment: Attachment): string => `${directory}/${entryName(attachment)}`;
   return {
     isComplete: (stamp) => tolerate('ENOENT', () => readFileSync(stampFile, 'utf8')) === stamp,
     get: (attachment) =>

@@ -13,7 +13,6 @@ import {
   unlinkSync,
   writeFileSync,
 } from 'node:fs';
-import { join } from 'node:path';
 import { isErrno } from '#pkg/errors/agent-error.ts';
 import { formatAddress, tryParseAddress, type Address } from '#pkg/ip/address.ts';
 import type { Attachment } from '#pkg/cni/environment.ts';
@@ -54,10 +53,10 @@ export function openLeaseStore(
   sys: Sys,
   place: { readonly dataDir: string; readonly network: string; readonly create: boolean },
 ): LeaseStore | undefined {
-  const directory = join(place.dataDir, place.network);
+  const directory = `${place.dataDir}/${place.network}`;
   if (place.create) mkdirSync(directory, { recursive: true, mode: 0o755 });
   else if (statSync(directory, { throwIfNoEntry: false }) === undefined) return undefined;
-  const lockFd = openSync(join(directory, 'lock'), 'a', 0o644);
+  const lockFd = openSync(`${directory}/lock`, 'a', 0o644);
   try {
     sys.flock(lockFd, LOCK_EX);
     return leaseStore(directory, openLeaseIndex(place.dataDir, place.network), () =>
@@ -77,18 +76,18 @@ function leaseStore(directory: string, index: LeaseIndex, unlock: () => void): L
     index
       .get(attachment)
       // Go's program releases without telling the index; the address may be someone else's now.
-      .filter((file) => sameAttachment(readLease(join(directory, file)), attachment));
+      .filter((file) => sameAttachment(readLease(`${directory}/${file}`), attachment));
   return {
     addressesOf: (attachment) =>
       [...owned(attachment), ...owned(legacyOf(attachment))].flatMap(
         (file) => tryParseAddress(file) ?? [],
       ),
     attachments: () =>
-      leaseFiles(directory).flatMap((file) => readLease(join(directory, file)) ?? []),
+      leaseFiles(directory).flatMap((file) => readLease(`${directory}/${file}`) ?? []),
     takenAddresses: () => new Set(leaseFiles(directory)),
     take(address, attachment) {
       const file = formatAddress(address);
-      if (!createLease(join(directory, file), attachment)) return false;
+      if (!createLease(`${directory}/${file}`, attachment)) return false;
       changed = true;
       index.set(attachment, [...owned(attachment), file]);
       return true;
@@ -98,7 +97,7 @@ function leaseStore(directory: string, index: LeaseIndex, unlock: () => void): L
       const legacy = legacyOf(attachment);
       changed = true;
       for (const file of exact.length > 0 ? exact : owned(legacy))
-        unlinkSync(join(directory, file));
+        unlinkSync(`${directory}/${file}`);
       index.delete(attachment);
       if (exact.length === 0) index.delete(legacy);
     },
@@ -125,9 +124,9 @@ function rebuildIndex(directory: string, index: LeaseIndex): void {
   index.clear();
   const held = new Map<string, { attachment: Attachment; files: string[] }>();
   for (const file of leaseFiles(directory)) {
-    const attachment = readLease(join(directory, file));
+    const attachment = readLease(`${directory}/${file}`);
     if (attachment === undefined) {
-      unlinkSync(join(directory, file));
+      unlinkSync(`${directory}/${file}`);
       continue;
     }
     const key = `${attachment.containerId}:${attachment.ifName}`;
@@ -181,7 +180,7 @@ function createLease(file: string, attachment: Attachment): boolean {
 }
 
 function lastFile(directory: string, setIndex: number): string {
-  return join(directory, `last_reserved_ip.${setIndex}`);
+  return `${directory}/last_reserved_ip.${setIndex}`;
 }
 
 function readLast(directory: string, setIndex: number): string | undefined {
