@@ -7,7 +7,14 @@ import type { Sys } from '#pkg/sys/sys.ts';
 import type { CniSystem } from './cni-system.ts';
 
 /** The names, for errors and for what puts the files in place. */
-export const pluginNames = ['podwire', 'bridge', 'loopback', 'host-local'] as const;
+export const pluginNames = [
+  'podwire',
+  'bridge',
+  'loopback',
+  'host-local',
+  'bandwidth',
+  'portmap',
+] as const;
 
 export type PluginName = (typeof pluginNames)[number];
 
@@ -24,6 +31,10 @@ export async function pluginOf(name: PluginName, system: CniSystem): Promise<Cni
       return (await import('./main/bridge.ts')).bridgePlugin(system);
     case 'loopback':
       return (await import('./main/loopback.ts')).loopbackPlugin(system);
+    case 'bandwidth':
+      return (await import('./meta/bandwidth.ts')).bandwidthPlugin(system);
+    case 'portmap':
+      return (await import('./meta/portmap.ts')).portmapPlugin(system);
     case 'host-local':
       return (await import('./ipam/host-local.ts')).hostLocalPlugin(system.sys);
   }

@@ -7,6 +7,7 @@ import { mkdirSync, mkdtempSync, readdirSync, rmSync, symlinkSync, writeFileSync
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { systemClock } from '#pkg/clock/clock.ts';
+import { pluginNames } from '#plugins/registry.ts';
 import { createScratchNetns, type ScratchNetns } from '#pkg/netns/scratch.ts';
 
 const root = join(import.meta.dirname, '../..');
@@ -82,7 +83,7 @@ export async function createScratchNode(): Promise<ScratchNode> {
   const nodeFile = join(directory, 'node.json');
   mkdirSync(binDir);
   mkdirSync(dataDir);
-  for (const name of ['podwire', 'bridge', 'host-local', 'loopback']) {
+  for (const name of pluginNames) {
     symlinkSync(executable, join(binDir, name));
   }
   const netns = await createScratchNetns('pw-cni-node');
