@@ -120,7 +120,7 @@ describe.runIf(isRoot)('setup on a machine without anything', () => {
     expect(status).toBe(0);
     expect(readFileSync(join(home, 'apt.log'), 'utf8').split('\n')).toEqual([
       'noninteractive -o DPkg::Lock::Timeout=120 -q update',
-      'noninteractive -o DPkg::Lock::Timeout=120 -q -y --no-install-recommends install util-linux tcpdump',
+      'noninteractive -o DPkg::Lock::Timeout=120 -q -y --no-install-recommends --no-remove install util-linux tcpdump',
       '',
     ]);
   });

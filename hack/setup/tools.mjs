@@ -21,6 +21,11 @@ const testTools = [
   { tool: 'ping', package: 'iputils-ping' },
   { tool: 'setpriv', package: 'util-linux' },
   { tool: '/usr/lib/cni/bridge', package: 'containernetworking-plugins' },
+  // Container runtimes: the tests start their own, with a root of its own.
+  { tool: 'containerd', package: 'containerd' },
+  { tool: 'ctr', package: 'containerd' },
+  { tool: 'runc', package: 'runc' },
+  { tool: 'podman', package: 'podman' },
 ];
 
 /**
@@ -45,7 +50,17 @@ export function installTools(task, env, say) {
   runStep(`install ${names}`, ['apt-get', ...wait, '-q', 'update'], options);
   runStep(
     `install ${names}`,
-    ['apt-get', ...wait, '-q', '-y', '--no-install-recommends', 'install', ...packages],
+    // Not at the cost of what the machine has: containerd of another origin, say.
+    [
+      'apt-get',
+      ...wait,
+      '-q',
+      '-y',
+      '--no-install-recommends',
+      '--no-remove',
+      'install',
+      ...packages,
+    ],
     options,
   );
   const still = missing.filter(({ tool }) => !isInstalled(tool, env)).map(({ tool }) => tool);
