@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { parseNetworkConfig, type NetworkConfig } from '#pkg/cni/config.ts';
 import { parseNodeFacts } from './node-facts.ts';
-import { bridgeConfigOf } from './podwire.ts';
+import { bridgeConfigOf } from './podwire/podwire-config.ts';
 
 function configOf(more: object): NetworkConfig {
   return parseNetworkConfig(JSON.stringify({ cniVersion: '1.1.0', name: 'pods', ...more }));

@@ -29,6 +29,7 @@ function config(more: object = {}): object {
     name: 'podwire',
     type: 'podwire',
     nodeFile: node.nodeFile,
+    stateDir: node.stateDir,
     ipam: { dataDir: node.dataDir },
     ...more,
   };
@@ -91,16 +92,6 @@ describe('podwire', () => {
     expect(json.msg).toContain('podCIDRs[0]": expected a subnet as 10.244.1.0/24');
     writeNodeFacts(node, dual);
     expect(await status()).toEqual({ exitCode: 0, json: undefined, stderr: '' });
-  });
-
-  it.each([
-    ['portMappings', [{ hostPort: 80, containerPort: 80, protocol: 'tcp' }]],
-    ['bandwidth', { ingressRate: 1000, ingressBurst: 1000 }],
-  ])('refuses %s, which it does not do, by name', async (key, value) => {
-    writeNodeFacts(node, dual);
-    const { json } = await podwire('ADD', { runtimeConfig: { [key]: value } });
-    expect(json).toMatchObject({ code: 2 });
-    expect(json.msg).toContain(`runtimeConfig.${key}`);
   });
 
   it('keeps two interfaces of one pod apart', async () => {

@@ -2,7 +2,7 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { parseAddress } from '#pkg/ip/address.ts';
 import { withNetns } from '#pkg/netns/netns.ts';
 import { createScratchNetns, type ScratchNetns } from '#pkg/netns/scratch.ts';
-import { NetlinkSocket } from '#pkg/netlink/socket.ts';
+import type { NetlinkSocket } from '#pkg/netlink/socket.ts';
 import { openNodeSys } from '#pkg/sys/node-ffi.ts';
 import {
   addElements,

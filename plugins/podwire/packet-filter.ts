@@ -1,0 +1,275 @@
+/**
+ * A pod's elements in the kernel: its host ports, and the addresses it may send from. They go in
+ * and out by nfnetlink; the program nft is run only where a table is missing.
+ */
+import { closeSync, mkdirSync, openSync } from 'node:fs';
+import { join } from 'node:path';
+import { AgentError, isErrno } from '#pkg/errors/agent-error.ts';
+import { formatAddress } from '#pkg/ip/address.ts';
+import { CniError } from '#pkg/cni/cni-error.ts';
+import {
+  addElements,
+  deleteElements,
+  describe,
+  getElements,
+  listElements,
+  openNetfilterSocket,
+  type ElementChange,
+} from '#pkg/nfnetlink/nf-tables.ts';
+import type { SetElement } from '#pkg/nfnetlink/set-element.ts';
+import type { NetlinkSocket } from '#pkg/netlink/socket.ts';
+import { LOCK_EX } from '#pkg/sys/constants.ts';
+import type { Sys } from '#pkg/sys/sys.ts';
+import { hostPortTaken } from '#plugins/meta/host-port-claim.ts';
+import type { RunNetfilter } from '#plugins/meta/run-netfilter.ts';
+import type { AttachmentRecord } from './attachment-record.ts';
+import { filterTables, setsOf, tableText, type FilterTable } from './filter-tables.ts';
+import {
+  hostPortKey,
+  hostPortMaps,
+  hostPortSet,
+  ownerComment,
+  podElements,
+  specificAddress,
+  type HostPortElement,
+} from './pod-elements.ts';
+
+export interface PacketFilter {
+  readonly sys: Sys;
+  readonly socket: NetlinkSocket;
+  readonly run: RunNetfilter;
+  /** Where a lock may be, for those who give out host ports. */
+  readonly directory: string;
+  /** All pods of this node, for a table that was lost. */
+  readonly everyRecord: () => readonly AttachmentRecord[];
+}
+
+/** The kernel's packet filter, in the calling thread's network namespace; opened when it is used. */
+export function openPacketFilter(
+  sys: Sys,
+  context: Pick<PacketFilter, 'run' | 'directory' | 'everyRecord'>,
+): PacketFilter & Disposable {
+  let socket: NetlinkSocket | undefined;
+  return {
+    ...context,
+    sys,
+    get socket() {
+      return (socket ??= openNetfilterSocket(sys));
+    },
+    [Symbol.dispose]: () => socket?.[Symbol.dispose](),
+  };
+}
+
+/**
+ * Adds a pod's elements, all or none.
+ *
+ * @throws {CniError} code 100 for a host port that another pod has
+ */
+export function installPod(filter: PacketFilter, record: AttachmentRecord): void {
+  const elements = podElements(record);
+  if (elements.length === 0) return;
+  if (record.hostPorts.length === 0) addOrMakeTables(filter, record, elements);
+  else {
+    withPortLock(filter, () => {
+      refuseOverlaps(filter, record);
+      addOrMakeTables(filter, record, elements);
+    });
+  }
+}
+
+/** Deletes what is this pod's and no other's; nothing there is no error. */
+export function removePod(filter: PacketFilter, record: AttachmentRecord): void {
+  const elements = podElements(record);
+  if (elements.length === 0) return;
+  const { socket } = filter;
+  const owner = ownerComment(record);
+  // Its record may name a host port that it never got, because it was another pod's.
+  const present = getElements(socket, elements);
+  deleteElements(
+    socket,
+    elements.filter((_, i) => present[i]?.comment === owner),
+  );
+}
+
+/** Deletes every element whose comment says so. A kernel without nf_tables has none. */
+export function removeWhere(
+  { openFilter }: { readonly openFilter: () => PacketFilter & Disposable },
+  matches: (comment: string) => boolean,
+): void {
+  try {
+    using filter = openFilter();
+    const { socket } = filter;
+    for (const set of filterTables.flatMap(setsOf)) {
+      const elements = listElements(socket, set).filter(({ comment }) => matches(comment ?? ''));
+      deleteInPieces(
+        socket,
+        elements.map((element) => ({ set, element })),
+      );
+    }
+  } catch (error) {
+    if (!['EINVAL', 'EOPNOTSUPP', 'EPROTONOSUPPORT'].some((code) => isErrno(error, code)))
+      throw error;
+  }
+}
+
+/** A transaction must fit in the socket's send buffer. */
+function deleteInPieces(socket: NetlinkSocket, changes: readonly ElementChange[]): void {
+  const size = 256;
+  for (let at = 0; at < changes.length; at += size) {
+    deleteElements(socket, changes.slice(at, at + size));
+  }
+}
+
+/** @throws {AgentError} that names a set which lacks an element of the pod */
+export function checkPod(filter: PacketFilter, record: AttachmentRecord): void {
+  const elements = podElements(record);
+  if (elements.length === 0) return;
+  const present = getElements(filter.socket, elements);
+  const at = elements.findIndex(({ element }, i) => !isSame(present[i], element));
+  const missing = elements[at];
+  if (missing === undefined) return;
+  throw new AgentError(
+    'NetworkChanged',
+    `Cannot confirm the pod's network: nf_tables ${describe(missing.set)} lacks its element`,
+  );
+}
+
+/** Adds elements; makes the tables they need where the kernel has none. */
+function addOrMakeTables(
+  filter: PacketFilter,
+  record: AttachmentRecord,
+  elements: readonly ElementChange[],
+): void {
+  const errors = addElements(filter.socket, elements);
+  if (errors.every((error) => error === undefined)) return;
+  const lost = filterTables.filter((table) =>
+    elements.some(({ set }, i) => isErrno(errors[i], 'ENOENT') && isOf(set, table)),
+  );
+  for (const table of lost) makeTable(filter, table);
+  const refusals = lost.length === 0 ? errors : addElements(filter.socket, elements);
+  for (const [i, refusal] of refusals.entries()) {
+    if (refusal !== undefined) throw takenPort(filter, record, elements[i]) ?? refusal;
+  }
+  for (const table of lost) restorePods(filter, table);
+}
+
+function makeTable({ run }: PacketFilter, table: FilterTable): void {
+  try {
+    run('nft', ['-f', '-'], tableText(table));
+  } catch (error) {
+    if (isErrno(error, 'CommandMissing')) throw noNft(error);
+    // A pod that starts at the same moment was faster.
+    const { stderr } = error instanceof AgentError ? (error.details ?? {}) : {};
+    if (typeof stderr !== 'string' || !stderr.includes('File exists')) throw error;
+  }
+}
+
+function noNft(cause: unknown): AgentError {
+  return new AgentError(
+    'NftMissing',
+    'Cannot set up host ports and anti-spoofing: there is no program nft in PATH; ' +
+      'install the package nftables on this node, or set antiSpoofing to false',
+    { cause },
+  );
+}
+
+/** A table was lost, with all pods: somebody flushed the ruleset. They get their elements back. */
+function restorePods({ socket, everyRecord }: PacketFilter, table: FilterTable): void {
+  const elements = everyRecord()
+    .flatMap(podElements)
+    .filter(({ set }) => isOf(set, table));
+  // Each by itself: one that cannot be restored must not keep the others out.
+  for (const element of elements) addElements(socket, [element]);
+}
+
+/**
+ * A port for all of the host's addresses and one for a single address are different keys, in
+ * different maps, and yet one port: the kernel cannot see that.
+ */
+function refuseOverlaps(filter: PacketFilter, record: AttachmentRecord): void {
+  for (const { port, family, element } of hostPortMaps(record)) {
+    const claimed =
+      specificAddress(port) === undefined
+        ? findSpecific(filter, { port, family, element })
+        : getElements(filter.socket, [
+            {
+              set: hostPortSet(family, 'any'),
+              element: { key: hostPortKey(port, undefined) },
+            },
+          ])[0];
+    if (claimed !== undefined) throw portTaken(record, port, claimed);
+  }
+}
+
+/** A port of a single address with this number, whichever the address. */
+function findSpecific(
+  { socket }: PacketFilter,
+  { port, family, element }: Pick<HostPortElement, 'port' | 'family' | 'element'>,
+): SetElement | undefined {
+  const end = hostPortKey(port, undefined);
+  return listElements(socket, hostPortSet(family, 'specific')).find(
+    ({ key, comment }) =>
+      comment !== element.comment && isEqual(key.subarray(key.byteLength - end.byteLength), end),
+  );
+}
+
+/** The error for a host port that is there already; undefined for any other element. */
+function takenPort(
+  { socket }: PacketFilter,
+  record: AttachmentRecord,
+  refused: ElementChange | undefined,
+): CniError | undefined {
+  const entry = hostPortMaps(record).find(
+    ({ set, element }) =>
+      refused !== undefined &&
+      set.set === refused.set.set &&
+      isEqual(element.key, refused.element.key),
+  );
+  if (entry === undefined) return undefined;
+  const [there] = getElements(socket, [entry]);
+  return there === undefined ? undefined : portTaken(record, entry.port, there);
+}
+
+function portTaken(
+  record: AttachmentRecord,
+  port: HostPortElement['port'],
+  { comment = '' }: SetElement,
+): CniError {
+  const [network = '', containerId = '', ifName = ''] = comment.split(' ');
+  const hostIp = specificAddress(port);
+  const name = `${hostIp === undefined ? '' : `${formatAddress(hostIp)} `}${port.protocol} ${port.hostPort}`;
+  const self = comment === ownerComment(record);
+  return new CniError(
+    hostPortTaken,
+    `Cannot map host port ${name}: container ${containerId} of network ${network} has it`,
+    {
+      hint: self
+        ? 'it is the same container: it was added before and not deleted'
+        : `interface ${ifName}; delete that container, or choose another port`,
+    },
+  );
+}
+
+function withPortLock(filter: PacketFilter, fn: () => void): void {
+  mkdirSync(filter.directory, { recursive: true, mode: 0o700 });
+  const fd = openSync(join(filter.directory, '.host-ports'), 'a', 0o600);
+  try {
+    filter.sys.flock(fd, LOCK_EX);
+    fn();
+  } finally {
+    closeSync(fd);
+  }
+}
+
+function isOf(set: FilterTable, { family, table }: FilterTable): boolean {
+  return set.family === family && set.table === table;
+}
+
+function isSame(a: SetElement | undefined, b: SetElement): boolean {
+  return a !== undefined && a.comment === b.comment && isEqual(a.data, b.data);
+}
+
+function isEqual(a: Uint8Array | undefined, b: Uint8Array | undefined): boolean {
+  if (a === undefined || b === undefined) return a === b;
+  return Buffer.compare(a, b) === 0;
+}
