@@ -59,6 +59,8 @@ export interface ScratchNode extends AsyncDisposable {
   readonly binDir: string;
   readonly dataDir: string;
   readonly nodeFile: string;
+  /** Of `type: podwire`. */
+  readonly stateDir: string;
   /** A namespace "made by the runtime". */
   pod(): Promise<ScratchNetns>;
   /** Calls a plugin by its name, in the node's namespace. */
@@ -94,6 +96,7 @@ export async function createScratchNode(): Promise<ScratchNode> {
     binDir,
     dataDir,
     nodeFile,
+    stateDir: join(directory, 'state'),
     leases,
     async pod() {
       const pod = await createScratchNetns('pw-cni-pod');
