@@ -21,6 +21,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import type { Readable } from 'node:stream';
+import { systemClock } from '#pkg/clock/clock.ts';
+import { isErrno } from '#pkg/errors/agent-error.ts';
 import { runCommand, type CommandOptions, type CommandOutput } from '#pkg/exec/run.ts';
 import { createScratchNetns, type ScratchNetns } from '#pkg/netns/scratch.ts';
 import { pluginNames } from '#plugins/registry.ts';
@@ -76,7 +78,7 @@ export async function createRuntimeNode(): Promise<RuntimeNode> {
   await using stack = new AsyncDisposableStack();
   const netns = stack.use(await createScratchNetns('pw-runtime'));
   const directory = mkdtempSync(join(tmpdir(), 'podwire-runtime-'));
-  stack.defer(() => rmSync(directory, { recursive: true, force: true }));
+  stack.defer(() => rmSync(directory, { recursive: true, force: true, maxRetries: 20 }));
   const confDir = join(directory, 'net.d');
   const binDir = join(directory, 'bin');
   for (const folder of [confDir, binDir]) mkdirSync(folder);
@@ -199,11 +201,27 @@ async function readTraces(exec: RuntimeNode['exec']): Promise<Traces> {
   };
 }
 
-/** Control groups of containers that were killed; the kernel lets go of them a little later. */
+/** Control groups of containers that were killed; the last of their processes may be ending. */
 async function removeCgroups(parent: string): Promise<void> {
+  const deadline = systemClock.now() + timeoutMs;
   const folders = globSync(`/sys/fs/cgroup/{,*/}${parent.slice(1)}{,/**/}`).filter(isCgroup);
   // The deepest first.
-  for (const folder of folders.toSorted().toReversed()) rmdirSync(folder);
+  for (const folder of folders.toSorted().toReversed()) {
+    while (!tryRemoveCgroup(folder)) {
+      if (systemClock.now() > deadline) throw new Error(`Cannot remove ${folder}: it is in use`);
+      await systemClock.sleep(20);
+    }
+  }
+}
+
+function tryRemoveCgroup(folder: string): boolean {
+  try {
+    rmdirSync(folder);
+    return true;
+  } catch (error) {
+    if (isErrno(error, 'EBUSY')) return false;
+    throw error;
+  }
 }
 
 function isCgroup(folder: string): boolean {
