@@ -192,14 +192,17 @@ describe('PodNetworkRound', () => {
   test('brings everything up, and the conflist last', async () => {
     await world.round.run(signal);
     expect(world.leftToDo()).toEqual([]);
-    expect(world.calls.slice(-5)).toEqual([
-      'apply tables',
-      'annotate',
-      'condition',
-      'node.json',
-      'conflist',
-    ]);
+    expect(world.calls.slice(-4)).toEqual(['annotate', 'condition', 'node.json', 'conflist']);
     expect(world.status.state).toEqual({ kind: 'ready' });
+  });
+
+  test("exempts a new node's pods from masquerade before there is a route to them", async () => {
+    await world.round.run(signal);
+    world.nodes.set('c', node('c', 3));
+    world.calls = [];
+    await world.round.run(signal);
+    const changes = world.calls.filter((call) => ['apply tables', 'put route'].includes(call));
+    expect(changes).toEqual(['apply tables', 'put route']);
   });
 
   test('a quiet round reads nothing back and changes nothing', async () => {
@@ -214,7 +217,7 @@ describe('PodNetworkRound', () => {
     world.calls = [];
     await world.restart().run(signal);
     expect(world.calls.join(', ')).toBe(
-      'facts, observe host, observe tables, condition, node.json, conflist',
+      'facts, observe tables, observe host, condition, node.json, conflist',
     );
   });
 

@@ -144,9 +144,10 @@ export class PodNetworkRound {
   async #converge(want: Desired, own: NodeRecord | undefined, signal: AbortSignal): Promise<void> {
     const { files, ownNode } = this.#parts;
     const failures: unknown[] = [];
-    // One vocabulary's failure must not keep the other's from being applied.
-    await collect(failures, () => this.#applyObjects(want.objects, signal), signal);
+    // One vocabulary's failure must not keep the other's from being applied. Tables first: what
+    // takes a new route before its destination is exempt is masqueraded for the connection's life.
     await collect(failures, () => this.#applyTables(want.ruleset, signal), signal);
+    await collect(failures, () => this.#applyObjects(want.objects, signal), signal);
     // A route to one peer that fails makes neither us nor the other peers unreachable.
     if (failures.every(concernsPeersOnly)) {
       if (Object.keys(want.annotationPatch).length > 0) {
