@@ -165,7 +165,11 @@ function podNetworkOptions(nodeName: string, config: NodeConfig): PodNetworkOpti
 
 function networkFiles(config: NodeConfig): NetworkFiles {
   const nodeFile = join(config.runDir, 'node.json');
-  const conflist = conflistText({ nodeFile, ipamDataDir: config.cniDataDir });
+  const conflist = conflistText({
+    nodeFile,
+    ipamDataDir: config.cniDataDir,
+    stateDir: config.stateDir,
+  });
   return {
     writeNodeFile: async (text) => void (await writeFileIfChanged(nodeFile, text)),
     writeConflist: async () => {

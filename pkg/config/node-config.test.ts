@@ -15,6 +15,7 @@ describe('parseNodeConfig()', () => {
       runDir: '/run/podwire',
       cniConfDir: '/etc/cni/net.d',
       cniDataDir: '/var/lib/cni/networks',
+      stateDir: '/var/lib/podwire',
       conflist: true,
       healthBindAddress: { host: '127.0.0.1', port: 9964 },
       logLevel: 'info',

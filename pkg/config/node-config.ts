@@ -56,6 +56,8 @@ const schema = z.strictObject({
   cniConfDir: absolutePath.default('/etc/cni/net.d'),
   /** Where the plugin keeps the addresses it gave out. */
   cniDataDir: absolutePath.default('/var/lib/cni/networks'),
+  /** Where the plugin remembers what it did for each pod. */
+  stateDir: absolutePath.default('/var/lib/podwire'),
   /** Write the conflist at all. */
   conflist: z.boolean().default(true),
   /** Where /healthz, /livez and /metrics answer. */

@@ -59,7 +59,9 @@ export async function createTestCluster(): Promise<TestCluster> {
       const own = join(dir, name);
       await mkdir(own, { recursive: true });
       const file = join(own, 'config.yaml');
-      const folders = `runDir: ${own}/run\ncniConfDir: ${own}/net.d\ncniDataDir: ${own}/data\n`;
+      const folders =
+        `runDir: ${own}/run\ncniConfDir: ${own}/net.d\n` +
+        `cniDataDir: ${own}/data\nstateDir: ${own}/state\n`;
       await writeFile(file, `${folders}${config}`);
       const { netns } = network.nodes[name];
       const flags = ['--kubeconfig', kubeconfig, '--node-name', name, '--config', file];

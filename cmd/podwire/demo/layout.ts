@@ -16,6 +16,7 @@ export interface NodeLayout {
   readonly runDir: string;
   readonly cniConfDir: string;
   readonly cniDataDir: string;
+  readonly stateDir: string;
 }
 
 export function nodeLayout(run: RunFolder, node: NodeName): NodeLayout {
@@ -25,6 +26,7 @@ export function nodeLayout(run: RunFolder, node: NodeName): NodeLayout {
     runDir: join(folder, 'run'),
     cniConfDir: join(folder, 'net.d'),
     cniDataDir: join(folder, 'networks'),
+    stateDir: join(folder, 'state'),
   };
 }
 

@@ -16,9 +16,9 @@ export interface BackendChoice {
 
 /** Writes podwire-node's configuration for a node; it is read when the daemon starts. */
 export function configureNode(run: RunFolder, node: NodeName, choice: BackendChoice): void {
-  const { config, runDir, cniConfDir, cniDataDir } = nodeLayout(run, node);
+  const { config, runDir, cniConfDir, cniDataDir, stateDir } = nodeLayout(run, node);
   for (const folder of [runDir, cniConfDir, cniDataDir]) mkdirSync(folder, { recursive: true });
-  writeFileSync(config, stringify({ ...choice, runDir, cniConfDir, cniDataDir }));
+  writeFileSync(config, stringify({ ...choice, runDir, cniConfDir, cniDataDir, stateDir }));
 }
 
 export function startNodeDaemon(
