@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import type { KernelChange, KernelGroup } from '#pkg/netlink/monitor.ts';
+import type { KernelChange, KernelGroup, ObjectChange } from '#pkg/netlink/monitor.ts';
 import { concernsPodNetwork, createLinkNames } from './kernel-events.ts';
 
 const links = new Map([
@@ -9,8 +9,8 @@ const links = new Map([
 ]);
 const watched = new Set(['eth0', 'podwire.1']);
 
-function change(kind: KernelGroup, linkIndex?: number, protocol?: number): KernelChange {
-  return { kind, deleted: false, linkIndex, protocol };
+function change(kind: KernelGroup, linkIndex: number, protocol?: number): ObjectChange {
+  return { kind, deleted: false, linkIndex, ...(protocol === undefined ? {} : { protocol }) };
 }
 
 describe('concernsPodNetwork()', () => {
@@ -27,7 +27,13 @@ describe('concernsPodNetwork()', () => {
     ["an address of a pod's link", change('address', 4), false],
     ['a neighbour on our device', change('neighbor', 3), true],
     ['a neighbour on the underlay', change('neighbor', 2), false],
-    ['a link that is gone already', change('link', 99), false],
+    ["another's link that is gone already", { ...change('link', 99), linkName: 'vethx' }, false],
+    [
+      'our device, deleted before anybody looked',
+      { ...change('link', 99), deleted: true, linkName: 'podwire.1' },
+      true,
+    ],
+    ['our device under a new name', { ...change('link', 3), linkName: 'mine' }, true],
   ])('%s: %o → %s', (_, event, concerns) => {
     expect(concernsPodNetwork(event, watched, names)).toBe(concerns);
   });
@@ -43,14 +49,9 @@ describe('createLinkNames()', () => {
   test('knows a deleted link until its deletion was followed, and then its successor', () => {
     const kernel = new Map([[3, 'podwire.1']]);
     const names = createLinkNames((index) => kernel.get(index));
-    names.follow(change('link', 3));
+    names.follow({ ...change('link', 3), linkName: 'podwire.1' });
     kernel.delete(3);
-    const deleted: KernelChange = {
-      kind: 'link',
-      deleted: true,
-      linkIndex: 3,
-      protocol: undefined,
-    };
+    const deleted = { ...change('link', 3), deleted: true, linkName: 'podwire.1' };
     expect(concernsPodNetwork(deleted, watched, names)).toBe(true);
     names.follow(deleted);
     kernel.set(3, 'vethabc');

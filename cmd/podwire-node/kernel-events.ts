@@ -8,7 +8,7 @@ export interface LinkNames {
   nameOf(index: number): string | undefined;
 }
 
-/** Remembers what `lookUp` (a request to the kernel) found. */
+/** Remembers what changes told, and what `lookUp` (a request to the kernel) found. */
 export function createLinkNames(lookUp: (index: number) => string | undefined): LinkNames & {
   /** To be told of every change of a link: names and indices are used again. */
   follow(change: KernelChange): void;
@@ -24,7 +24,7 @@ export function createLinkNames(lookUp: (index: number) => string | undefined): 
     follow: (change) => {
       if (change.kind !== 'link' || change.linkIndex === undefined) return;
       if (change.deleted) names.delete(change.linkIndex);
-      else look(change.linkIndex);
+      else if (change.linkName !== undefined) names.set(change.linkIndex, change.linkName);
     },
   };
 }
@@ -44,9 +44,12 @@ export function concernsPodNetwork(
     case 'route':
       return change.protocol === podwireRouteProtocol;
     case 'link':
-    case 'address':
       if (watched === undefined) return true;
+      // By the name it had at that moment, and by the one it was known by: it may be a new name.
+      if (change.linkName !== undefined && watched.has(change.linkName)) return true;
       return isWatched(change.linkIndex, watched, names);
+    case 'address':
+      return watched === undefined || isWatched(change.linkIndex, watched, names);
     case 'neighbor':
       // The underlay's own ARP entries come and go all the time.
       return (

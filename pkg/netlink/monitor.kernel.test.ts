@@ -48,17 +48,22 @@ it('watchKernel() reports what others change, by kind, link and protocol', async
   await scratch.ip('neigh add 10.1.0.2 lladdr 02:00:00:00:00:02 dev br0 nud permanent');
   await scratch.ip('neigh del 10.1.0.2 dev br0');
   await scratch.ip('route del 10.2.0.0/16');
-  const change = { deleted: false, linkIndex: 2, protocol: undefined };
+  await scratch.ip('addr del 10.1.0.1/24 dev br0');
+  await scratch.ip('link del br0');
+  const change = { deleted: false, linkIndex: 2 };
+  const { address } = parsePrefix('10.1.0.1/24');
   await expect
     .poll(() => watcher.seen, { timeout: 20_000 })
     .toEqual(
       expect.arrayContaining([
-        { ...change, kind: 'link' },
-        { ...change, kind: 'address' },
+        { ...change, kind: 'link', linkName: 'br0' },
+        { ...change, kind: 'address', address },
         { ...change, kind: 'route', protocol: 196 },
         { ...change, kind: 'neighbor' },
         { ...change, kind: 'neighbor', deleted: true },
         { ...change, kind: 'route', protocol: 196, deleted: true },
+        { ...change, kind: 'address', address, deleted: true },
+        { ...change, kind: 'link', linkName: 'br0', deleted: true },
       ]),
     );
 });

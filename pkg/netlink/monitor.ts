@@ -1,9 +1,13 @@
 /** Tells when the kernel's network configuration changes, whoever changed it. For daemons only. */
 import { isErrno } from '#pkg/errors/agent-error.ts';
+import { addressFromBytes, type Address } from '#pkg/ip/address.ts';
 import { MSG_DONTWAIT, MSG_TRUNC, POLLIN } from '#pkg/sys/constants.ts';
 import type { Sys } from '#pkg/sys/sys.ts';
-import { littleEndian, readAttributes, readU32, viewOf } from './attribute.ts';
+import { littleEndian, readAttributes, readString, readU32, viewOf } from './attribute.ts';
 import {
+  IFA_ADDRESS,
+  IFA_LOCAL,
+  IFLA_IFNAME,
   NETLINK_ADD_MEMBERSHIP,
   NETLINK_ROUTE,
   RTA_OIF,
@@ -30,17 +34,21 @@ import { parseMessages, type Message } from './message.ts';
 export type KernelGroup = 'link' | 'address' | 'route' | 'neighbor';
 
 /** One change; `resync` means that some were lost and everything must be looked at. */
-export type KernelChange =
-  | { readonly kind: 'resync' }
-  | {
-      readonly kind: KernelGroup;
-      /** Deleted, rather than added or changed. */
-      readonly deleted: boolean;
-      /** The link concerned; undefined for a route without one, or with several. */
-      readonly linkIndex: number | undefined;
-      /** Of a route: who made it (`rtm_protocol`). */
-      readonly protocol: number | undefined;
-    };
+export type KernelChange = { readonly kind: 'resync' } | ObjectChange;
+
+export interface ObjectChange {
+  readonly kind: KernelGroup;
+  /** Deleted, rather than added or changed. */
+  readonly deleted: boolean;
+  /** The link concerned; undefined for a route without one, or with several. */
+  readonly linkIndex: number | undefined;
+  /** Of a link: its name at that moment. By now it may have another, or be gone. */
+  readonly linkName?: string;
+  /** Of an address: which. */
+  readonly address?: Address;
+  /** Of a route: who made it (`rtm_protocol`). */
+  readonly protocol?: number;
+}
 
 /**
  * Calls `onChange` for every change, our own included, until disposed. Opens its socket in the
@@ -140,30 +148,44 @@ function changesOf({ type, body }: Message): KernelChange[] {
   if (body.byteLength < 8) return [];
   switch (type) {
     case RTM_NEWLINK:
-    case RTM_DELLINK:
-      return [changed('link', type === RTM_DELLINK, indexAt4(body))];
+    case RTM_DELLINK: {
+      const linkName = readString(readAttributes(body.subarray(16)).get(IFLA_IFNAME));
+      const deleted = type === RTM_DELLINK;
+      return [
+        { kind: 'link', deleted, linkIndex: indexAt4(body), ...defined('linkName', linkName) },
+      ];
+    }
     case RTM_NEWADDR:
-    case RTM_DELADDR:
-      return [changed('address', type === RTM_DELADDR, indexAt4(body))];
+    case RTM_DELADDR: {
+      const address = addressOf(body);
+      const deleted = type === RTM_DELADDR;
+      return [
+        { kind: 'address', deleted, linkIndex: indexAt4(body), ...defined('address', address) },
+      ];
+    }
     case RTM_NEWNEIGH:
     case RTM_DELNEIGH:
-      return [changed('neighbor', type === RTM_DELNEIGH, indexAt4(body))];
+      return [{ kind: 'neighbor', deleted: type === RTM_DELNEIGH, linkIndex: indexAt4(body) }];
     case RTM_NEWROUTE:
     case RTM_DELROUTE: {
-      const link = readU32(readAttributes(body.subarray(12)).get(RTA_OIF));
-      return [{ ...changed('route', type === RTM_DELROUTE, link), protocol: body[5] }];
+      const linkIndex = readU32(readAttributes(body.subarray(12)).get(RTA_OIF));
+      const deleted = type === RTM_DELROUTE;
+      return [{ kind: 'route', deleted, linkIndex, ...defined('protocol', body[5]) }];
     }
     default:
       return [];
   }
 }
 
-function changed(
-  kind: KernelGroup,
-  deleted: boolean,
-  linkIndex: number | undefined,
-): Extract<KernelChange, { readonly deleted: boolean }> {
-  return { kind, deleted, linkIndex, protocol: undefined };
+/** On a point-to-point device IFA_ADDRESS is the other end's, and IFA_LOCAL ours. */
+function addressOf(body: Uint8Array): Address | undefined {
+  const attributes = readAttributes(body.subarray(8));
+  const bytes = attributes.get(IFA_LOCAL) ?? attributes.get(IFA_ADDRESS);
+  return bytes?.byteLength === 4 || bytes?.byteLength === 16 ? addressFromBytes(bytes) : undefined;
+}
+
+function defined<K extends string, V>(name: K, value: V | undefined): { [P in K]?: V } {
+  return value === undefined ? {} : ({ [name]: value } as { [P in K]: V });
 }
 
 /** struct ifinfomsg, ifaddrmsg and ndmsg all have the link's index there. */
