@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { systemClock } from '#pkg/clock/clock.ts';
 import type { NodeConfig } from '#pkg/config/node-config.ts';
 import { serveHttp } from '#pkg/health/http-server.ts';
+import { formatAddress } from '#pkg/ip/address.ts';
 import { createKubeClient } from '#pkg/kube/client.ts';
 import type { ClusterConfig } from '#pkg/kube/cluster-config.ts';
 import { inClusterConfig } from '#pkg/kube/in-cluster.ts';
@@ -108,6 +109,9 @@ export async function startNode(
   const names = createLinkNames((index) => getLink(socket, index)?.name);
   opened.use(
     watchKernel(sys, ['link', 'address', 'route', 'neighbor'], (change) => {
+      if (change.kind === 'address' && change.deleted && change.address !== undefined) {
+        client.dropFrom(formatAddress(change.address));
+      }
       const concerns = concernsPodNetwork(change, round.watchedLinks, names);
       names.follow(change);
       if (!concerns) return;

@@ -69,6 +69,11 @@ export interface KubeClient extends AsyncDisposable {
   /** Changes an object, or its status through `ref.subresource`; resolves to what was stored. */
   patch(ref: ObjectRef, patch: Patch, signal: AbortSignal): Promise<RawObject>;
   delete(ref: ObjectRef, signal: AbortSignal): Promise<void>;
+  /**
+   * This host has lost an address of its own: a connection from it is cut at once, and watches go
+   * on over a new one. Otherwise only PING finds out, up to 45 s later.
+   */
+  dropFrom(localAddress: string): void;
 }
 
 /** A single request that takes longer has failed; watches are not concerned. */
@@ -160,6 +165,10 @@ class Client implements KubeClient {
 
   async delete(ref: ObjectRef, signal: AbortSignal): Promise<void> {
     await this.#send(objectPath(ref), { signal, method: 'DELETE' });
+  }
+
+  dropFrom(localAddress: string): void {
+    this.#transport.dropFrom(localAddress);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -4,6 +4,7 @@ import https from 'node:https';
 import type { ConnectionOptions } from 'node:tls';
 import { AgentError } from '#pkg/errors/agent-error.ts';
 import {
+  addressGone,
   type Connection,
   tcpKeepAliveMs,
   type ResponseSink,
@@ -62,6 +63,12 @@ export function createHttp1Connection(
       agent.maxFreeSockets = 0;
       for (const sockets of Object.values(agent.freeSockets)) {
         for (const socket of sockets ?? []) socket.destroy();
+      }
+    },
+    dropFrom: (localAddress) => {
+      const pools = [agent.sockets, agent.freeSockets].flatMap((pool) => Object.values(pool));
+      for (const socket of pools.flatMap((sockets) => sockets ?? [])) {
+        if (socket.localAddress === localAddress) socket.destroy(addressGone(localAddress));
       }
     },
     destroy: () => {

@@ -3,7 +3,7 @@ import http2 from 'node:http2';
 import type { TLSSocket } from 'node:tls';
 import type { Clock } from '#pkg/clock/clock.ts';
 import { AgentError } from '#pkg/errors/agent-error.ts';
-import type { Connection, ResponseSink, WireRequest } from './connection.ts';
+import { addressGone, type Connection, type ResponseSink, type WireRequest } from './connection.ts';
 
 /** client-go's numbers (HTTP2_READ_IDLE_TIMEOUT_SECONDS, HTTP2_PING_TIMEOUT_SECONDS). */
 const pingAfterMs = 30_000;
@@ -28,6 +28,7 @@ export function createHttp2Connection(
     settings: { enablePush: false, initialWindowSize: streamWindowBytes },
   });
   const closed = new AbortController();
+  const connectedFrom = socket.localAddress;
   let lastReadAtMs = clock.now();
   const onRead = (): void => {
     lastReadAtMs = clock.now();
@@ -59,6 +60,9 @@ export function createHttp2Connection(
         },
       }),
     drain: () => session.close(),
+    dropFrom: (localAddress) => {
+      if (localAddress === connectedFrom) session.destroy(addressGone(localAddress));
+    },
     destroy: () => session.destroy(),
   };
 }

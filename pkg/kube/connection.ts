@@ -1,4 +1,5 @@
 /** One way to carry requests to a server: HTTP/1.1 with a pool of sockets, or one HTTP/2 session. */
+import { AgentError } from '#pkg/errors/agent-error.ts';
 
 export interface WireRequest {
   readonly method: string;
@@ -28,9 +29,19 @@ export interface Connection {
   exchange(request: WireRequest, sink: ResponseSink): Promise<void>;
   /** Starts no new request; what is open may finish. */
   drain(): void;
+  /** Cuts off what was connected from this address of ours, which is gone: no answer can arrive. */
+  dropFrom(localAddress: string): void;
   /** Cuts everything off. */
   destroy(): void;
 }
 
 /** TCP keep-alive probes start after this time without traffic. */
 export const tcpKeepAliveMs = 30_000;
+
+/** What ends the requests of {@link Connection.dropFrom}. */
+export function addressGone(localAddress: string): AgentError {
+  return new AgentError(
+    'ConnectionLost',
+    `Cannot reach the server from ${localAddress}: this host has lost the address`,
+  );
+}

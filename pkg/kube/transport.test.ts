@@ -189,6 +189,22 @@ describe.each(protocols)('over $name', (protocol) => {
     expect(await again).toEqual({ ok: true });
   });
 
+  test('an address that the host has lost ends what was connected from it, and nothing else', async () => {
+    const server = await start(protocol);
+    const transport = open(server.url);
+    const watch = failure(transport.stream('/watch', { signal: never }, () => undefined));
+    (await server.next()).open();
+    transport.dropFrom('127.0.0.2');
+    const other = transport.request('/other', { signal: never });
+    (await server.next()).json(200, {});
+    expect(await other).toEqual({});
+    transport.dropFrom('127.0.0.1');
+    expect(await watch).toMatchObject({ code: 'ConnectionLost' });
+    const after = transport.request('/after', { signal: never });
+    (await server.next()).json(200, {});
+    expect(await after).toEqual({});
+  });
+
   test('an abort ends it with its reason, and the server sees the client go', async () => {
     const server = await start(protocol);
     const transport = open(server.url);

@@ -30,6 +30,8 @@ export interface Transport extends AsyncDisposable {
   stream(path: string, options: RequestOptions, onChunk: (chunk: Buffer) => void): Promise<void>;
   /** Sends a request with a small answer: resolves to its parsed JSON, undefined if it is empty. */
   request(path: string, options: RequestOptions): Promise<unknown>;
+  /** See {@link Connection.dropFrom}; the next request connects anew. */
+  dropFrom(localAddress: string): void;
 }
 
 export interface TransportOptions {
@@ -93,6 +95,13 @@ class ServerTransport implements Transport {
         cause: error,
       });
     }
+  }
+
+  dropFrom(localAddress: string): void {
+    // A connection that failed to open has told its requests so already.
+    this.#open?.connection
+      .then((connection) => connection.dropFrom(localAddress))
+      .catch(() => undefined);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
