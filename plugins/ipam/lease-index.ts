@@ -7,18 +7,11 @@
  * holds what the leases' directory looked like after our last change. Go's plugin, or a crash of
  * ours, changes the directory and not the stamp.
  */
-import {
-  mkdirSync,
-  readFileSync,
-  readlinkSync,
-  rmSync,
-  symlinkSync,
-  unlinkSync,
-  writeFileSync,
-} from 'node:fs';
+import { mkdirSync, readFileSync, readlinkSync, rmSync, symlinkSync, unlinkSync } from 'node:fs';
 import { isErrno } from '#pkg/errors/agent-error.ts';
 import type { Attachment } from '#pkg/cni/environment.ts';
 import { shortHash } from '#pkg/cni/short-hash.ts';
+import { overwriteFile } from './overwrite-file.ts';
 
 export interface LeaseIndex {
   /** Whether the index is of a directory that looks like `stamp`. */
@@ -52,7 +45,7 @@ export function openLeaseIndex(dataDir: string, network: string): LeaseIndex {
       rmSync(directory, { recursive: true, force: true });
       mkdirSync(directory, { recursive: true, mode: 0o755 });
     },
-    seal: (stamp) => writeFileSync(stampFile, stamp, { mode: 0o600 }),
+    seal: (stamp) => overwriteFile(stampFile, stamp, 0o600),
   };
 }
 

@@ -19,6 +19,7 @@ import type { Attachment } from '#pkg/cni/environment.ts';
 import type { Sys } from '#pkg/sys/sys.ts';
 import { LOCK_EX } from '#pkg/sys/constants.ts';
 import { openLeaseIndex, type LeaseIndex } from './lease-index.ts';
+import { overwriteFile } from './overwrite-file.ts';
 
 /** One network's leases, locked against everyone else until disposed. */
 export interface LeaseStore extends Disposable {
@@ -104,7 +105,7 @@ function leaseStore(directory: string, index: LeaseIndex, unlock: () => void): L
     lastReserved: (setIndex) => tryParseAddress(readLast(directory, setIndex) ?? ''),
     setLastReserved(setIndex, address) {
       changed = true;
-      writeFileSync(lastFile(directory, setIndex), formatAddress(address), { mode: 0o600 });
+      overwriteFile(lastFile(directory, setIndex), formatAddress(address), 0o600);
     },
     [Symbol.dispose]() {
       try {
