@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { FakeClock } from '#pkg/clock/fake-clock.ts';
-import { createReconcileLoop, type ReconcileLoop } from './loop.ts';
+import { createReconcileLoop, type ReconcileLoop, type RetryDelays } from './loop.ts';
 
 interface Stage {
   readonly clock: FakeClock;
@@ -13,7 +13,7 @@ interface Stage {
   stop(): Promise<void>;
 }
 
-function stage(roundMs = 0): Stage {
+function stage(roundMs = 0, delays: Partial<RetryDelays> = {}): Stage {
   const clock = new FakeClock();
   const abort = new AbortController();
   const rounds: number[] = [];
@@ -29,7 +29,7 @@ function stage(roundMs = 0): Stage {
     },
     minIntervalMs: 1_000,
     maxIntervalMs: 30_000,
-    retry: { initialMs: 1_000, maxMs: 5_000 },
+    retry: { initialMs: 1_000, maxMs: 5_000, ...delays },
     clock,
     onError: (_, retryInMs) => retries.push(retryInMs),
   });
@@ -102,7 +102,28 @@ describe('createReconcileLoop()', () => {
     await s.stop();
   });
 
-  it('does not let requests cut short the delay after a failure', async () => {
+  it('lets a request cut a long delay after failures to the limit for requests', async () => {
+    const s = stage(0, { requestedMaxMs: 1_500 });
+    s.failNext = 5;
+    s.loop.request();
+    await s.clock.advance(3_100);
+    expect(s.rounds).toEqual([0, 1_000, 3_000]);
+    s.loop.request();
+    await s.clock.advance(1_399);
+    expect(s.rounds).toHaveLength(3);
+    await s.clock.advance(1);
+    expect(s.rounds).toEqual([0, 1_000, 3_000, 4_500]);
+    await s.clock.advance(5_000);
+    expect(s.rounds).toEqual([0, 1_000, 3_000, 4_500, 9_500]);
+    await s.clock.advance(2_000);
+    s.loop.request();
+    await s.clock.advance(0);
+    expect(s.rounds).toEqual([0, 1_000, 3_000, 4_500, 9_500, 11_500]);
+    await s.stop();
+    expect(s.clock.sleeping).toBe(0);
+  });
+
+  it('without such a limit does not let requests cut short the delay after a failure', async () => {
     const s = stage();
     s.failNext = 1;
     s.loop.request();

@@ -11,11 +11,19 @@ export interface ReconcileOptions {
   readonly minIntervalMs: number;
   /** A round nobody asked for starts this long after the last one, against unseen drift. */
   readonly maxIntervalMs: number;
-  /** Delay after the first failure in a row, doubled at each further one up to `maxMs`. */
-  readonly retry: { readonly initialMs: number; readonly maxMs: number };
+  /** Delays after failures. */
+  readonly retry: RetryDelays;
   readonly clock: Clock;
   /** Told of every failed round; the only place where its error can be logged. */
   readonly onError: (error: unknown, retryInMs: number) => void;
+}
+
+export interface RetryDelays {
+  /** After the first failure in a row; doubled at each further one, up to `maxMs`. */
+  readonly initialMs: number;
+  readonly maxMs: number;
+  /** The longest delay while a round is asked for; undefined = `maxMs`. */
+  readonly requestedMaxMs?: number;
 }
 
 export interface ReconcileLoop {
@@ -26,8 +34,9 @@ export interface ReconcileLoop {
 }
 
 /**
- * The first request starts a round at once; what follows waits for `minIntervalMs`. A request does
- * not cut short the delay after a failure: a broken kernel is not helped by more attempts.
+ * The first request starts a round at once; what follows waits for `minIntervalMs`. A request cuts
+ * the delay after a failure to `requestedMaxMs` and no further: a broken kernel is not helped by
+ * more attempts, and what a failing round changes may itself cause requests.
  */
 export function createReconcileLoop(options: ReconcileOptions): ReconcileLoop {
   const { clock, retry } = options;
@@ -38,8 +47,9 @@ export function createReconcileLoop(options: ReconcileOptions): ReconcileLoop {
     let failures = 0;
     let waitMs = options.maxIntervalMs;
     while (!signal.aborted) {
-      if (failures > 0) await pause(waitMs, signal);
-      else await waitForRequest(waitMs, signal);
+      const deafMs = failures === 0 ? 0 : Math.min(waitMs, retry.requestedMaxMs ?? waitMs);
+      await pause(deafMs, signal);
+      if (failures === 0 || deafMs < waitMs) await waitForRequest(waitMs - deafMs, signal);
       if (signal.aborted) return;
       requested = false;
       try {
