@@ -1,9 +1,10 @@
 import { describe, expect, test } from 'vitest';
+import { FakeClock } from '#pkg/clock/fake-clock.ts';
 import type { KubeClient } from '#pkg/kube/client.ts';
 import { objectPath } from '#pkg/kube/resources.ts';
 import { createOwnNode } from './own-node.ts';
 
-const clock = { now: () => Date.parse('2026-03-01T10:20:30.456Z'), sleep: () => Promise.resolve() };
+const clock = new FakeClock(Date.parse('2026-03-01T10:20:30.456Z'));
 const { signal } = new AbortController();
 
 /** A server whose Node has these conditions; `sent` is what it was asked. */
@@ -59,6 +60,24 @@ describe('createOwnNode()', () => {
         ],
       },
     });
+  });
+
+  test.each(['annotate', 'reportNetworkUp'] as const)('%s gives up after 5 s', async (name) => {
+    const silent = new FakeClock();
+    const stuck = (_: unknown, given: AbortSignal): Promise<never> =>
+      new Promise((_resolve, reject) => {
+        given.addEventListener('abort', () => reject(given.reason));
+      });
+    const client = { get: stuck, patch: (...args: unknown[]) => stuck(0, args[2] as AbortSignal) };
+    const own = createOwnNode(client, 'a', silent);
+    let error: unknown;
+    const done =
+      name === 'annotate' ? own.annotate({ x: '1' }, signal) : own.reportNetworkUp(signal);
+    void done.catch((caught: unknown) => (error = caught));
+    await silent.advance(4_999);
+    expect(error).toBeUndefined();
+    await silent.advance(1);
+    expect(error).toMatchObject({ code: 'NodeNotWritten' });
   });
 
   test('writes nothing when the condition is there', async () => {

@@ -1,7 +1,9 @@
 /** What we write to the API server: our own Node's annotations and its NetworkUnavailable condition. */
 import type { Clock } from '#pkg/clock/clock.ts';
+import { AgentError } from '#pkg/errors/agent-error.ts';
 import type { KubeClient } from '#pkg/kube/client.ts';
 import { nodeType, type ObjectRef } from '#pkg/kube/resources.ts';
+import { startWatchdog } from '#pkg/kube/watchdog.ts';
 
 export interface OwnNode {
   /** Writes these annotations; `null` removes one. */
@@ -13,7 +15,13 @@ export interface OwnNode {
   reportNetworkUp(signal: AbortSignal): Promise<void>;
 }
 
-/** Both go to the status subresource: the daemon needs no right to change a Node's spec. */
+/** A round that waits for the API server heals nothing meanwhile. */
+const answerWithinMs = 5_000;
+
+/**
+ * Both go to the status subresource: the daemon needs no right to change a Node's spec. Both reject
+ * when the server has not answered after 5 s.
+ */
 export function createOwnNode(
   client: Pick<KubeClient, 'get' | 'patch'>,
   nodeName: string,
@@ -26,21 +34,39 @@ export function createOwnNode(
     await client.patch({ ...node, subresource: 'status' }, { kind: 'strategic', body }, signal);
   }
 
+  /** Does the work, for a limited time. */
+  async function inTime(
+    work: (signal: AbortSignal) => Promise<void>,
+    signal: AbortSignal,
+  ): Promise<void> {
+    const limits = { idleMs: answerWithinMs, overdueMs: answerWithinMs };
+    using watchdog = startWatchdog(clock, limits, signal);
+    try {
+      await work(watchdog.signal);
+    } catch (cause) {
+      signal.throwIfAborted();
+      throw new AgentError('NodeNotWritten', `Cannot write to our own Node ${nodeName}`, { cause });
+    }
+  }
+
   return {
-    annotate: (annotations, signal) => patch({ metadata: { annotations } }, signal),
-    reportNetworkUp: async (signal) => {
-      if (hasNetworkUp(await client.get(node, signal))) return;
-      // The API's times have whole seconds.
-      const now = new Date(clock.now()).toISOString().replace(/\.\d+Z$/, 'Z');
-      const condition = {
-        ...networkUp,
-        message: 'Podwire is running on this node',
-        lastHeartbeatTime: now,
-        lastTransitionTime: now,
-      };
-      await patch({ status: { conditions: [condition] } }, signal);
-    },
+    annotate: (annotations, signal) =>
+      inTime((inner) => patch({ metadata: { annotations } }, inner), signal),
+    reportNetworkUp: (signal) => inTime(reportNetworkUp, signal),
   };
+
+  async function reportNetworkUp(signal: AbortSignal): Promise<void> {
+    if (hasNetworkUp(await client.get(node, signal))) return;
+    // The API's times have whole seconds.
+    const now = new Date(clock.now()).toISOString().replace(/\.\d+Z$/, 'Z');
+    const condition = {
+      ...networkUp,
+      message: 'Podwire is running on this node',
+      lastHeartbeatTime: now,
+      lastTransitionTime: now,
+    };
+    await patch({ status: { conditions: [condition] } }, signal);
+  }
 }
 
 const networkUp = { type: 'NetworkUnavailable', status: 'False', reason: 'PodwireIsUp' } as const;

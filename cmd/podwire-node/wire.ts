@@ -48,7 +48,7 @@ export interface RunningNode extends AsyncDisposable {
 /** Bursts of changes become one round; a hand's deletion is healed within this. */
 const minIntervalMs = 100;
 const observeIntervalMs = 30_000;
-const retry = { initialMs: 200, maxMs: 15_000 };
+const retry = { initialMs: 200, maxMs: 15_000, requestedMaxMs: 1_000 };
 
 /**
  * Opens everything the daemon needs. Disposing it closes that and removes nothing from the kernel:
