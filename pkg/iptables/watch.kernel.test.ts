@@ -1,0 +1,116 @@
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import type { Family } from '#pkg/ip/address.ts';
+import { withNetns } from '#pkg/netns/netns.ts';
+import { createScratchNetns, type ScratchNetns } from '#pkg/netns/scratch.ts';
+import { ruleset } from '#pkg/proxy/testdata/records.ts';
+import { sixServices } from '#pkg/proxy/testdata/six-services.ts';
+import { openSys } from '#pkg/sys/open-sys.ts';
+import { applyIptables } from './apply.ts';
+import type { IptablesTool } from './detect.ts';
+import { observeIptables } from './observe.ts';
+import { planIptables } from './plan.ts';
+import { probeIptables } from './probe.ts';
+import { probeBackends, scratchTools } from './testdata/scratch-tools.ts';
+import { watchIptables, type IptablesWatch } from './watch.ts';
+
+const [legacy, nft] = await probeBackends();
+const sys = await openSys();
+const signal = AbortSignal.timeout(120_000);
+const die = (error: Error): never => {
+  throw error;
+};
+
+let netns: ScratchNetns;
+beforeEach(async () => {
+  netns = await createScratchNetns('pw-iptwatch');
+});
+afterEach(() => netns[Symbol.asyncDispose]());
+
+async function writeRules(tool: IptablesTool): Promise<void> {
+  const want = ruleset(sixServices, { family: tool.family });
+  await applyIptables(tool, planIptables(want, await observeIptables(tool, signal)), signal);
+}
+
+describe.skipIf(nft?.usable !== true)(`watchIptables(), backend ${nft?.title}`, () => {
+  let watch: IptablesWatch;
+  let tool: IptablesTool;
+  let told: Family[];
+
+  beforeEach(async () => {
+    told = [];
+    const toolOf = await scratchTools(netns, 'nf_tables');
+    tool = toolOf('ip');
+    const tools = [tool, toolOf('ip6')];
+    watch = withNetns(
+      sys,
+      netns.path,
+      () => watchIptables(sys, tools, (family) => told.push(family)),
+      die,
+    );
+    await watch.exempt(() => writeRules(tool));
+  });
+  afterEach(() => watch[Symbol.dispose]());
+
+  it.each([
+    ['-t nat -F', 'ip'],
+    ['-t nat -D KUBE-SERVICES 1', 'ip'],
+    ['-t nat -A KUBE-SERVICES -j RETURN', 'ip'],
+    ['-t filter -D FORWARD 1', 'ip'],
+    ['-t mangle -X KUBE-PROXY-CANARY', 'ip'],
+  ])('tells of iptables %s', async (words, family) => {
+    await netns.exec('iptables-nft', words.split(' '));
+    await expect.poll(() => told).toEqual([family]);
+  });
+
+  it('is silent about our own writes and what others add, not about theirs beside ours', async () => {
+    await netns.exec('iptables-nft', ['-t', 'nat', '-N', 'DOCKER']);
+    await netns.exec('iptables-nft', ['-t', 'nat', '-I', 'PREROUTING', '-j', 'DOCKER']);
+    await netns.exec('nft', ['add', 'table', 'ip', 'podwire-test']);
+    await watch.exempt(async () => {
+      await tool.run(tool.restore, ['--noflush'], {
+        input: '*nat\n:KUBE-SERVICES - [0:0]\nCOMMIT\n',
+        timeoutMs: 10_000,
+        signal,
+      });
+      // Everything up to now has been looked at, in the next line's look.
+    });
+    expect(told).toEqual([]);
+    await watch.exempt(() => netns.exec('iptables-nft', ['-t', 'nat', '-F', 'KUBE-POSTROUTING']));
+    expect(told).toEqual(['ip']);
+  });
+
+  it('tells of the same program outside our own writes', async () => {
+    await writeRules(tool);
+    await netns.exec('iptables-nft', ['-t', 'nat', '-F', 'KUBE-POSTROUTING']);
+    await expect.poll(() => told.length).toBeGreaterThan(0);
+    told.length = 0;
+    await writeRules(tool);
+    await expect.poll(() => told).toEqual(['ip']);
+  });
+});
+
+describe.skipIf(legacy?.usable !== true)(`probeIptables(), backend ${legacy?.title}`, () => {
+  it.each(['-t nat -F', '-t filter -F', '-t filter -D OUTPUT 1', '-t nat -F KUBE-POSTROUTING'])(
+    'is false after iptables %s, and true before',
+    async (words) => {
+      const tool = (await scratchTools(netns, 'legacy'))('ip');
+      await writeRules(tool);
+      const want = ruleset(sixServices, { family: 'ip' });
+      expect(await probeIptables(tool, want, signal)).toBe(true);
+      const before = (await netns.exec('iptables-legacy-save', [])).stdout;
+      await netns.exec('iptables-legacy', words.split(' '));
+      expect(await probeIptables(tool, want, signal)).toBe(false);
+      await writeRules(tool);
+      const after = (await netns.exec('iptables-legacy-save', [])).stdout;
+      const rules = (text: string): string => text.replaceAll(/^#.*\n|\[\d+:\d+\]/gm, '');
+      expect(rules(after)).toBe(rules(before));
+    },
+  );
+
+  it('rejects when the tool cannot run', async () => {
+    const tool = (await scratchTools(netns, 'legacy'))('ip');
+    const want = ruleset(sixServices, { family: 'ip' });
+    const broken = { ...tool, restore: 'podwire-no-such-program' };
+    await expect(probeIptables(broken, want, signal)).rejects.toThrow();
+  });
+});
