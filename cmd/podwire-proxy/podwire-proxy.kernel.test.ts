@@ -125,18 +125,43 @@ describe('podwire-proxy', () => {
     expect((await node.ask(healthz)).status).toBe(200);
   });
 
-  test('puts back what others delete, and says so', async () => {
+  test('puts back what others delete at once, says so, and is at rest then', async () => {
     const { network, api } = node;
     createService(api.objects);
     putSlice(api.objects, 'IPv4', ['10.1.2.2']);
     const daemon = await up();
     await answersBecome(['one 10.1.1.2']);
     const before = await node.save('ip');
-    await network.node.exec('iptables-nft', ['-t', 'nat', '-F']);
-    await network.node.exec('iptables-nft', ['-t', 'filter', '-D', 'FORWARD', '1']);
-    await expect.poll(() => node.save('ip'), slow).toEqual(before);
+    // Long before the next comparison, which is due after 30 s.
+    const soon = { timeout: 8_000, interval: 50 };
+    for (const words of ['-t nat -F', '-t filter -D FORWARD 1', '-t nat -X KUBE-PROXY-CANARY']) {
+      await network.node.exec('iptables-nft', words.split(' '));
+      await expect.poll(() => node.save('ip'), soon).toEqual(before);
+    }
+    await network.node.exec('nft', ['flush', 'ruleset']);
+    await expect.poll(() => node.save('ip'), soon).toEqual(before);
     expect(daemon.log()).toContain('Rules were changed by somebody else');
+
+    // What the proxy itself writes and what others add for themselves is no reason to compare.
+    const comparisons = await fullSyncs();
+    for (const addresses of [['10.1.2.2', '10.1.3.2'], ['10.1.3.2'], ['10.1.2.2']]) {
+      putSlice(api.objects, 'IPv4', addresses);
+      const answers = addresses.map((a) => (a === '10.1.2.2' ? 'one' : 'two'));
+      await answersBecome(answers.map((name) => `${name} 10.1.1.2`));
+      await network.node.exec('iptables-nft', ['-t', 'nat', '-N', `OTHER-${answers.join('-')}`]);
+    }
+    // The change of this is heard after all those.
+    await network.node.exec('iptables-nft', ['-t', 'nat', '-F', 'KUBE-MARK-MASQ']);
+    await expect.poll(() => node.save('ip'), soon).toContain('-A KUBE-MARK-MASQ');
+    await expect.poll(fullSyncs, soon).toBeGreaterThan(comparisons);
+    expect(await fullSyncs()).toBe(comparisons + 1);
   });
+
+  async function fullSyncs(): Promise<number> {
+    const { body } = await node.ask('http://127.0.0.1:10249/metrics');
+    const counted = /sync_full_proxy_rules_duration_seconds_count\{ip_family="IPv4"\} (\d+)/;
+    return Number(counted.exec(body)?.[1]);
+  }
 
   test('stops with its rules in place; the next one finds them and changes nothing', async () => {
     const { network, api } = node;

@@ -59,15 +59,14 @@ export function createRound(parts: RoundParts): (signal: AbortSignal) => Promise
     const input = { services, slices, node: { name: parts.nodeName, zone } };
     const failures: unknown[] = [];
     const found = [];
-    for (const [family, { randomFully, writer }] of families) {
+    for (const [family, { randomFully }] of families) {
       try {
         const snapshot = proxySnapshot(input, family);
         found.push(...snapshot.problems);
         const options = iptablesOptions({ ...parts, node }, { family, randomFully });
-        const kind = writer.nextKind;
         await write(iptablesRuleset(snapshot.ports, options), snapshot.ports, signal);
         // After the rules: among them is the guard of what this opens.
-        if (kind === 'full' && servesLocalhost(options)) openLocalhost(snapshot.ports);
+        if (servesLocalhost(options)) openLocalhost(snapshot.ports);
         tracker.written(family);
       } catch (error) {
         signal.throwIfAborted();

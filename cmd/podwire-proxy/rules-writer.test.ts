@@ -103,6 +103,20 @@ describe('a rules writer', () => {
     expect(warnings).toEqual([{ family: 'ip', count: 1, chains: ['nat KUBE-POSTROUTING'] }]);
   });
 
+  it('reads it again when in doubt, once', async () => {
+    const fake = new FakeIptables();
+    const writer = writerOf(fake);
+    const want = ruleset(one);
+    await writer.write(want, signal);
+    expect(writer.written).toBe(want);
+    fake.kernel.get('nat')?.set('KUBE-POSTROUTING', []);
+    writer.doubt();
+    expect(writer.written).toBeUndefined();
+    expect(await writer.write(want, signal)).toMatchObject({ kind: 'full' });
+    expect(await leftToDo(fake, want)).toBe(0);
+    expect(writer.nextKind).toBe('partial');
+  });
+
   it.each([0, 1, 2, 3])('converges when call %i of the kernel fails once', async (failAt) => {
     const fake = new FakeIptables();
     const clock = new FakeClock();

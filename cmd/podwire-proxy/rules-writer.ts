@@ -30,6 +30,10 @@ export interface Written {
 export interface RulesWriter {
   /** Rejects as the driver does; the next write then starts by reading the kernel. */
   write(want: Ruleset, signal: AbortSignal): Promise<Written>;
+  /** Somebody else may have changed the rules: the next write reads the kernel. */
+  doubt(): void;
+  /** What the kernel holds as far as we know; undefined while that is in doubt. */
+  readonly written: Ruleset | undefined;
   /** Whether the next write reads the kernel. */
   readonly nextKind: 'full' | 'partial';
 }
@@ -38,6 +42,7 @@ export function createRulesWriter(options: RulesWriterOptions): RulesWriter {
   const { clock, driver, family, log, observeIntervalMs } = options;
   /** What the kernel holds as far as we know; undefined = in doubt. */
   let have: ObservedRuleset | undefined;
+  let written: Ruleset | undefined;
   let observedAtMs = Number.NEGATIVE_INFINITY;
 
   const isDue = (): boolean =>
@@ -55,6 +60,7 @@ export function createRulesWriter(options: RulesWriterOptions): RulesWriter {
     const kind = isDue() ? 'full' : 'partial';
     const expected = have;
     have = undefined;
+    written = undefined;
     let present = expected;
     if (present === undefined || kind === 'full') {
       const startedMs = clock.now();
@@ -65,11 +71,19 @@ export function createRulesWriter(options: RulesWriterOptions): RulesWriter {
     const steps = planIptables(want, present);
     await driver.apply(steps, signal);
     have = afterApply(want, present);
+    written = want;
     return { kind, steps };
   }
 
   return {
     write,
+    doubt: () => {
+      observedAtMs = Number.NEGATIVE_INFINITY;
+      written = undefined;
+    },
+    get written() {
+      return written;
+    },
     get nextKind() {
       return isDue() ? 'full' : 'partial';
     },

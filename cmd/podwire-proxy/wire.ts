@@ -21,6 +21,7 @@ import type { EndpointSliceRecord, NodeRecord, ServiceRecord } from '#pkg/kube/t
 import type { Logger } from '#pkg/log/logger.ts';
 import { createProxyMetrics, type ProxyMetrics } from '#pkg/metrics/proxy-metrics.ts';
 import { createReconcileLoop } from '#pkg/reconcile/loop.ts';
+import { watchDrift } from './drift.ts';
 import { proxyHost } from './host.ts';
 import type { ProxyOptions } from './options.ts';
 import { createRound, type FamilyParts } from './round.ts';
@@ -66,11 +67,12 @@ export async function runProxy(
   const families = [...tools.keys()];
   const tracker = createSyncTracker<Family>(families, 2 * syncPeriodMs, clock);
   const writers = new Map<Family, FamilyParts>();
+  using drift = await watchDrift({ tools, writers, clock, log }, () => loop.request(), signal);
   for (const [family, tool] of tools) {
     const driver = {
       observe: (s: AbortSignal) => observeIptables(tool, s),
       apply: (steps: Parameters<typeof applyIptables>[1], s: AbortSignal) =>
-        applyIptables(tool, steps, s),
+        drift.exempt(() => applyIptables(tool, steps, s)),
     };
     const observeIntervalMs = syncPeriodMs;
     const writer = createRulesWriter({ family, driver, observeIntervalMs, clock, log });

@@ -14,7 +14,7 @@ import type { Sys } from '#pkg/sys/sys.ts';
 export interface ProxiedNode extends AsyncDisposable {
   readonly network: SmallCluster;
   readonly api: EmbeddedApi;
-  /** Starts the daemon with a configuration that compares rules each second. */
+  /** Starts the daemon with a configuration that compares rules each 30 s. */
   startDaemon(flags?: readonly string[]): Daemon;
   /** Status and body of a URL, asked from the node. */
   ask(url: string): Promise<{ readonly status: number; readonly body: string }>;
@@ -83,7 +83,7 @@ function configFile(kubeconfig: string): string {
 kind: KubeProxyConfiguration
 clientConnection: { kubeconfig: ${kubeconfig} }
 clusterCIDR: 10.1.0.0/16,fd00:10::/32
-iptables: { syncPeriod: 1s, minSyncPeriod: 50ms }
+iptables: { syncPeriod: 30s, minSyncPeriod: 50ms }
 logging: { verbosity: 2 }
 `;
 }
