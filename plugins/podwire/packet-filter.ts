@@ -146,11 +146,31 @@ function addOrMakeTables(
     elements.some(({ set }, i) => isErrno(errors[i], 'ENOENT') && isOf(set, table)),
   );
   for (const table of lost) makeTable(filter, table);
-  const refusals = lost.length === 0 ? errors : addElements(filter.socket, elements);
-  for (const [i, refusal] of refusals.entries()) {
-    if (refusal !== undefined) throw takenPort(filter, record, elements[i]) ?? refusal;
-  }
+  addMissing(filter, record, elements);
   for (const table of lost) restorePods(filter, table);
+}
+
+/**
+ * Adds the elements that are not there just so. Some may be: who found a table lost and made it has
+ * put in all pods whose records it saw, this one's too.
+ */
+function addMissing(
+  filter: PacketFilter,
+  record: AttachmentRecord,
+  elements: readonly ElementChange[],
+): void {
+  const { socket } = filter;
+  for (;;) {
+    const present = getElements(socket, elements);
+    const rest = elements.filter(({ element }, i) => !isSame(present[i], element));
+    const errors = addElements(socket, rest);
+    const at = errors.findIndex((error) => error !== undefined);
+    const [refused, refusal] = [rest[at], errors[at]];
+    if (refused === undefined || refusal === undefined) return;
+    const [there] = getElements(socket, [refused]);
+    // Not when it was put in just now.
+    if (!isSame(there, refused.element)) throw takenPort(filter, record, refused) ?? refusal;
+  }
 }
 
 function makeTable({ run }: PacketFilter, table: FilterTable): void {
