@@ -16,8 +16,8 @@ export function createHostDriver(socket: NetlinkSocket): HostDriver {
   const kernel = openHostKernel(socket);
   return {
     facts: () => ({
-      links: observeHostLinks(socket),
-      sysctls: (link) => ({ acceptRa: readSysctl(`net/ipv6/conf/${link}/accept_ra`) }),
+      ...observeHostLinks(socket),
+      acceptRa: (link) => readSysctl(`net/ipv6/conf/${link}/accept_ra`),
     }),
     observe: (want) =>
       observeHostNetwork(

@@ -5,28 +5,46 @@ import { listAddresses } from '#pkg/netlink/address.ts';
 import { listLinks } from '#pkg/netlink/link.ts';
 import { listRoutes } from '#pkg/netlink/route.ts';
 import type { NetlinkSocket } from '#pkg/netlink/socket.ts';
-import type { HostLink } from '#pkg/overlay/underlay.ts';
+import { podwireAlias } from '#pkg/host-network/object.ts';
+import type { HostFacts } from '#pkg/pod-network/desired.ts';
 
-/** Every link with its addresses and what the main table reaches on it without a gateway. */
-export function observeHostLinks(socket: NetlinkSocket): readonly HostLink[] {
+/** rtm_protocol of a route from a router advertisement (include/uapi/linux/rtnetlink.h). */
+const RTPROT_RA = 9;
+
+/**
+ * Every link with its addresses and what the main table reaches on it without a gateway, and which
+ * of them routers advertise themselves on.
+ */
+export function observeHostLinks(
+  socket: NetlinkSocket,
+): Pick<HostFacts, 'links' | 'advertisedLinks'> {
   const addresses = new Map<number, Prefix[]>();
   const onLinkPrefixes = new Map<number, Prefix[]>();
   for (const { linkIndex, prefix, dadFailed } of listAddresses(socket)) {
     if (!dadFailed) append(addresses, linkIndex, prefix);
   }
+  const advertised = new Set<number>();
   for (const family of families) {
-    for (const { destination, gateway, linkIndex } of listRoutes(socket, { family })) {
+    for (const { destination, gateway, linkIndex, protocol } of listRoutes(socket, { family })) {
+      if (protocol === RTPROT_RA && linkIndex !== undefined) advertised.add(linkIndex);
       // A default route without a gateway is a point-to-point line: it says nothing of neighbours.
       if (gateway !== undefined || linkIndex === undefined || destination.length === 0) continue;
       append(onLinkPrefixes, linkIndex, destination);
     }
   }
-  return listLinks(socket).map(({ index, name, mtuBytes }) => ({
-    name,
-    mtuBytes,
-    addresses: addresses.get(index) ?? [],
-    onLinkPrefixes: onLinkPrefixes.get(index) ?? [],
-  }));
+  const links = listLinks(socket);
+  return {
+    links: links.map(({ index, name, mtuBytes }) => ({
+      name,
+      mtuBytes,
+      addresses: addresses.get(index) ?? [],
+      onLinkPrefixes: onLinkPrefixes.get(index) ?? [],
+    })),
+    // A pod on a bridge of ours is no router.
+    advertisedLinks: links
+      .filter(({ index, alias }) => advertised.has(index) && !alias?.startsWith(podwireAlias))
+      .map(({ name }) => name),
+  };
 }
 
 function append(map: Map<number, Prefix[]>, key: number, prefix: Prefix): void {

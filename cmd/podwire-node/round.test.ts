@@ -23,7 +23,8 @@ const facts: HostFacts = {
       onLinkPrefixes: [parsePrefix('192.168.1.0/24')],
     },
   ],
-  sysctls: () => ({ acceptRa: undefined }),
+  advertisedLinks: [],
+  acceptRa: () => undefined,
 };
 const options = {
   nodeName: 'a',

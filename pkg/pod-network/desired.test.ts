@@ -27,7 +27,8 @@ const host: HostFacts = {
       onLinkPrefixes: ['192.168.1.0/24', 'fd00:1::/64'].map(parsePrefix),
     },
   ],
-  sysctls: () => ({ acceptRa: '0' }),
+  advertisedLinks: [],
+  acceptRa: () => '0',
 };
 
 function node(name: string, fields: Partial<NodeRecord> = {}): NodeRecord {
@@ -138,7 +139,7 @@ describe('desiredPodNetwork()', () => {
     ['2', '2'],
     ['0', undefined],
   ])('accept_ra %s becomes %s, before forwarding is on', (acceptRa, value) => {
-    const want = ready([node('a')], {}, { ...host, sysctls: () => ({ acceptRa }) });
+    const want = ready([node('a')], {}, { ...host, acceptRa: () => acceptRa });
     const paths = want.objects.flatMap((o) => (o.kind === 'sysctl' ? [o.path] : []));
     const acceptRaSysctl = want.objects.find(
       (o) => o.kind === 'sysctl' && o.path === 'net/ipv6/conf/eth0/accept_ra',
@@ -149,6 +150,15 @@ describe('desiredPodNetwork()', () => {
         paths.indexOf('net/ipv6/conf/all/forwarding'),
       );
     }
+  });
+
+  test('forwarding takes no advertised route from a link that is not the underlay', () => {
+    const facts = { ...host, advertisedLinks: ['wan', 'eth0'], acceptRa: () => '1' };
+    const want = ready([node('a')], {}, facts);
+    const kept = want.objects.flatMap((o) =>
+      o.kind === 'sysctl' && o.path.endsWith('/accept_ra') ? [o.path] : [],
+    );
+    expect(kept).toEqual(['net/ipv6/conf/eth0/accept_ra', 'net/ipv6/conf/wan/accept_ra']);
   });
 
   test.each<[string, readonly NodeRecord[], string]>([

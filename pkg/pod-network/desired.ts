@@ -20,7 +20,7 @@ import { chooseUnderlay, type HostLink } from '#pkg/overlay/underlay.ts';
 import { vxlanObjects } from '#pkg/overlay/vxlan.ts';
 import { masqueradeRuleset } from './masquerade.ts';
 import { nodeFileText } from './node-file.ts';
-import { forwardingSysctls, type UnderlaySysctls } from './sysctls.ts';
+import { forwardingSysctls } from './sysctls.ts';
 
 export interface PodNetworkOptions {
   readonly nodeName: string;
@@ -40,8 +40,10 @@ export interface PodNetworkOptions {
 /** What was observed of this host. */
 export interface HostFacts {
   readonly links: readonly HostLink[];
-  /** By link name. */
-  readonly sysctls: (link: string) => UnderlaySysctls;
+  /** Links on which the host has learned IPv6 routes by router advertisement. */
+  readonly advertisedLinks: readonly string[];
+  /** net/ipv6/conf/LINK/accept_ra by link name; undefined = absent. */
+  readonly acceptRa: (link: string) => string | undefined;
 }
 
 /** The node cannot have a pod network yet. */
@@ -90,7 +92,11 @@ export function desiredPodNetwork(
     return notReady(own.map(({ message }) => message).join('; '));
   }
   const { link } = underlay;
-  const sysctls = forwardingSysctls(overlay.families, { link, sysctls: host.sysctls(link) });
+  const advertised = [...new Set([link, ...host.advertisedLinks])].map((name) => ({
+    link: name,
+    acceptRa: host.acceptRa(name),
+  }));
+  const sysctls = forwardingSysctls(overlay.families, advertised);
   const ownPodCIDRs = inNodeOrder(record, podCIDRs, overlay.families);
   return {
     kind: 'desired',

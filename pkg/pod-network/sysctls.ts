@@ -2,16 +2,17 @@
 import type { Sysctl } from '#pkg/host-network/object.ts';
 import type { Family } from '#pkg/ip/address.ts';
 
-/** Settings of the underlay link that forwarding interferes with, as observed; undefined = absent. */
-export interface UnderlaySysctls {
-  /** net/ipv6/conf/LINK/accept_ra */
+/** A link on which forwarding can take the host's own IPv6 routes away. */
+export interface AdvertisedLink {
+  readonly link: string;
+  /** net/ipv6/conf/LINK/accept_ra; undefined = absent. */
   readonly acceptRa: string | undefined;
 }
 
-/** The sysctls for forwarding in these families over this underlay link. */
+/** The sysctls for forwarding in these families. */
 export function forwardingSysctls(
   families: readonly Family[],
-  underlay: { readonly link: string; readonly sysctls: UnderlaySysctls },
+  advertised: readonly AdvertisedLink[],
 ): readonly Sysctl[] {
   const objects: Sysctl[] = [];
   if (families.includes('ip')) {
@@ -23,9 +24,9 @@ export function forwardingSysctls(
   if (families.includes('ip6')) {
     // A host that got its own IPv6 route by router advertisement loses it the moment it forwards,
     // unless accept_ra is 2 (ip-sysctl.rst): before forwarding, therefore first.
-    const { acceptRa } = underlay.sysctls;
-    if (acceptRa === '1' || acceptRa === '2') {
-      objects.push(sysctl(`net/ipv6/conf/${underlay.link}/accept_ra`, '2'));
+    for (const { link, acceptRa } of advertised) {
+      if (acceptRa !== '1' && acceptRa !== '2') continue;
+      objects.push(sysctl(`net/ipv6/conf/${link}/accept_ra`, '2'));
     }
     objects.push(
       sysctl('net/ipv6/conf/all/forwarding', '1'),

@@ -1,0 +1,77 @@
+import { afterEach, beforeEach, expect, test } from 'vitest';
+import { AF_INET6 } from '#pkg/netlink/constants.ts';
+import { getLink } from '#pkg/netlink/link.ts';
+import { NetlinkSocket } from '#pkg/netlink/socket.ts';
+import { withNetns } from '#pkg/netns/netns.ts';
+import { createScratchNetns, type ScratchNetns } from '#pkg/netns/scratch.ts';
+import { forwardingSysctls } from '#pkg/pod-network/sysctls.ts';
+import { SOCK_RAW } from '#pkg/sys/constants.ts';
+import { openSys } from '#pkg/sys/open-sys.ts';
+import { writeSysctl } from '#pkg/sysctl/sysctl.ts';
+import { createHostDriver } from './host-driver.ts';
+
+const sys = await openSys();
+let host: ScratchNetns;
+let router: ScratchNetns;
+
+beforeEach(async () => {
+  host = await createScratchNetns('pw-ra-host');
+  router = await createScratchNetns('pw-ra-router');
+  await host.ip(`link add wan type veth peer name lan netns ${router.name}`);
+  await host.ip('link set wan up');
+  await router.ip('link set lan addrgenmode none up');
+  await router.ip('addr add fe80::1/64 dev lan nodad');
+});
+afterEach(async () => {
+  await host[Symbol.asyncDispose]();
+  await router[Symbol.asyncDispose]();
+});
+
+/** A router advertisement (RFC 4861 §4.2) of a default route for half an hour. */
+function advertise(): void {
+  const [IPPROTO_ICMPV6, IPPROTO_IPV6, IPV6_MULTICAST_HOPS] = [58, 41, 18];
+  inside(router, () => {
+    using netlink = new NetlinkSocket(sys);
+    const fd = sys.socket(AF_INET6, SOCK_RAW, IPPROTO_ICMPV6);
+    try {
+      const value = new Uint8Array(Int32Array.of(255).buffer);
+      sys.setsockopt({ fd, level: IPPROTO_IPV6, name: IPV6_MULTICAST_HOPS, value });
+      // struct sockaddr_in6 { u16 family; u16 port; u32 flow; u8 address[16]; u32 scope; }: ff02::1
+      const address = new Uint8Array(28);
+      new Uint16Array(address.buffer, 0, 1)[0] = AF_INET6;
+      address.set([0xff, 2], 8);
+      address[23] = 1;
+      new Uint32Array(address.buffer, 24, 1)[0] = getLink(netlink, 'lan')?.index ?? 0;
+      sys.connect(fd, address);
+      sys.send(fd, Uint8Array.of(134, 0, 0, 0, 64, 0, 7, 8, 0, 0, 0, 0, 0, 0, 0, 0), 0);
+    } finally {
+      sys.close(fd);
+    }
+  });
+}
+
+function inside(netns: ScratchNetns, work: () => undefined): void {
+  withNetns(sys, netns.path, work, (error) => {
+    throw error;
+  });
+}
+
+function defaultRoute(): Promise<string> {
+  return host.ip('-6 route show default');
+}
+
+test('a host that forwards keeps the default route it was advertised on any link', async () => {
+  await expect
+    .poll(() => (advertise(), defaultRoute()), { timeout: 20_000 })
+    .toContain('via fe80::1 dev wan proto ra');
+  inside(host, () => {
+    using netlink = new NetlinkSocket(sys);
+    const { advertisedLinks, acceptRa } = createHostDriver(netlink).facts();
+    expect(advertisedLinks).toEqual(['wan']);
+    const advertised = advertisedLinks.map((link) => ({ link, acceptRa: acceptRa(link) }));
+    for (const { path, value } of forwardingSysctls(['ip6'], advertised)) {
+      if (path.startsWith('net/ipv6/')) writeSysctl(path, value);
+    }
+  });
+  expect(await defaultRoute()).toContain('via fe80::1 dev wan proto ra');
+});
