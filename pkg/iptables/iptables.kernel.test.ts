@@ -154,6 +154,20 @@ describe.each(probes)('iptables, backend $title', ({ backend, usable }) => {
       await reconcile(want());
     });
 
+    it("a chain of an older kube-proxy that holds one of a gone Service is in nobody's way", async () => {
+      const old = 'KUBE-XLB-AAAAAAAAAAAAAAAA';
+      await reconcile(want());
+      const held = [...(want().tables[1]?.chains.keys() ?? [])].find((c) => c.includes('-SVC-'));
+      await iptables(`-t nat -N ${old}`);
+      await iptables(`-t nat -A ${old} -j ${held}`);
+      const nothing = render({ services: [] }, { family });
+      await reconcile(nothing);
+      expect(planIptables(nothing, await observeIptables(tool, signal))).toEqual([]);
+      await iptables(`-t nat -F ${old}`);
+      await iptables(`-t nat -X ${old}`);
+      await reconcile(want());
+    });
+
     it('a refused table says which line, and leaves what was there', async () => {
       await reconcile(want());
       const before = await save();

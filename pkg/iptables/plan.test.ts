@@ -121,4 +121,13 @@ describe('planIptables() deletes', () => {
     expect(renderRestore(planIptables(want, have))).toBe(`*nat\n:${stale} - [0:0]\nCOMMIT\n`);
     expect(planIptables(want, afterApply(want, have))).toEqual([]);
   });
+
+  it('no chain that a chain of an older kube-proxy holds, which stays', () => {
+    const held = withStale
+      .replace(`:${svc}`, `:KUBE-XLB-AAAAAAAAAAAAAAAA - [0:0]\n:${svc}`)
+      .replace(`-A ${svc}`, `-A KUBE-XLB-AAAAAAAAAAAAAAAA -j ${stale}\n-A ${svc}`);
+    const have = observed(held);
+    expect(renderRestore(planIptables(want, have))).toBe(`*nat\n:${stale} - [0:0]\nCOMMIT\n`);
+    expect(planIptables(want, afterApply(want, have))).toEqual([]);
+  });
 });

@@ -1,6 +1,7 @@
 /** The difference between wanted and present rules, as steps that can be printed and applied. */
 import {
   isServiceChain,
+  targetOf,
   type ObservedRuleset,
   type ObservedTable,
   type Rules,
@@ -39,8 +40,9 @@ export function planIptables(want: Ruleset, have: ObservedRuleset): Step[] {
 /** What the kernel holds once the steps from `have` to `want` are applied. */
 export function afterApply(want: Ruleset, have: ObservedRuleset): ObservedRuleset {
   const tables = want.tables.map((table): ObservedTable => {
-    const { pinned } = tableOf(have, table.name);
-    const emptied = [...staleChains(table, tableOf(have, table.name))]
+    const present = tableOf(have, table.name);
+    const pinned = pinnedChains(table, present);
+    const emptied = [...staleChains(table, present)]
       .filter((chain) => pinned.has(chain))
       .map((chain): [string, Rules] => [chain, []]);
     return { ...table, chains: new Map([...emptied, ...table.chains]), pinned };
@@ -58,8 +60,9 @@ function planTable(want: Table, have: ObservedTable): Step[] {
     }
   }
   const deletions: Step[] = [];
+  const pinned = pinnedChains(want, have);
   for (const chain of staleChains(want, have)) {
-    if (!have.pinned.has(chain)) deletions.push({ op: 'delete-chain', table, chain });
+    if (!pinned.has(chain)) deletions.push({ op: 'delete-chain', table, chain });
     // Somebody else's rule holds the chain: an empty one does no harm.
     else if (have.chains.get(chain)?.length !== 0)
       puts.push({ op: 'put-chain', table, chain, rules: [] });
@@ -80,6 +83,22 @@ function planJumps(want: Table, have: ObservedTable): Step[] {
     steps.push({ op: 'put-jumps', table: want.name, chain, remove: present, insert: rules });
   }
   return steps;
+}
+
+/**
+ * Chains that stay referenced whatever we write: by rules in chains of others, or in those of the
+ * KUBE- family that we neither write nor delete. To delete one would fail the whole table.
+ */
+function pinnedChains(want: Table, have: ObservedTable): ReadonlySet<string> {
+  const pinned = new Set(have.pinned);
+  for (const [chain, rules] of have.chains) {
+    if (want.chains.has(chain) || isServiceChain(chain)) continue;
+    for (const rule of rules) {
+      const target = targetOf(rule);
+      if (target !== undefined) pinned.add(target);
+    }
+  }
+  return pinned;
 }
 
 function* staleChains(want: Table, have: ObservedTable): Iterable<string> {
