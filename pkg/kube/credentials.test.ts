@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { FakeClock } from '#pkg/clock/fake-clock.ts';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import type { ClusterConfig, ExecConfig, UserConfig } from './cluster-config.ts';
+import { serializeError } from '#pkg/log/logger.ts';
 import { createCredentials } from './credentials.ts';
 
 let dir = '';
@@ -22,6 +23,10 @@ function config(user: UserConfig, more: Partial<ClusterConfig> = {}): ClusterCon
     user,
     ...more,
   };
+}
+
+function pem(text: string): string {
+  return `-----BEGIN CERTIFICATE-----\n${text}\n-----END CERTIFICATE-----`;
 }
 
 describe('a token file', () => {
@@ -82,16 +87,47 @@ describe('a token file', () => {
 
 test('a new certificate or authority changes the fingerprint of connections', async () => {
   const path = join(dir, 'ca.crt');
-  await writeFile(path, 'first');
+  await writeFile(path, pem('first'));
   const ca = { kind: 'file', path } as const;
   const credentials = createCredentials(config({}, { ca }), new FakeClock());
   const first = await credentials.tls();
   expect(await credentials.tls()).toEqual(first);
-  await writeFile(join(dir, 'new'), 'second');
+  await writeFile(join(dir, 'new'), pem('second'));
   await rename(join(dir, 'new'), path);
   const second = await credentials.tls();
-  expect(second.ca).toBe('second');
+  expect(second.ca).toBe(pem('second'));
   expect(second.fingerprint).not.toBe(first.fingerprint);
+});
+
+test('an authority file without a certificate is an error, not the trust of Node itself', async () => {
+  const path = join(dir, 'ca.crt');
+  for (const text of ['', '\n', 'not PEM']) {
+    await writeFile(path, text);
+    const credentials = createCredentials(
+      config({}, { ca: { kind: 'file', path } }),
+      new FakeClock(),
+    );
+    await expect(credentials.tls()).rejects.toThrow(`Cannot use ${path}: it has no PEM block`);
+  }
+});
+
+test('a file that is empty while it is written anew keeps its last text', async () => {
+  const tokenFile = join(dir, 'token');
+  const path = join(dir, 'ca.crt');
+  await writeFile(tokenFile, 'one');
+  await writeFile(path, pem('one'));
+  const credentials = createCredentials(
+    config({ tokenFile }, { ca: { kind: 'file', path } }),
+    new FakeClock(),
+  );
+  const before = await credentials.tls();
+  expect(await credentials.authorization()).toBe('Bearer one');
+  await writeFile(tokenFile, '');
+  await writeFile(path, '');
+  expect(await credentials.tls()).toEqual(before);
+  expect(await credentials.authorization()).toBe('Bearer one');
+  await writeFile(tokenFile, 'two');
+  expect(await credentials.authorization()).toBe('Bearer two');
 });
 
 describe('a credential plugin', () => {
@@ -144,7 +180,10 @@ describe('a credential plugin', () => {
   });
 
   test.each([
-    ['exit 3', 'Cannot run credential plugin sh; install it from the shop'],
+    [
+      'echo SECRET; echo SECRET >&2; exit 3',
+      'Cannot run credential plugin sh: exit code 3; install it from the shop',
+    ],
     ['echo not json', 'Cannot use the output of credential plugin sh: not JSON'],
     [print('{}'), 'status must have a token or a clientCertificateData'],
     [print('{"clientCertificateData":"C"}'), 'both clientCertificateData and clientKeyData'],
@@ -155,6 +194,6 @@ describe('a credential plugin', () => {
     const credentials = createCredentials(config({ exec }), new FakeClock());
     const error = await credentials.authorization().catch((thrown: unknown) => thrown);
     expect(error).toHaveProperty('message', expect.stringContaining(message));
-    expect(JSON.stringify(error)).not.toContain('SECRET');
+    expect(JSON.stringify(serializeError(error))).not.toContain('SECRET');
   });
 });

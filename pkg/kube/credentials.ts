@@ -1,6 +1,7 @@
 /** Who we are to the server at this moment: read anew for each request, since it rotates. */
 import { createHash } from 'node:crypto';
 import type { Clock } from '#pkg/clock/clock.ts';
+import { AgentError } from '#pkg/errors/agent-error.ts';
 import type { ClusterConfig, Pem } from './cluster-config.ts';
 import { createExecCredentialSource } from './exec-credential.ts';
 import { createRotatingFile } from './rotating-file.ts';
@@ -70,8 +71,19 @@ interface PemSource {
 }
 
 function createPemSource(pem: Pem | undefined, clock: Clock): PemSource {
-  if (pem?.kind === 'file') return createRotatingFile(pem.path, clock);
-  return { read: () => Promise.resolve(pem?.text), forget: () => undefined };
+  if (pem?.kind !== 'file') {
+    return { read: () => Promise.resolve(pem?.text), forget: () => undefined };
+  }
+  const file = createRotatingFile(pem.path, clock);
+  return {
+    read: async () => {
+      const text = await file.read();
+      // Node takes an empty authority for none given, and then trusts all those of the web.
+      if (text.includes('-----BEGIN ')) return text;
+      throw new AgentError('CredentialsUnreadable', `Cannot use ${pem.path}: it has no PEM block`);
+    },
+    forget: () => file.forget(),
+  };
 }
 
 function execClusterInfo(config: ClusterConfig): object {

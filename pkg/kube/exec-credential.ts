@@ -1,7 +1,7 @@
 /** Credential plugins: a program that prints a token or a client certificate (KEP-541). */
 import type { Clock } from '#pkg/clock/clock.ts';
 import { AgentError } from '#pkg/errors/agent-error.ts';
-import { execa } from 'execa';
+import { execa, ExecaError } from 'execa';
 import { z } from 'zod';
 import type { ExecConfig } from './cluster-config.ts';
 
@@ -83,13 +83,20 @@ async function runPlugin(
     timeout: pluginTimeoutMs,
   }).catch((error: unknown) => {
     const hint = config.installHint === '' ? '' : `; ${config.installHint}`;
+    // Not the error itself: it quotes the arguments and all that was printed, maybe a token.
     throw new AgentError(
       'CredentialPluginFailed',
-      `Cannot run credential plugin ${config.command}${hint}`,
-      { cause: error },
+      `Cannot run credential plugin ${config.command}: ${howItFailed(error)}${hint}`,
     );
   });
   return readOutput(config, stdout);
+}
+
+function howItFailed(error: unknown): string {
+  if (!(error instanceof ExecaError)) return 'unknown cause';
+  if (error.timedOut) return `not finished after ${pluginTimeoutMs / 1000} s`;
+  if (error.exitCode !== undefined) return `exit code ${error.exitCode}`;
+  return error.signal ?? error.code ?? 'unknown cause';
 }
 
 function readOutput(config: ExecConfig, stdout: string): z.infer<typeof statusSchema> {

@@ -125,6 +125,9 @@ describe('a kubeconfig', () => {
     expect(() => parseKubeconfig('current-context: x', at)).toThrow('it has none');
     expect(() => parseKubeconfig('apiVersion: v1', at)).toThrow('current-context must name');
     expect(() => parseKubeconfig('a: [', at)).toThrow('not YAML');
+    const broken = (): unknown => parseKubeconfig('a: b\ntoken: "SECRET" x\n', at);
+    expect(broken).toThrow(`Cannot read kubeconfig ${at}: not YAML at line 2: UNEXPECTED_TOKEN`);
+    expect(broken).toThrow(/^(?!.*SECRET)/s);
     expect(() => parseKubeconfig('- list', at)).toThrow(/\(the file\) is wrong/);
     expect(() => parseKubeconfig(text, at, { server: 'nowhere' })).toThrow(
       'Cannot use server "nowhere": it must be a URL',

@@ -2,7 +2,7 @@
 import { readFile } from 'node:fs/promises';
 import { dirname, isAbsolute, join } from 'node:path';
 import { AgentError } from '#pkg/errors/agent-error.ts';
-import { parseDocument } from 'yaml';
+import { LineCounter, parseDocument } from 'yaml';
 import { z } from 'zod';
 import type { ClusterConfig, ExecConfig, Pem, UserConfig } from './cluster-config.ts';
 
@@ -115,12 +115,16 @@ export function parseKubeconfig(
 }
 
 function parseFile(text: string, at: Place): z.infer<typeof kubeconfigSchema> {
-  const document = parseDocument(text);
+  const lineCounter = new LineCounter();
+  // Pretty errors quote the line, and with it perhaps a token.
+  const document = parseDocument(text, { lineCounter, prettyErrors: false });
   const broken = document.errors[0];
   if (broken !== undefined) {
-    throw new AgentError('WrongKubeconfig', `Cannot read kubeconfig ${at.path}: not YAML`, {
-      cause: broken,
-    });
+    const { line } = lineCounter.linePos(broken.pos[0]);
+    throw new AgentError(
+      'WrongKubeconfig',
+      `Cannot read kubeconfig ${at.path}: not YAML at line ${line}: ${broken.code}`,
+    );
   }
   const parsed = kubeconfigSchema.safeParse(document.toJS());
   if (parsed.success) return parsed.data;

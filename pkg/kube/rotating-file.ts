@@ -15,8 +15,8 @@ export interface RotatingFile {
 
 /**
  * Follows one file by its mtime, size and inode (the kubelet swaps a symlink, editors rename). While
- * the file is away, the last text read stands: a swap must not fail a request. After `forget` there
- * is no such text, and an unreadable file is an error.
+ * the file is away, or empty because it is written in place, the last text read stands: a swap must
+ * not fail a request. After `forget` there is no such text, and an unreadable file is an error.
  */
 export function createRotatingFile(path: string, clock: Clock): RotatingFile {
   let known:
@@ -29,6 +29,7 @@ export function createRotatingFile(path: string, clock: Clock): RotatingFile {
       const stamp = `${mtimeMs}/${size}/${ino}`;
       if (known?.stamp === stamp && clock.now() - known.readAtMs < maxAgeMs) return known.text;
       const text = (await readFile(path, 'utf8')).trim();
+      if (text === '' && known !== undefined) return known.text;
       known = { text, stamp, readAtMs: clock.now() };
       return text;
     } catch (error) {
