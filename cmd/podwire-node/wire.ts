@@ -23,6 +23,7 @@ import type { PodNetworkOptions } from '#pkg/pod-network/desired.ts';
 import { masqueradeTable } from '#pkg/pod-network/masquerade.ts';
 import { createReconcileLoop } from '#pkg/reconcile/loop.ts';
 import { openSys } from '#pkg/sys/open-sys.ts';
+import { startCniServer } from './cni-server.ts';
 import { createHostDriver, createTableDriver } from './host-driver.ts';
 import { concernsPodNetwork, createLinkNames } from './kernel-events.ts';
 import { runNft } from './nft-command.ts';
@@ -127,6 +128,8 @@ export async function startNode(
   );
   opened.use(nodes.onChange(() => loop.request()));
   client.watchResource(allNodes, projectNode, nodes, signal);
+
+  opened.use(await startCniServer(config.runDir, log));
 
   const running = opened.move();
   return {

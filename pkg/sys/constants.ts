@@ -27,3 +27,17 @@ export const LOCK_SH = 1;
 export const LOCK_EX = 2;
 export const LOCK_NB = 4;
 export const LOCK_UN = 8;
+
+/** include/linux/net.h, include/linux/socket.h, include/uapi/asm-generic/socket.h */
+export const AF_UNIX = 1;
+export const SOCK_STREAM = 1;
+export const MSG_PEEK = 0x2;
+export const MSG_NOSIGNAL = 0x4000;
+export const SO_PEERCRED = 17;
+export const SO_RCVTIMEO = 20;
+export const SO_SNDTIMEO = 21;
+export const SHUT_RDWR = 2;
+
+/** include/uapi/linux/sched.h */
+export const CLONE_NEWNS = 0x00020000;
+export const CLONE_FS = 0x00000200;

@@ -30,16 +30,7 @@ export interface Libc {
 export function sysFromLibc(libc: Libc): Sys {
   verifyCallConvention(libc);
 
-  /** Calls until no signal interrupts; `what` finishes the sentence "Cannot …". */
-  function call<R extends number | bigint>(what: string, make: () => R): number {
-    for (;;) {
-      const result = Number(make());
-      if (result !== -1) return result;
-      const errno = libc.errno();
-      const code = errnoName(errno);
-      if (code !== 'EINTR') throw failure(code, what, errno);
-    }
-  }
+  const call = callerOf(() => libc.errno());
 
   return {
     socket: (domain, type, protocol) =>
@@ -82,6 +73,22 @@ export function sysFromLibc(libc: Libc): Sys {
       const code = errnoName(errno);
       if (code !== 'EINTR') throw failure(code, 'close a descriptor', errno);
     },
+  };
+}
+
+/** Makes a libc call; `what` finishes the sentence "Cannot …". */
+export type Call = <R extends number | bigint>(what: string, make: () => R) => number;
+
+/** Calls until no signal interrupts, and throws what errno says after a call that failed. */
+export function callerOf(errnoOf: () => number): Call {
+  return (what, make) => {
+    for (;;) {
+      const result = Number(make());
+      if (result !== -1) return result;
+      const errno = errnoOf();
+      const code = errnoName(errno);
+      if (code !== 'EINTR') throw failure(code, what, errno);
+    }
   };
 }
 

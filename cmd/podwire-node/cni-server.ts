@@ -1,0 +1,141 @@
+/**
+ * Resident mode of the CNI plugin: callers find a process that is running already. Their work is
+ * done by threads, those for ADD apart from those for DEL: a DEL waits in the kernel for tens of
+ * milliseconds, and one that runs a foreign program for as long as that likes.
+ */
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { Worker } from 'node:worker_threads';
+import { listenUnix, type UnixListener } from '#pkg/cni-server/unix-listener.ts';
+import { createWorkerState, type WorkerState } from '#pkg/cni-server/worker-state.ts';
+import type { Logger } from '#pkg/log/logger.ts';
+import { warmUpThreadPool } from '#pkg/netns/netns.ts';
+import { SO_RCVTIMEO, SOL_SOCKET } from '#pkg/sys/constants.ts';
+import { openListenSys } from '#pkg/sys/listen-sys.ts';
+import { openSys } from '#pkg/sys/open-sys.ts';
+import type { Sys } from '#pkg/sys/sys.ts';
+import type { CniWorkerData, CniWorkerMessage } from './cni-worker-data.ts';
+
+/** ADD, CHECK, STATUS and VERSION go to the first, DEL and GC to the second. */
+const socketNames = ['cni.sock', 'cni-del.sock'] as const;
+
+/** More only wait for each other: for the processor, or for the kernel's lock of all links. */
+const maxWorkersPerPool = 4;
+
+/**
+ * One thread has to be busy for as long before there is another: calls that come one after the other
+ * find one whose code is compiled, and a burst has all four soon enough.
+ */
+const growAfterMs = 10;
+
+/** A thread beyond the first ends after as long without a caller. */
+const idleSeconds = 30;
+
+const restartAfterMs = 1000;
+
+/** Running calls may end; what takes longer than this is left behind by a daemon that stops. */
+const stopTimeoutMs = 5000;
+
+/** Serves in `runDir`, until disposed. */
+export async function startCniServer(runDir: string, log: Logger): Promise<AsyncDisposable> {
+  // Its threads are born where the process is, and not where one of ours is just then.
+  await warmUpThreadPool();
+  const sys = await openSys();
+  const listenSys = openListenSys();
+  using opened = new DisposableStack();
+  const state = createWorkerState();
+  const pools = socketNames.map((name, pool) => {
+    const listener = opened.use(listenUnix(sys, listenSys, join(runDir, name)));
+    // struct timeval: how long accept(2) waits.
+    const value = new Uint8Array(BigInt64Array.of(BigInt(idleSeconds), 0n).buffer);
+    sys.setsockopt({ fd: listener.fd, level: SOL_SOCKET, name: SO_RCVTIMEO, value });
+    return new WorkerPool({ sys, listener, pool, state, log });
+  });
+  for (const pool of pools) pool.grow();
+  const listeners = opened.move();
+  return {
+    async [Symbol.asyncDispose]() {
+      await Promise.all(pools.map((pool) => pool.stop()));
+      listeners.dispose();
+    },
+  };
+}
+
+interface PoolContext {
+  readonly sys: Sys;
+  readonly listener: UnixListener;
+  readonly pool: number;
+  readonly state: WorkerState;
+  readonly log: Logger;
+}
+
+/** The threads of one socket. */
+class WorkerPool {
+  readonly #context: PoolContext;
+  readonly #workers = new Map<number, Worker>();
+  #stopping = false;
+
+  constructor(context: PoolContext) {
+    this.#context = context;
+  }
+
+  /** Starts one more thread, up to the maximum. */
+  grow(): void {
+    if (this.#stopping || this.#workers.size >= maxWorkersPerPool) return;
+    const { listener, pool, state, log } = this.#context;
+    const index = [0, 1, 2, 3].find((i) => !this.#workers.has(i)) ?? 0;
+    const number = pool * maxWorkersPerPool + index;
+    const workerData: CniWorkerData = {
+      listenFd: listener.fd,
+      pool,
+      worker: number,
+      keep: index === 0,
+      state: state.buffer,
+    };
+    const worker = startWorker(workerData);
+    this.#workers.set(index, worker);
+    worker.on('message', (message: CniWorkerMessage) => {
+      if (message.kind === 'busy') void this.#growIfStillBusy();
+      else log.warn({ worker: number }, message.text);
+    });
+    worker.on('error', (err) => log.error({ err, worker: number }, 'A CNI thread failed'));
+    worker.on('exit', (code) => void this.#ended(index, code));
+  }
+
+  /** Takes no more callers, and waits for those it has. */
+  async stop(): Promise<void> {
+    this.#stopping = true;
+    const ended = [...this.#workers.values()].map(
+      (worker) => new Promise((resolve) => worker.once('exit', resolve)),
+    );
+    this.#context.listener.stop();
+    await Promise.race([Promise.all(ended), sleep(stopTimeoutMs, undefined, { ref: false })]);
+    for (const worker of this.#workers.values()) worker.unref();
+  }
+
+  async #growIfStillBusy(): Promise<void> {
+    await sleep(growAfterMs, undefined, { ref: false });
+    if (this.#context.state.isBusy(this.#context.pool)) this.grow();
+  }
+
+  async #ended(index: number, code: number): Promise<void> {
+    const { sys, pool, state } = this.#context;
+    const fd = state.reclaim(pool * maxWorkersPerPool + index);
+    // Its caller must not wait for an answer that nobody will give.
+    if (fd !== undefined) sys.close(fd);
+    this.#workers.delete(index);
+    if (code === 0 && index !== 0) return;
+    await sleep(restartAfterMs, undefined, { ref: false });
+    this.grow();
+  }
+}
+
+/** Put in by the build: the thread's program, which is a bundle of its own. */
+declare const PODWIRE_CNI_WORKER: string | undefined;
+
+function startWorker(workerData: CniWorkerData): Worker {
+  const options = { workerData, resourceLimits: { maxYoungGenerationSizeMb: 4 } };
+  return typeof PODWIRE_CNI_WORKER === 'string'
+    ? new Worker(PODWIRE_CNI_WORKER, { ...options, eval: true })
+    : new Worker(new URL('./cni-worker.ts', import.meta.url), options);
+}
