@@ -7,12 +7,12 @@ import type { CniResult } from '#pkg/cni/result.ts';
 import { deleteLink } from '#pkg/netlink/link-change.ts';
 import { NetlinkSocket } from '#pkg/netlink/socket.ts';
 import { withNetns } from '#pkg/netns/netns.ts';
-import { writeSysctl } from '#pkg/sysctl/sysctl.ts';
+import { readSysctl, writeSysctl } from '#pkg/sysctl/sysctl.ts';
 import { addressMac, hostLinkName } from '#plugins/main/attachment-link.ts';
 import { parseBridgeConfig, type BridgeConfig } from '#plugins/main/bridge-config.ts';
 import { bandwidthPlugin } from '#plugins/meta/bandwidth.ts';
 import { parsePortmapConfig, portmapWishes } from '#plugins/meta/portmap-config.ts';
-import { allowLocalhost, forgetFlowsTo } from '#plugins/meta/portmap-host.ts';
+import { forgetFlowsTo } from '#plugins/meta/portmap-host.ts';
 import { portmapPlugin } from '#plugins/meta/portmap.ts';
 import { openPodNetns } from '#plugins/pod-netns.ts';
 import { recordDocument, type AttachmentRecord } from './attachment-record.ts';
@@ -152,10 +152,20 @@ function addHostPorts(
     return shaped;
   }
   const wishes = portmapWishes(request, parsePortmapConfig(request.config), result);
-  allowLocalhost(system.sys, wishes);
+  allowLocalhost(record);
   // Not before the elements are there: the next packet would bring the old flow back.
   forgetFlowsTo(system.sys, wishes);
   return shaped;
+}
+
+/**
+ * Lets connections from 127.0.0.0/8 leave by the link that leads to the pod, where the kernel would
+ * drop them before they get another source. There is no such setting for ::1: that cannot work.
+ */
+function allowLocalhost({ reachedBy, addresses }: AttachmentRecord): void {
+  if (!addresses.some(({ address }) => address.family === 'ip')) return;
+  const setting = `net/ipv4/conf/${reachedBy}/route_localnet`;
+  if (readSysctl(setting) !== '1') writeSysctl(setting, '1');
 }
 
 function setSysctls({ tools: { system }, request, config }: AddContext): void {

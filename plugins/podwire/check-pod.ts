@@ -9,7 +9,7 @@ import type { CniAddRequest, CniRequest } from '#pkg/cni/plugin.ts';
 import { withNetns } from '#pkg/netns/netns.ts';
 import { normalizeSysctl, readSysctl } from '#pkg/sysctl/sysctl.ts';
 import { parseDataDir } from '#plugins/ipam/host-local-config.ts';
-import { parseIpamType } from '#plugins/main/bridge-config.ts';
+import { parseIpamType } from '#plugins/main/ipam.ts';
 import { bridgePlugin } from '#plugins/main/bridge.ts';
 import { bandwidthPlugin } from '#plugins/meta/bandwidth.ts';
 import { portmapPlugin } from '#plugins/meta/portmap.ts';

@@ -30,7 +30,16 @@ export function tableText({ family, table }: FilterTable): string {
   return `create table ${family} ${table}\ntable ${family} ${table} {\n${body}}\n`;
 }
 
-const hostPortSets = ['specific4', 'any4', 'specific6', 'any6', 'returns4', 'returns6'] as const;
+const hostPortSets = [
+  'specific4',
+  'any4',
+  'specific6',
+  'any6',
+  'selves4',
+  'selves6',
+  'returns4',
+  'returns6',
+] as const;
 
 /**
  * The bit of a packet's mark between our prerouting and our postrouting, in a connection's first
@@ -42,17 +51,20 @@ const setMark = `meta mark set meta mark | 0x${markBit.toString(16)}`;
 const clearMark = `meta mark set meta mark & 0x${(0xffffffff - markBit).toString(16)}`;
 
 /**
- * Host ports. A connection that came by one gets the host as source in two cases, where the answer
- * would not come back through us or not at all: when the pod answers to the link it came from
- * (itself, or its neighbour on the bridge), and when it came from 127.0.0.0/8. For the latter the
- * link to the pod has route_localnet on, which would also let pods send to the host's 127.0.0.0/8:
- * no packet on a wire has such a destination.
+ * Host ports. A connection that came by one gets the host as source where the answer would not come
+ * back through us, or not at all: from the pod itself; from its neighbour on the bridge, that is by
+ * the link it leaves by (with br_netfilter such packets are bridged, which sees no link, and their
+ * answers come through us); from 127.0.0.0/8. For the last the link to the pod has route_localnet
+ * on, which would also let pods send to the host's 127.0.0.0/8: no packet on a wire has such a
+ * destination.
  */
 const hostPortBody = `\
   map specific4 { type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service; }
   map any4 { type inet_proto . inet_service : ipv4_addr . inet_service; }
   map specific6 { type ipv6_addr . inet_proto . inet_service : ipv6_addr . inet_service; }
   map any6 { type inet_proto . inet_service : ipv6_addr . inet_service; }
+  set selves4 { type ipv4_addr . ipv4_addr; }
+  set selves6 { type ipv6_addr . ipv6_addr; }
   set returns4 { type ipv4_addr . ifname; }
   set returns6 { type ipv6_addr . ifname; }
   chain loopback {
@@ -80,6 +92,8 @@ const hostPortBody = `\
     meta mark & 0x${markBit.toString(16)} == 0 return
     ${clearMark}
     ip saddr 127.0.0.0/8 masquerade
+    ip saddr . ip daddr @selves4 masquerade
+    ip6 saddr . ip6 daddr @selves6 masquerade
     ip daddr . iifname @returns4 masquerade
     ip6 daddr . iifname @returns6 masquerade
   }

@@ -75,7 +75,9 @@ export function hostPortKey(
   ]);
 }
 
-export function hostPortSet(family: Family, kind: 'any' | 'specific' | 'returns'): SetName {
+type HostPortKind = 'any' | 'specific' | 'selves' | 'returns';
+
+export function hostPortSet(family: Family, kind: HostPortKind): SetName {
   const suffix = family === 'ip' ? '4' : '6';
   return { family: 'inet', table: hostPortTable, set: `${kind}${suffix}` };
 }
@@ -93,11 +95,20 @@ function hostPortElements(record: AttachmentRecord): readonly ElementChange[] {
   if (record.hostPorts.length === 0) return [];
   const comment = ownerComment(record);
   const link = interfaceField(record.reachedBy);
-  const returns = firstAddresses(record).map((address) => ({
-    set: hostPortSet(address.family, 'returns'),
-    element: { key: concatFields([addressField(address), link]), comment },
-  }));
-  return [...hostPortMaps(record), ...returns];
+  const sources = firstAddresses(record).flatMap((address) => {
+    const own = addressField(address);
+    return [
+      {
+        set: hostPortSet(address.family, 'selves'),
+        element: { key: concatFields([own, own]), comment },
+      },
+      {
+        set: hostPortSet(address.family, 'returns'),
+        element: { key: concatFields([own, link]), comment },
+      },
+    ];
+  });
+  return [...hostPortMaps(record), ...sources];
 }
 
 function antiSpoofElements(record: AttachmentRecord): readonly ElementChange[] {

@@ -5,7 +5,7 @@ import type { CniPlugin, CniRequest } from '#pkg/cni/plugin.ts';
 import type { CniResult } from '#pkg/cni/result.ts';
 import { formatResult, newestCniVersion } from '#pkg/cni/versions.ts';
 import type { CniSystem } from '#plugins/cni-system.ts';
-import { parseIpamType } from '#plugins/main/bridge-config.ts';
+import { parseIpamType } from '#plugins/main/ipam.ts';
 import { bridgePlugin } from '#plugins/main/bridge.ts';
 import { netfilterRunner } from '#plugins/meta/run-netfilter.ts';
 import { readRecord } from './attachment-record.ts';

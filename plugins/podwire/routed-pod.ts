@@ -75,7 +75,7 @@ export function addRouted(system: CniSystem, pod: RoutedPod): CniResult {
   undo.defer(() => deleteLink(host, name));
   const podLink = requireLink(inside, ifName);
   const families = new Set(ips.map(({ address }) => familyOf(address)));
-  withNetns(system.sys, netns.fd, () => setPodSysctls(ifName, families), system.die);
+  withNetns(system.sys, netns.fd, () => setPodSysctls(ifName, { families }), system.die);
   refuseRouters(name);
   const routes = withDefaultRoutes(addresses.routes, ips);
   send(host, hostRequests(hostLink, pod.mac, ips));
