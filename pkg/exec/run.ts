@@ -59,8 +59,8 @@ function commandError(
   if (error.timedOut) {
     return new AgentError(
       'CommandTimedOut',
+      // Not with its cause, whose message repeats all that the program printed.
       `Cannot run ${line}: not finished after ${options.timeoutMs} ms`,
-      { cause: error },
     );
   }
   const stderr = typeof error.stderr === 'string' ? error.stderr.trim() : '';
