@@ -99,7 +99,9 @@ describe('/healthz and /livez', () => {
     const answers: string[] = [];
     const routes = proxyHealthRoutes({
       status: () =>
-        new Map(parts.map(([part, healthy]) => [part, { healthy, lastUpdatedMs: 1_000 }])),
+        new Map(
+          parts.map(([part, healthy]) => [part, { alive: healthy, healthy, lastUpdatedMs: 1_000 }]),
+        ),
       nodeEligible: () => nodeEligible,
       clock: new FakeClock(90_000),
       onAnswer: (endpoint, status) => answers.push(`${endpoint} ${status}`),
@@ -150,6 +152,26 @@ describe('/healthz and /livez', () => {
         },
       },
     });
+  });
+
+  it('a proxy that waits for the API server is alive, but not healthy', async () => {
+    const clock = new FakeClock(1);
+    const tracker = createSyncTracker<Family>(['ip'], 60_000, clock);
+    const status = (path: string): unknown => {
+      const answer = proxyHealthRoutes({
+        status: () => tracker.status(),
+        nodeEligible: () => true,
+        clock,
+        onAnswer: () => undefined,
+      }).get(path)?.();
+      return answer !== undefined && 'status' in answer ? answer.status : answer;
+    };
+    await clock.advance(3_600_000);
+    expect([status('/livez'), status('/healthz')]).toEqual([200, 503]);
+    // What has to be written and is not makes it neither.
+    tracker.queued();
+    await clock.advance(60_001);
+    expect([status('/livez'), status('/healthz')]).toEqual([503, 503]);
   });
 
   it('a node that shall get no traffic is unhealthy, but alive', () => {

@@ -14,8 +14,9 @@ export interface ProxyHealthSource {
 }
 
 /**
- * /healthz also asks whether the node may get traffic; /livez, for the kubelet's restarts, does not:
- * a node about to go is no reason to restart its proxy.
+ * /healthz also asks whether the node may get traffic and whether anything was written yet; /livez,
+ * for the kubelet's restarts, does not: a node about to go, or an API server that does not answer,
+ * is no reason to restart the node's proxy.
  */
 export function proxyHealthRoutes(source: ProxyHealthSource): Routes {
   return new Map([
@@ -27,7 +28,8 @@ export function proxyHealthRoutes(source: ProxyHealthSource): Routes {
 function answer(source: ProxyHealthSource, endpoint: 'healthz' | 'livez'): Answer {
   const parts = source.status();
   const nodeEligible = source.nodeEligible();
-  const written = [...parts.values()].every((part) => part.healthy);
+  const isWell = (part: PartStatus): boolean => (endpoint === 'livez' ? part.alive : part.healthy);
+  const written = [...parts.values()].every(isWell);
   const healthy = written && (endpoint === 'livez' || nodeEligible);
   const nowMs = source.clock.now();
   const oldestMs = Math.min(...[...parts.values()].map((part) => part.lastUpdatedMs));
@@ -41,8 +43,8 @@ function answer(source: ProxyHealthSource, endpoint: 'healthz' | 'livez'): Answe
       [...parts].map(([family, part]) => [
         family === 'ip' ? 'IPv4' : 'IPv6',
         {
-          lastUpdated: timestamp(part.healthy ? nowMs : part.lastUpdatedMs),
-          healthy: part.healthy,
+          lastUpdated: timestamp(isWell(part) ? nowMs : part.lastUpdatedMs),
+          healthy: isWell(part),
         },
       ]),
     ),

@@ -5,6 +5,9 @@
 import type { Clock } from '#pkg/clock/clock.ts';
 
 export interface PartStatus {
+  /** Nothing has waited too long. True also while there was nothing to write yet. */
+  readonly alive: boolean;
+  /** Alive, and written at least once. */
   readonly healthy: boolean;
   /** When this part was last written, in milliseconds since the Unix epoch; 0 = never. */
   readonly lastUpdatedMs: number;
@@ -48,8 +51,7 @@ export function createSyncTracker<Part extends string>(
   );
   let queuedSinceMs: number | undefined;
 
-  const isHealthy = (state: PartState): boolean => {
-    if (state.lastUpdatedMs === 0) return false;
+  const isAlive = (state: PartState): boolean => {
     const waiting = [state.unwrittenSinceMs, state.takenUpSinceMs, queuedSinceMs];
     return waiting.every((ms) => ms === undefined || clock.now() - ms <= timeoutMs);
   };
@@ -77,10 +79,11 @@ export function createSyncTracker<Part extends string>(
     },
     status: () =>
       new Map(
-        [...states].map(([part, state]) => [
-          part,
-          { healthy: isHealthy(state), lastUpdatedMs: state.lastUpdatedMs },
-        ]),
+        [...states].map(([part, state]) => {
+          const alive = isAlive(state);
+          const { lastUpdatedMs } = state;
+          return [part, { alive, healthy: alive && lastUpdatedMs !== 0, lastUpdatedMs }];
+        }),
       ),
   };
 }
