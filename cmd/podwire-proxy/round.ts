@@ -14,7 +14,12 @@ import type { Logger } from '#pkg/log/logger.ts';
 import type { ProxyMetrics } from '#pkg/metrics/proxy-metrics.ts';
 import { servesLocalhost } from '#pkg/proxy/iptables-options.ts';
 import { iptablesRuleset } from '#pkg/proxy/iptables-ruleset.ts';
-import { countWithoutLocal, proxySnapshot, type ProxiedPort } from '#pkg/proxy/snapshot.ts';
+import {
+  countWithoutLocal,
+  proxySnapshot,
+  type Problem,
+  type ProxiedPort,
+} from '#pkg/proxy/snapshot.ts';
 import type { ProxyHost } from './host.ts';
 import { createProblemLog } from './problem-log.ts';
 import { iptablesOptions } from './round-options.ts';
@@ -58,11 +63,11 @@ export function createRound(parts: RoundParts): (signal: AbortSignal) => Promise
     const zone = node?.labels['topology.kubernetes.io/zone'];
     const input = { services, slices, node: { name: parts.nodeName, zone } };
     const failures: unknown[] = [];
-    const found = [];
+    let found: readonly Problem[] = [];
     for (const [family, { randomFully }] of families) {
       try {
         const snapshot = proxySnapshot(input, family);
-        found.push(...snapshot.problems);
+        found = [...found, ...snapshot.problems];
         const options = iptablesOptions({ ...parts, node }, { family, randomFully });
         await write(iptablesRuleset(snapshot.ports, options), snapshot.ports, signal);
         // After the rules: among them is the guard of what this opens.

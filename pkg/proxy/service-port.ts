@@ -126,9 +126,13 @@ export function usesLocalEndpoints(port: ServicePort): boolean {
 
 /**
  * Names go into rule text that another program parses. The API server admits only DNS labels; a
- * quote or newline from a server that does not check must not become a rule.
+ * quote or newline from a server that does not check must not become a rule, nor a name that makes a
+ * comment longer than the 255 bytes the kernel takes (xt_comment.h).
  */
-const safeName = /^[A-Za-z0-9][A-Za-z0-9._-]*$/;
+const safeName = /^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$/;
+
+/** The API's own limit, one day. */
+const maxAffinitySeconds = 86_400;
 
 type SharedFields = Omit<
   ServicePort,
@@ -153,8 +157,9 @@ function sharedFields(service: ServiceRecord, family: Family, problems: string[]
     sourceRanges: sourceRanges(service, family, problems),
     internalPolicy: service.internalTrafficPolicy,
     externalPolicy: service.externalTrafficPolicy,
-    affinitySeconds: service.affinitySeconds,
-    healthCheckNodePort: local ? service.healthCheckNodePort : 0,
+    affinitySeconds: Math.min(maxAffinitySeconds, Math.max(0, service.affinitySeconds)),
+    healthCheckNodePort:
+      local && isPort(service.healthCheckNodePort) ? service.healthCheckNodePort : 0,
   };
 }
 

@@ -178,7 +178,18 @@ describe('a bad object costs only itself', () => {
     expect(found.problems.map((p) => p.kind)).toEqual(['EndpointSlice', 'Service', 'Service']);
   });
 
-  it.each(['evil"name', 'evil\nname', 'evil name'])(
+  it('numbers the kernel does not take never get into rules', () => {
+    const odd = { ...svc, type: 'LoadBalancer', externalTrafficPolicy: 'Local' } as const;
+    const numbers = { affinitySeconds: -1, healthCheckNodePort: 70_000 };
+    expect(snapshot({ services: [{ ...odd, ...numbers }] }).ports[0]).toMatchObject({
+      affinitySeconds: 0,
+      healthCheckNodePort: 0,
+    });
+    const long = { ...odd, affinitySeconds: 2 ** 40 };
+    expect(snapshot({ services: [long] }).ports[0]?.affinitySeconds).toBe(86_400);
+  });
+
+  it.each(['evil"name', 'evil\nname', 'evil name', 'e'.repeat(64)])(
     'a name like %j never gets into rules',
     (portName) => {
       const ports = [{ name: portName, protocol: 'TCP', port: 80, nodePort: 0 }] as const;
