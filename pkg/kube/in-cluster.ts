@@ -5,7 +5,7 @@ import { AgentError, isErrno } from '#pkg/errors/agent-error.ts';
 import type { ClusterConfig } from './cluster-config.ts';
 
 /** Where the kubelet projects token, ca.crt and namespace. */
-export const serviceAccountDir = '/var/run/secrets/kubernetes.io/serviceaccount';
+const serviceAccountDir = '/var/run/secrets/kubernetes.io/serviceaccount';
 
 /**
  * Configuration from the ServiceAccount's files. `host` and `port` are KUBERNETES_SERVICE_HOST and

@@ -304,6 +304,24 @@ test('a request that is aborted before it starts fails alone, even with no serve
   expect(await failure(transport.request('/x', { signal: stop }))).toEqual(new Error('stopped'));
 });
 
+test('an abort ends a request that waits for its credentials', async () => {
+  const exec = {
+    apiVersion: 'client.authentication.k8s.io/v1',
+    command: 'sleep',
+    args: ['5'],
+    env: {},
+    installHint: '',
+    provideClusterInfo: false,
+  } as const;
+  const transport = open('http://127.0.0.1:1', { user: { exec } });
+  const stop = new AbortController();
+  const startedMs = performance.now();
+  const stopped = failure(transport.request('/x', { signal: stop.signal }));
+  stop.abort('enough');
+  expect(await stopped).toBe('enough');
+  expect(performance.now() - startedMs).toBeLessThan(4_000);
+});
+
 describe('a 401', () => {
   test('makes the token be read again and the request be sent once more', async () => {
     const dir = await mkdtemp(join(tmpdir(), 'podwire-token-'));

@@ -118,7 +118,8 @@ class ServerTransport implements Transport {
     onChunk: (chunk: Buffer) => void,
   ): Promise<void> {
     const { signal } = options;
-    const headers = await this.#headers(options);
+    signal.throwIfAborted();
+    const headers = await abortable(this.#headers(options), signal);
     signal.throwIfAborted();
     const connection = await abortable(this.#connection(), signal);
     const answer = new Answer(options, onChunk);
