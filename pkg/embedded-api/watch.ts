@@ -30,7 +30,7 @@ export interface WatchRequest {
 }
 
 /** The annotation of the bookmark that ends the state (KEP-3157). */
-export const stateEndAnnotation = 'k8s.io/initial-events-end';
+const stateEndAnnotation = 'k8s.io/initial-events-end';
 
 /** A watch that has begun. */
 export interface Watch {

@@ -76,7 +76,7 @@ export class NodeCidrController implements Disposable {
  * Subnets for the Nodes that have none, oldest Node first: the lowest that overlap no other
  * Node's. A Node gets all families or nothing, since its podCIDRs are set only once. Pure.
  */
-export function planNodeCidrs(
+function planNodeCidrs(
   nodes: readonly KubeObject[],
   ranges: readonly Range[],
 ): readonly { readonly node: string; readonly podCIDRs: readonly string[] }[] {
