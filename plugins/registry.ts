@@ -13,7 +13,10 @@ export const pluginNames = [
   'loopback',
   'host-local',
   'bandwidth',
+  'ptp',
+  'static',
   'portmap',
+  'firewall',
 ] as const;
 
 export type PluginName = (typeof pluginNames)[number];
@@ -31,10 +34,16 @@ export async function pluginOf(name: PluginName, system: CniSystem): Promise<Cni
       return (await import('./main/bridge.ts')).bridgePlugin(system);
     case 'loopback':
       return (await import('./main/loopback.ts')).loopbackPlugin(system);
+    case 'static':
+      return (await import('./ipam/static.ts')).staticPlugin;
+    case 'ptp':
+      return (await import('./main/ptp.ts')).ptpPlugin(system);
     case 'bandwidth':
       return (await import('./meta/bandwidth.ts')).bandwidthPlugin(system);
     case 'portmap':
       return (await import('./meta/portmap.ts')).portmapPlugin(system);
+    case 'firewall':
+      return (await import('./meta/firewall.ts')).firewallPlugin(system);
     case 'host-local':
       return (await import('./ipam/host-local.ts')).hostLocalPlugin(system.sys);
   }
@@ -43,6 +52,7 @@ export async function pluginOf(name: PluginName, system: CniSystem): Promise<Cni
 /** Plugins that others delegate to; those of them that run in this process. */
 const delegateLoaders: Readonly<Record<string, (sys: Sys) => Promise<CniPlugin>>> = {
   'host-local': async (sys) => (await import('./ipam/host-local.ts')).hostLocalPlugin(sys),
+  static: async () => (await import('./ipam/static.ts')).staticPlugin,
 };
 
 /** What a plugin may delegate to without its configuration naming it. */

@@ -234,15 +234,17 @@ describe('ADD', () => {
 
 describe('a configuration', () => {
   it.each([
-    [{ ipMasq: true }, 2, 'ipMasq'],
-    [{ vlan: 100 }, 2, 'vlan'],
-    [{ vlanTrunk: [{ id: 5 }] }, 2, 'vlanTrunk'],
-    [{ macspoofchk: true }, 2, 'macspoofchk'],
-    [{ enabledad: true }, 2, 'enabledad'],
     [{ hairpinMode: true, promiscMode: true }, 7, 'promiscuous'],
     [{ disableContainerInterface: true }, 7, 'disableContainerInterface'],
     [{ bridge: 'sixteen-bytes-xx' }, 7, 'bridge'],
     [{ mtu: 'big' }, 7, 'mtu'],
+    [{ vlan: 4095 }, 7, 'vlan'],
+    [{ vlan: 5, vlanTrunk: [{ id: 5 }] }, 7, 'vlan and vlanTrunk at the same time'],
+    [{ vlanTrunk: [{ id: 0 }] }, 7, 'vlanTrunk[0].id'],
+    [{ vlanTrunk: [{ id: 4095 }] }, 7, 'vlanTrunk[0].id'],
+    [{ vlanTrunk: [{ minID: 9, maxID: 8 }] }, 7, 'minID is greater than maxID'],
+    [{ vlanTrunk: [{ minID: 9 }] }, 7, 'maxID is missing'],
+    [{ ipMasq: true, ipMasqBackend: 'ebtables' }, 7, 'ipMasqBackend'],
     [{ args: { cni: { mac: '01:00:00:00:00:01' } } }, 7, 'mac'],
     [{ ipam: { type: 'nowhere' } }, 7, 'nowhere'],
     [{ ipam: { ranges: [] } }, 7, 'ipam.type'],

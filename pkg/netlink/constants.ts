@@ -23,6 +23,7 @@ export const NLM_F_DUMP = 0x300;
 export const NLM_F_REPLACE = 0x100;
 export const NLM_F_EXCL = 0x200;
 export const NLM_F_CREATE = 0x400;
+export const NLM_F_APPEND = 0x800;
 /** In an acknowledgement: the request's payload was left out, and attributes follow. */
 export const NLM_F_CAPPED = 0x100;
 export const NLM_F_ACK_TLVS = 0x200;
@@ -59,6 +60,7 @@ export const RTM_DELQDISC = 37;
 export const RTM_GETQDISC = 38;
 export const RTM_NEWTFILTER = 44;
 export const RTM_GETTFILTER = 46;
+export const RTM_NEWNETCONF = 80;
 
 export const RTNLGRP_LINK = 1;
 export const RTNLGRP_NEIGH = 3;
@@ -66,6 +68,12 @@ export const RTNLGRP_IPV4_IFADDR = 5;
 export const RTNLGRP_IPV4_ROUTE = 7;
 export const RTNLGRP_IPV6_IFADDR = 9;
 export const RTNLGRP_IPV6_ROUTE = 11;
+export const RTNLGRP_IPV4_NETCONF = 24;
+export const RTNLGRP_IPV6_NETCONF = 25;
+
+/** include/uapi/linux/netconf.h; the index is -1. */
+export const NETCONFA_IFINDEX = 1;
+export const NETCONFA_IFINDEX_ALL = 0xffff_ffff;
 
 export const RTA_DST = 1;
 export const RTA_OIF = 4;
@@ -81,6 +89,7 @@ export const RTAX_ADVMSS = 8;
 export const RTN_UNICAST = 1;
 export const RT_SCOPE_UNIVERSE = 0;
 export const RT_SCOPE_LINK = 253;
+export const RT_SCOPE_HOST = 254;
 export const RT_SCOPE_NOWHERE = 255;
 export const RT_TABLE_MAIN = 254;
 export const RTPROT_BOOT = 3;

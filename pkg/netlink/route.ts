@@ -21,6 +21,7 @@ import {
 } from './attribute.ts';
 import {
   IP6_RT_PRIO_USER,
+  NLM_F_APPEND,
   NLM_F_CREATE,
   NLM_F_EXCL,
   NLM_F_REPLACE,
@@ -130,6 +131,11 @@ export function listRoutes(
 /** As {@link addRoute}, for a batch. */
 export function addRouteRequest(route: RouteEntry): NetlinkRequest {
   return routeRequest('add', RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL, route);
+}
+
+/** Adds a route beside that with its destination, metric and table; EEXIST for the very same. */
+export function appendRouteRequest(route: RouteEntry): NetlinkRequest {
+  return routeRequest('append', RTM_NEWROUTE, NLM_F_CREATE | NLM_F_APPEND, route);
 }
 
 /** As {@link replaceRoute}, for a batch. */

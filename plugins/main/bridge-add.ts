@@ -2,7 +2,6 @@
 import { addressPlus } from '#pkg/ip/address.ts';
 import { defaultPrefix, familyOf, networkOf, samePrefix, type Prefix } from '#pkg/ip/prefix.ts';
 import { CniError, cniCode } from '#pkg/cni/cni-error.ts';
-import { delegateFor } from '#pkg/cni/delegate.ts';
 import type { CniAddRequest } from '#pkg/cni/plugin.ts';
 import { emptyDns, type CniIp, type CniResult, type CniRoute } from '#pkg/cni/result.ts';
 import { changeBridgePort, deleteLink } from '#pkg/netlink/link-change.ts';
@@ -22,7 +21,18 @@ import {
   revertBridge,
   type BridgeWish,
 } from './bridge-device.ts';
-import { configurePodLink, setPodSysctls } from './pod-link.ts';
+import {
+  ensureVlanGateway,
+  requireVlanFiltering,
+  revertVlanGateway,
+  setPortVlans,
+  usesVlans,
+} from './bridge-vlans.ts';
+import { addMasquerade } from './ip-masquerade.ts';
+import { takeAddresses } from './ipam.ts';
+import { addSpoofCheck } from './mac-spoof-check.ts';
+import { configurePodLink, describeLink, setPodSysctls } from './pod-link.ts';
+import { settleAddresses } from './settle-addresses.ts';
 import { waitUntilRunning } from './wait-link.ts';
 
 /** @throws {CniError} after everything it did is undone */
@@ -44,11 +54,22 @@ export function addToBridge(system: CniSystem, request: CniAddRequest): CniResul
   if (podLink === undefined) {
     throw new CniError(cniCode.internal, `Cannot find ${request.ifName}: it was just made`);
   }
+  if (config.macSpoofCheck && podLink.mac !== undefined) {
+    const { name: hostLink } = bridge.hostLink;
+    addSpoofCheck(system, { request, hostLink, mac: podLink.mac, undo });
+  }
   if (!config.disableContainerInterface) {
+    const { duplicateAddressDetection } = config;
     const families = new Set(addresses.ips.map(({ address }) => familyOf(address)));
-    withNetns(system.sys, netns.fd, () => setPodSysctls(request.ifName, families), system.die);
-    configurePodLink(pod, podLink.index, addresses);
+    const settings = { families, duplicateAddressDetection };
+    withNetns(system.sys, netns.fd, () => setPodSysctls(request.ifName, settings), system.die);
+    configurePodLink(pod, podLink.index, { ...addresses, duplicateAddressDetection });
     waitUntilRunning(host, bridge.hostLink.name);
+    if (duplicateAddressDetection) settleAddresses(pod, podLink.index);
+  }
+  if (config.masquerade !== undefined) {
+    const prefixes = addresses.ips.map(({ address }) => address);
+    addMasquerade(system, { request, config: config.masquerade, prefixes, undo });
   }
   undo.move();
   return resultOf(request, addresses, [bridge.bridgeLink, bridge.hostLink, podLink]);
@@ -65,15 +86,9 @@ interface AddContext {
 }
 
 function addAddresses(system: CniSystem, { request, config, undo }: AddContext): Addresses {
-  const { ipamType, dns } = config;
-  if (ipamType === undefined) return { ips: [], routes: [], dns: dns ?? emptyDns };
-  const ipam = delegateFor(ipamType, { own: system.delegates, runProgram: system.runProgram });
-  const result = ipam.add(request);
-  // Not before: an ADD that is refused because the attachment has an address must not free that.
-  undo.defer(() => ipam.del(request));
-  if (result.ips.length === 0) {
-    throw new CniError(cniCode.internal, `IPAM plugin "${ipamType}" returned missing IP config`);
-  }
+  const { dns } = config;
+  const result = takeAddresses(system, request, undo);
+  if (result === undefined) return { ips: [], routes: [], dns: dns ?? emptyDns };
   const ips = result.ips.map((ip) => ({
     ...ip,
     gateway: ip.gateway ?? (config.isGateway ? firstHost(ip.address) : undefined),
@@ -108,9 +123,14 @@ function attach(
   const revert = (gateway?: Prefix): void =>
     revertLocked(system, () => revertBridge(host, link, gateway));
   if (created) undo.defer(() => revert());
+  if (usesVlans(config)) requireVlanFiltering(link);
+  const gatewayLink =
+    gateways.length === 0 || config.vlan === undefined
+      ? link
+      : vlanGateway(system, { host, config: { ...config, vlan: config.vlan }, bridge: link, undo });
   for (const gateway of gateways) {
-    const added = ensureGateway(host, { link, gateway, force: config.forceAddress });
-    if (added) undo.defer(() => revert(gateway));
+    const added = ensureGateway(host, { link: gatewayLink, gateway, force: config.forceAddress });
+    if (added && gatewayLink === link) undo.defer(() => revert(gateway));
   }
   enableForwarding(gateways);
   const mac = config.mac ?? firstMac(addresses.ips);
@@ -137,9 +157,26 @@ function attach(
     },
   });
   undo.defer(() => deleteLink(host, name));
+  setPortVlans(host, hostLink.index, config);
   if (config.portIsolation) changeBridgePort(host, name, { isolated: true });
   // Again: a bridge that others made may take MTU and MAC of the port it just got.
   return { bridgeLink: getLink(host, link.index) ?? link, hostLink };
+}
+
+/** The host's own interface in the pod's VLAN. */
+function vlanGateway(
+  system: CniSystem,
+  context: Pick<AttachContext, 'host' | 'undo'> & {
+    readonly config: BridgeConfig & { readonly vlan: number };
+    readonly bridge: Link;
+  },
+): Link {
+  const { host, config, bridge, undo } = context;
+  const { link, created } = ensureVlanGateway(host, bridge, config);
+  if (created) {
+    undo.defer(() => revertLocked(system, () => revertVlanGateway(host, bridge, link)));
+  }
+  return link;
 }
 
 function revertLocked(system: CniSystem, revert: () => void): void {
@@ -158,19 +195,10 @@ function resultOf(
   addresses: Addresses,
   [bridge, host, pod]: readonly [Link, Link, Link],
 ): CniResult {
-  const describe = ({
-    name,
-    mac,
-    mtuBytes,
-  }: Link): { name: string; mac?: string; mtuBytes: number } => ({
-    name,
-    ...(mac === undefined ? {} : { mac }),
-    mtuBytes,
-  });
   const interfaces = [
-    describe(bridge),
-    describe(host),
-    { ...describe(pod), sandbox: request.netns },
+    describeLink(bridge),
+    describeLink(host),
+    { ...describeLink(pod), sandbox: request.netns },
   ];
   return { ...addresses, interfaces };
 }
@@ -189,6 +217,7 @@ function bridgeWish(config: BridgeConfig, [first]: readonly Prefix[]): BridgeWis
     mac: first === undefined ? randomMac() : addressMac(first.address),
     mtuBytes: config.mtuBytes,
     promiscuous: config.promiscuous,
+    vlanFiltering: usesVlans(config),
   };
 }
 

@@ -1,19 +1,20 @@
 /** The bridge plugin's configuration: the reference plugin's fields and meanings. */
-import { parseCniArgs } from '#pkg/cni/cni-args.ts';
 import { CniError, cniCode } from '#pkg/cni/cni-error.ts';
-import { readArgs, readRuntimeConfig, refuseFields, type NetworkConfig } from '#pkg/cni/config.ts';
+import type { NetworkConfig } from '#pkg/cni/config.ts';
 import { interfaceNameProblem } from '#pkg/cni/environment.ts';
 import {
-  missing,
   readBoolean,
   readInteger,
-  readObject,
+  readObjects,
   readString,
   unexpected,
 } from '#pkg/cni/json-fields.ts';
 import type { CniRequest } from '#pkg/cni/plugin.ts';
-import { isEmptyDns, type CniDns } from '#pkg/cni/result.ts';
-import { parseDns } from '#pkg/cni/versions.ts';
+import type { CniDns } from '#pkg/cni/result.ts';
+import type { VlanRange } from '#pkg/netlink/bridge-vlan.ts';
+import { parseMasquerade, type MasqueradeConfig } from './ip-masquerade.ts';
+import { parseIpamType, readDns } from './ipam.ts';
+import { parseMac } from './pod-mac.ts';
 
 export interface BridgeConfig {
   readonly bridge: string;
@@ -30,6 +31,18 @@ export interface BridgeConfig {
   readonly portIsolation: boolean;
   /** The pod's interface stays down: a virtual machine brings it up. */
   readonly disableContainerInterface: boolean;
+  /** What the pod sends beyond its subnet gets the host's address. */
+  readonly masquerade: MasqueradeConfig | undefined;
+  /** Frames with another source MAC than the pod's are dropped. */
+  readonly macSpoofCheck: boolean;
+  /** IPv6 addresses are used only once nobody else is found to have them. */
+  readonly duplicateAddressDetection: boolean;
+  /** The VLAN the pod is in, without knowing. */
+  readonly vlan: number | undefined;
+  /** VLANs whose frames the pod gets and sends with their tags. */
+  readonly vlanTrunk: readonly VlanRange[];
+  /** The pod stays in the bridge's default VLAN too. */
+  readonly preserveDefaultVlan: boolean;
   readonly mac: string | undefined;
   /** Undefined: no addresses, a layer 2 network only. */
   readonly ipamType: string | undefined;
@@ -37,17 +50,14 @@ export interface BridgeConfig {
   readonly dns: CniDns | undefined;
 }
 
-const notSupported = ['ipMasq', 'vlan', 'vlanTrunk', 'macspoofchk', 'enabledad'] as const;
-
 /**
  * All of it, for ADD.
  *
- * @throws {CniError} code 2 for what this plugin does not do, 4 and 7 for what is wrong
+ * @throws {CniError} code 4 and 7
  */
 export function parseBridgeConfig(request: CniRequest): BridgeConfig {
   const { config } = request;
   const { fields } = config;
-  refuseFields(fields, notSupported);
   const isDefaultGateway = readBoolean(fields, 'isDefaultGateway') ?? false;
   const parsed = {
     bridge: parseBridgeName(config),
@@ -59,6 +69,13 @@ export function parseBridgeConfig(request: CniRequest): BridgeConfig {
     promiscuous: readBoolean(fields, 'promiscMode') ?? false,
     portIsolation: readBoolean(fields, 'portIsolation') ?? false,
     disableContainerInterface: readBoolean(fields, 'disableContainerInterface') ?? false,
+    masquerade: parseMasquerade(config),
+    macSpoofCheck: readBoolean(fields, 'macspoofchk') ?? false,
+    duplicateAddressDetection: readBoolean(fields, 'enabledad') ?? false,
+    vlan: readVlan(config),
+    vlanTrunk: readTrunk(config),
+    // As the reference has it: a port of a VLAN is in the default one too unless told otherwise.
+    preserveDefaultVlan: readBoolean(fields, 'preserveDefaultVlan') ?? true,
     mac: parseMac(request),
     ipamType: parseIpamType(config),
     dns: readDns(config),
@@ -68,6 +85,9 @@ export function parseBridgeConfig(request: CniRequest): BridgeConfig {
   }
   if (parsed.disableContainerInterface && parsed.ipamType !== undefined) {
     throw invalid('cannot use IPAM when disableContainerInterface is set');
+  }
+  if (parsed.vlan !== undefined && parsed.vlanTrunk.length > 0) {
+    throw invalid('cannot set vlan and vlanTrunk at the same time');
   }
   return parsed;
 }
@@ -81,13 +101,10 @@ export function parseBridgeName(config: NetworkConfig): string {
   throw unexpected('bridge', `an interface name (this one ${problem})`, bridge);
 }
 
-/** `ipam.type`; undefined without `ipam`, or with an empty one. */
-export function parseIpamType(config: NetworkConfig): string | undefined {
-  const ipam = readObject(config.fields, 'ipam');
-  if (ipam === undefined || Object.keys(ipam.values).length === 0) return undefined;
-  const type = readString(ipam, 'type') ?? '';
-  if (type === '') throw missing(ipam, 'type', "an IPAM plugin's name");
-  return type;
+/** 0 is none. */
+function readVlan({ fields }: NetworkConfig): number | undefined {
+  const vlan = readInteger(fields, 'vlan', { min: 0, max: 4094 });
+  return vlan === 0 ? undefined : vlan;
 }
 
 function readMtu(config: NetworkConfig): number | undefined {
@@ -95,28 +112,23 @@ function readMtu(config: NetworkConfig): number | undefined {
   return mtuBytes === 0 ? undefined : mtuBytes;
 }
 
-function readDns(config: NetworkConfig): CniDns | undefined {
-  const dns = parseDns(readObject(config.fields, 'dns'));
-  return isEmptyDns(dns) ? undefined : dns;
-}
-
-const macText = /^[0-9a-f]{2}(?::[0-9a-f]{2}){5}$/;
-
-/** runtimeConfig.mac before args.cni.mac before CNI_ARGS MAC. */
-function parseMac(request: CniRequest): string | undefined {
-  const runtime = readRuntimeConfig(request.config);
-  const args = readArgs(request.config);
-  const mac = [
-    runtime === undefined ? undefined : readString(runtime, 'mac'),
-    args === undefined ? undefined : readString(args, 'mac'),
-    parseCniArgs(request.args, ['MAC']).MAC,
-  ]
-    .find((text) => text !== undefined && text !== '')
-    ?.toLowerCase();
-  if (mac === undefined) return undefined;
-  // The lowest bit of the first byte is a group's address: no interface can have one.
-  if (macText.test(mac) && Number.parseInt(mac.slice(0, 2), 16) % 2 === 0) return mac;
-  throw unexpected('mac', 'a MAC address as c2:11:22:33:44:55', mac);
+/** `vlanTrunk`: VLANs one by one as `id`, or from `minID` to `maxID`. */
+function readTrunk({ fields }: NetworkConfig): readonly VlanRange[] {
+  return readObjects(fields, 'vlanTrunk').flatMap((item) => {
+    const id = (key: string): number | undefined => readInteger(item, key, { min: 1, max: 4094 });
+    const [single, first, last] = [id('id'), id('minID'), id('maxID')];
+    if ((first === undefined) !== (last === undefined)) {
+      const name = first === undefined ? 'minID' : 'maxID';
+      throw invalid(`minID and maxID should be configured simultaneously, ${name} is missing`);
+    }
+    if (first !== undefined && last !== undefined && first > last) {
+      throw invalid('minID is greater than maxID in trunk parameter');
+    }
+    return [
+      ...(first === undefined || last === undefined ? [] : [{ first, last }]),
+      ...(single === undefined ? [] : [{ first: single, last: single }]),
+    ];
+  });
 }
 
 function invalid(state: string): CniError {

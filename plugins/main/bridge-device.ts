@@ -15,6 +15,8 @@ export interface BridgeWish {
   readonly mac: string;
   readonly mtuBytes: number | undefined;
   readonly promiscuous: boolean;
+  /** Of a bridge that is made now. */
+  readonly vlanFiltering: boolean;
 }
 
 /**
@@ -107,9 +109,10 @@ export function enableForwarding(gateways: readonly Prefix[]): void {
 }
 
 function create(host: NetlinkSocket, wish: BridgeWish): { link: Link; created: boolean } {
-  const { name, mac, mtuBytes } = wish;
+  const { name, mac, mtuBytes, vlanFiltering } = wish;
+  const mtu = mtuBytes === undefined ? {} : { mtuBytes };
   try {
-    const link = createBridge(host, { name, mac, ...(mtuBytes === undefined ? {} : { mtuBytes }) });
+    const link = createBridge(host, { name, mac, vlanFiltering, ...mtu });
     // A router advertisement that a pod sends must not change the host's routes.
     const acceptRa = `net/ipv6/conf/${name}/accept_ra`;
     if (readSysctl(acceptRa) !== undefined) writeSysctl(acceptRa, '0');

@@ -4,7 +4,8 @@ import type { CniSystem } from '#plugins/cni-system.ts';
 import { addToBridge } from './bridge-add.ts';
 import { checkOnBridge } from './bridge-check.ts';
 import { parseBridgeConfig } from './bridge-config.ts';
-import { collectBridge, deleteFromBridge, ipamOf } from './bridge-del.ts';
+import { collectBridge, deleteFromBridge } from './bridge-del.ts';
+import { ipamOf } from './ipam.ts';
 
 export function bridgePlugin(system: CniSystem): CniPlugin {
   return {

@@ -1,55 +1,95 @@
 /** The pod's side of an attachment: addresses, routes and settings inside its namespace. */
 import { isErrno } from '#pkg/errors/agent-error.ts';
 import type { Address, Family } from '#pkg/ip/address.ts';
-import type { CniIp, CniRoute } from '#pkg/cni/result.ts';
+import { samePrefix } from '#pkg/ip/prefix.ts';
+import type { CniInterface, CniIp, CniRoute } from '#pkg/cni/result.ts';
 import { addAddressRequest } from '#pkg/netlink/address.ts';
 import { changeLinkRequest } from '#pkg/netlink/link-change.ts';
-import { addRouteRequest, type RouteEntry } from '#pkg/netlink/route.ts';
+import type { Link } from '#pkg/netlink/link.ts';
+import { addRouteRequest, appendRouteRequest, type RouteEntry } from '#pkg/netlink/route.ts';
 import type { NetlinkSocket } from '#pkg/netlink/socket.ts';
 import { readSysctl, writeSysctl } from '#pkg/sysctl/sysctl.ts';
 
-/**
- * Settings that must be made before the interface comes up. Runs inside the pod's namespace.
- *
- * @param families of the addresses it is going to have
- */
-export function setPodSysctls(ifName: string, families: ReadonlySet<Family>): void {
+export interface PodSettings {
+  /** Of the addresses the interface is going to have. */
+  readonly families: ReadonlySet<Family>;
+  /**
+   * Look whether another host has an IPv6 address before it is used. It costs a second, and finds
+   * nothing where addresses come from our own book.
+   */
+  readonly duplicateAddressDetection?: boolean;
+}
+
+/** Settings that must be made before the interface comes up. Runs inside the pod's namespace. */
+export function setPodSysctls(ifName: string, settings: PodSettings): void {
+  const { families, duplicateAddressDetection: dad = false } = settings;
   setIfKnown(`net/ipv4/conf/${ifName}/arp_notify`, '1');
-  // Addresses come from our own book: looking for duplicates costs a second and finds none.
-  setIfKnown(`net/ipv6/conf/${ifName}/accept_dad`, '0');
+  setIfKnown(`net/ipv6/conf/${ifName}/ndisc_notify`, '1');
+  // Enhanced: the pod's own question that comes back over a hairpin port is no answer (RFC 7527).
+  if (dad) setIfKnown(`net/ipv6/conf/${ifName}/enhanced_dad`, '1');
+  setIfKnown(`net/ipv6/conf/${ifName}/accept_dad`, dad ? '1' : '0');
   if (!families.has('ip6')) return;
   for (const link of ['lo', ifName]) setIfKnown(`net/ipv6/conf/${link}/disable_ipv6`, '0');
   setIfKnown(`net/ipv6/conf/${ifName}/keep_addr_on_down`, '1');
 }
 
+export interface PodConfiguration {
+  readonly ips: readonly CniIp[];
+  readonly routes: readonly CniRoute[];
+  /** See PodSettings. */
+  readonly duplicateAddressDetection?: boolean;
+  /** How to reach the subnets; by default they are on the link, as the kernel has it. */
+  readonly subnetRoutes?: readonly RouteEntry[];
+}
+
 /**
- * Gives the pod's interface its addresses, brings it up, adds its routes: one send to the kernel.
+ * Gives the pod's interface its addresses, brings it up, adds its routes: two sends to the kernel.
  *
  * @throws {NetlinkError} the first refusal; a route that is there already is none
  */
 export function configurePodLink(
   pod: NetlinkSocket,
   linkIndex: number,
-  { ips, routes }: { readonly ips: readonly CniIp[]; readonly routes: readonly CniRoute[] },
+  configuration: PodConfiguration,
 ): void {
+  const { ips, routes, subnetRoutes, duplicateAddressDetection: dad = false } = configuration;
   const setUp = pod.batch([
     ...ips.map(({ address }) =>
       addAddressRequest({
         linkIndex,
         prefix: address,
-        noDad: true,
+        noDad: !dad,
+        noPrefixRoute: subnetRoutes !== undefined,
         broadcast: address.address.family === 'ip',
       }),
     ),
     changeLinkRequest(linkIndex, { up: true }),
   ]);
   for (const { error } of setUp) if (error !== undefined) throw error;
-  const added = pod.batch(
-    routes.map((route) => addRouteRequest(routeEntry(route, ips, linkIndex))),
-  );
+  const added = pod.batch([
+    ...(subnetRoutes ?? []).map(addRouteRequest),
+    ...routes.map((route, i) => {
+      const entry = routeEntry(route, ips, linkIndex);
+      // Several ways to one destination: the kernel spreads flows over those of IPv6, and goes
+      // from one of IPv4 to the next when it is dead.
+      const again = routes.slice(0, i).some((before) => sameTarget(before, route));
+      return again ? appendRouteRequest(entry) : addRouteRequest(entry);
+    }),
+  ]);
   for (const { error } of added) {
     if (error !== undefined && !isErrno(error, 'EEXIST')) throw error;
   }
+}
+
+/** A link as results name it. */
+export function describeLink({ name, mac, mtuBytes }: Link): CniInterface {
+  return { name, ...(mac === undefined ? {} : { mac }), mtuBytes };
+}
+
+function sameTarget(a: CniRoute, b: CniRoute): boolean {
+  return (
+    samePrefix(a.destination, b.destination) && a.priority === b.priority && a.table === b.table
+  );
 }
 
 /** A route without a gateway of its own takes that of the first address of its family. */
