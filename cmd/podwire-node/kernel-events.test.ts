@@ -18,6 +18,7 @@ describe('concernsPodNetwork()', () => {
 
   test.each<[string, KernelChange, boolean]>([
     ['lost events', { kind: 'resync' }, true],
+    ['forwarding', { kind: 'forwarding', deleted: false, linkIndex: undefined }, true],
     ['a route of ours', change('route', 2, 196), true],
     ["another's route on our device", change('route', 3, 2), false],
     ['the underlay', change('link', 2), true],

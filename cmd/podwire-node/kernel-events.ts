@@ -41,6 +41,8 @@ export function concernsPodNetwork(
   switch (change.kind) {
     case 'resync':
       return true;
+    case 'forwarding':
+      return true;
     case 'route':
       return change.protocol === podwireRouteProtocol;
     case 'link':

@@ -179,6 +179,19 @@ describe('podwire-node on three nodes', () => {
     expect((await pinger.stop()).longestGapMs).toBeLessThan(2_000);
   });
 
+  test.each(['net.ipv4.ip_forward', 'net.ipv6.conf.all.forwarding'])(
+    'heals %s = 0 within 2 s',
+    async (path) => {
+      await up();
+      await netns('a').exec('sysctl', ['-qw', `${path}=0`]);
+      const startMs = performance.now();
+      const read = async (): Promise<string> =>
+        (await netns('a').exec('sysctl', ['-n', path])).stdout;
+      await expect.poll(read, slow).toBe('1');
+      expect(performance.now() - startMs).toBeLessThan(2_000);
+    },
+  );
+
   test('heals nft flush ruleset: pods reach the outside again within 2 s', async () => {
     await up();
     await reaches('a', cluster.network.outside.ip);

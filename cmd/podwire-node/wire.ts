@@ -109,7 +109,7 @@ export async function startNode(
 
   const names = createLinkNames((index) => getLink(socket, index)?.name);
   opened.use(
-    watchKernel(sys, ['link', 'address', 'route', 'neighbor'], (change) => {
+    watchKernel(sys, ['link', 'address', 'route', 'neighbor', 'forwarding'], (change) => {
       if (change.kind === 'address' && change.deleted && change.address !== undefined) {
         client.dropFrom(formatAddress(change.address));
       }

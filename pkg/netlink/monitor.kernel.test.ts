@@ -68,6 +68,18 @@ it('watchKernel() reports what others change, by kind, link and protocol', async
     );
 });
 
+it('watchKernel() tells when the host starts or stops forwarding, and not of each new link', async () => {
+  using watcher = watch(['forwarding']);
+  await scratch.ip('link add br0 type bridge');
+  for (const path of ['net.ipv4.ip_forward', 'net.ipv6.conf.all.forwarding']) {
+    const before = Number((await scratch.exec('sysctl', ['-n', path])).stdout);
+    watcher.seen.length = 0;
+    await scratch.exec('sysctl', ['-qw', `${path}=${1 - before}`]);
+    await until(() => watcher.seen.length > 0);
+    expect(watcher.seen).toEqual([{ kind: 'forwarding', deleted: false, linkIndex: undefined }]);
+  }
+});
+
 it('watchKernel() asks for a resync after an overflow, and goes on', async () => {
   using watcher = watch(['link', 'route']);
   using socket = withNetns(sys, scratch.path, () => new NetlinkSocket(sys), die);

@@ -8,6 +8,8 @@ import {
   IFA_ADDRESS,
   IFA_LOCAL,
   IFLA_IFNAME,
+  NETCONFA_IFINDEX,
+  NETCONFA_IFINDEX_ALL,
   NETLINK_ADD_MEMBERSHIP,
   NETLINK_ROUTE,
   RTA_OIF,
@@ -18,10 +20,13 @@ import {
   RTM_NEWADDR,
   RTM_NEWLINK,
   RTM_NEWNEIGH,
+  RTM_NEWNETCONF,
   RTM_NEWROUTE,
   RTNLGRP_IPV4_IFADDR,
+  RTNLGRP_IPV4_NETCONF,
   RTNLGRP_IPV4_ROUTE,
   RTNLGRP_IPV6_IFADDR,
+  RTNLGRP_IPV6_NETCONF,
   RTNLGRP_IPV6_ROUTE,
   RTNLGRP_LINK,
   RTNLGRP_NEIGH,
@@ -30,8 +35,11 @@ import {
 import { openNetlinkDescriptor, setOption } from './descriptor.ts';
 import { parseMessages, type Message } from './message.ts';
 
-/** What to watch, in both families. Neighbours change all the time on a busy node. */
-export type KernelGroup = 'link' | 'address' | 'route' | 'neighbor';
+/**
+ * What to watch, in both families. Neighbours change all the time on a busy node. `forwarding` is
+ * the setting of the whole host: net/ipv4/ip_forward, net/ipv6/conf/all/forwarding.
+ */
+export type KernelGroup = 'link' | 'address' | 'route' | 'neighbor' | 'forwarding';
 
 /** One change; `resync` means that some were lost and everything must be looked at. */
 export type KernelChange = { readonly kind: 'resync' } | ObjectChange;
@@ -40,7 +48,7 @@ export interface ObjectChange {
   readonly kind: KernelGroup;
   /** Deleted, rather than added or changed. */
   readonly deleted: boolean;
-  /** The link concerned; undefined for a route without one, or with several. */
+  /** The link concerned; undefined for the host's settings and routes without one link. */
   readonly linkIndex: number | undefined;
   /** Of a link: its name at that moment. By now it may have another, or be gone. */
   readonly linkName?: string;
@@ -142,6 +150,7 @@ const groupNumbers: Readonly<Record<KernelGroup, readonly number[]>> = {
   address: [RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV6_IFADDR],
   route: [RTNLGRP_IPV4_ROUTE, RTNLGRP_IPV6_ROUTE],
   neighbor: [RTNLGRP_NEIGH],
+  forwarding: [RTNLGRP_IPV4_NETCONF, RTNLGRP_IPV6_NETCONF],
 };
 
 function changesOf({ type, body }: Message): KernelChange[] {
@@ -171,6 +180,12 @@ function changesOf({ type, body }: Message): KernelChange[] {
       const linkIndex = readU32(readAttributes(body.subarray(12)).get(RTA_OIF));
       const deleted = type === RTM_DELROUTE;
       return [{ kind: 'route', deleted, linkIndex, ...defined('protocol', body[5]) }];
+    }
+    case RTM_NEWNETCONF: {
+      // struct netconfmsg { u8 family; }; every new link has a message of its own too.
+      const linkIndex = readU32(readAttributes(body.subarray(4)).get(NETCONFA_IFINDEX));
+      if (linkIndex !== NETCONFA_IFINDEX_ALL) return [];
+      return [{ kind: 'forwarding', deleted: false, linkIndex: undefined }];
     }
     default:
       return [];
