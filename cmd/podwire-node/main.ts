@@ -3,6 +3,7 @@
  * The pod network's daemon. This file owns the process: arguments, signals, exit code. What runs,
  * and of which parts, is `wire.ts`.
  */
+import { exitCodeFor } from '#cmd/exit-code.ts';
 import { version } from '#cmd/version.ts';
 import { createLogger, type Logger } from '#pkg/log/logger.ts';
 import { readOptions, type NodeOptions } from './options.ts';
@@ -30,7 +31,7 @@ async function run(
   options: NodeOptions,
   env: Readonly<Record<string, string | undefined>>,
   log: Logger,
-): Promise<0 | 1> {
+): Promise<0 | 1 | 2> {
   const stop = new AbortController();
   for (const name of ['SIGTERM', 'SIGINT'] as const) {
     process.once(name, () => {
@@ -46,7 +47,7 @@ async function run(
   } catch (err) {
     if (stop.signal.aborted) return 0;
     log.error({ err }, 'Failed');
-    return 1;
+    return exitCodeFor(err);
   }
 }
 

@@ -5,6 +5,7 @@
  */
 import { hostname } from 'node:os';
 import { messageOf } from '#pkg/errors/agent-error.ts';
+import { exitCodeFor } from '#cmd/exit-code.ts';
 import { version } from '#cmd/version.ts';
 import { createLogger, type Logger } from '#pkg/log/logger.ts';
 import { readOptions, type ProxyOptions } from './options.ts';
@@ -35,7 +36,7 @@ async function run(
   options: ProxyOptions,
   env: Readonly<Record<string, string | undefined>>,
   log: Logger,
-): Promise<0 | 1> {
+): Promise<0 | 1 | 2> {
   const stop = new AbortController();
   for (const signal of ['SIGTERM', 'SIGINT'] as const) {
     process.once(signal, () => {
@@ -50,7 +51,7 @@ async function run(
   } catch (err) {
     if (stop.signal.aborted) return 0;
     log.error({ reason: messageOf(err), err }, 'Failed');
-    return 1;
+    return exitCodeFor(err);
   } finally {
     // A failure leaves servers and watches behind; they end with this.
     stop.abort();

@@ -1,0 +1,16 @@
+import { expect, test } from 'vitest';
+import { parseNodeConfig } from '#pkg/config/node-config.ts';
+import { AgentError } from '#pkg/errors/agent-error.ts';
+import { inClusterConfig } from '#pkg/kube/in-cluster.ts';
+import { loadKubeconfig } from '#pkg/kube/kubeconfig.ts';
+import { exitCodeFor } from './exit-code.ts';
+
+test.each<[string, number, () => unknown]>([
+  ['a kubeconfig that is not there', 2, () => loadKubeconfig('/nonexistent/kubeconfig')],
+  ['no cluster around', 2, () => inClusterConfig({ host: undefined, port: undefined })],
+  ['an unknown key', 2, () => parseNodeConfig('bakend: vxlan', 'the file')],
+  ['no permission', 1, () => Promise.reject(new AgentError('EPERM', 'Cannot open a socket'))],
+])('exitCodeFor(%s) is %i', async (_, code, fail) => {
+  const error: unknown = await Promise.try(fail).catch((caught: unknown) => caught);
+  expect(exitCodeFor(error)).toBe(code);
+});
