@@ -52,16 +52,22 @@ export function pollNftables(
   onLooked: () => void,
 ): NftablesPoll {
   const source = openNftablesEvents(sys);
+  let lost = false;
   let timer: NodeJS.Timeout | undefined = setTimeout(lookNext, intervalMs);
 
   function look(maxDatagrams: number): boolean {
     for (let left = maxDatagrams; left > 0; left--) {
       const events = source.read();
       if (events === undefined) {
+        // An overflown socket gets nothing more, and no word of it, until it has been emptied. Who
+        // looks at the kernel before that would miss what changes meanwhile.
+        if (lost) onEvents([{ kind: 'lost' }]);
+        lost = false;
         onLooked();
         return true;
       }
-      onEvents(events);
+      if (events.some(({ kind }) => kind === 'lost')) lost = true;
+      else onEvents(events);
     }
     onLooked();
     return false;

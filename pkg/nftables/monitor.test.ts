@@ -1,0 +1,41 @@
+import { expect, test } from 'vitest';
+import { AgentError } from '#pkg/errors/agent-error.ts';
+import type { Sys } from '#pkg/sys/sys.ts';
+import { watchNftables } from './monitor.ts';
+
+/** A kernel whose socket overflowed with this many datagrams of others waiting in it. */
+function overflown(waiting: number): { readonly sys: Sys; left(): number } {
+  let left = waiting;
+  let told = false;
+  const done = (): undefined => undefined;
+  const sys: Sys = {
+    socket: () => 77,
+    bind: done,
+    connect: done,
+    getsockname: () => 12,
+    setsockopt: done,
+    send: () => 0,
+    recv() {
+      if (!told) {
+        told = true;
+        throw new AgentError('ENOBUFS', 'Cannot receive from a socket');
+      }
+      left -= 1;
+      return 0;
+    },
+    poll: () => (left > 0 ? 1 : 0),
+    setns: done,
+    flock: done,
+    close: done,
+  };
+  return { sys, left: () => left };
+}
+
+test('watchNftables() tells of lost events once the socket is empty and hears everything again', async () => {
+  const kernel = overflown(500);
+  const leftWhenTold: number[] = [];
+  const table = { family: 'inet', name: 'podwire-test' } as const;
+  using _watcher = watchNftables(kernel.sys, [table], () => leftWhenTold.push(kernel.left()));
+  await expect.poll(() => leftWhenTold, { timeout: 10_000 }).toHaveLength(1);
+  expect(leftWhenTold).toEqual([0]);
+});
