@@ -2,7 +2,7 @@
  * The noun of this vocabulary: what a feature may want of the host's network, as data. Pure
  * values; `plan.ts` compares them, `observe.ts` and `apply.ts` turn them into rtnetlink.
  */
-import { formatAddress, sameAddress, type Address, type Family } from '#pkg/ip/address.ts';
+import { formatAddress, sameAddress, type Address } from '#pkg/ip/address.ts';
 import { formatPrefix, networkOf, type Prefix } from '#pkg/ip/prefix.ts';
 
 /**
@@ -81,18 +81,6 @@ export interface Sysctl {
   readonly optional: boolean;
   /** Observed that the kernel does not have it (`value` is empty then); never wanted. */
   readonly missing?: true;
-}
-
-/** Family of a route, neighbour or address object. */
-export function objectFamily(object: LinkAddress | Route | Neighbor): Family {
-  switch (object.kind) {
-    case 'address':
-      return object.prefix.address.family;
-    case 'route':
-      return object.destination.address.family;
-    case 'neighbor':
-      return object.address.family;
-  }
 }
 
 /**

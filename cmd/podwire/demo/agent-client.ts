@@ -1,5 +1,4 @@
 /** Asks an agent to make calls from where it stands. */
-import { existsSync } from 'node:fs';
 import { connect, type Socket } from 'node:net';
 import { join } from 'node:path';
 import { AgentError } from '#pkg/errors/agent-error.ts';
@@ -19,10 +18,6 @@ export function agentSocket(runPath: string, name: string): string {
 /** A pod's agent is called by the pod's own name. */
 export function podAgent(namespace: string, name: string): string {
   return `pod-${namespace}-${name}`;
-}
-
-export function agentIsUp(runPath: string, name: string): boolean {
-  return existsSync(agentSocket(runPath, name));
 }
 
 export async function callFrom(
