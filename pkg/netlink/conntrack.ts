@@ -44,20 +44,25 @@ const CTA_PROTO_DST_PORT = 3;
 const CTA_FILTER_F_CTA_PROTO_NUM = 1 << 3;
 const CTA_FILTER_F_CTA_PROTO_DST_PORT = 1 << 5;
 
-/** A flow as it came in, and who answers. */
-export interface ConntrackEntry {
-  /** Where its first packet went to, before any translation. */
+/** The addresses of one direction of a flow. */
+export interface ConntrackTuple {
+  readonly source: Address;
   readonly destination: Address;
-  /** Who answers it: not `destination` when that was translated. */
-  readonly replySource: Address;
+}
+
+/** A flow as its first packet came in, and as its answers do: other addresses if translated. */
+export interface ConntrackEntry {
+  readonly original: ConntrackTuple;
+  readonly reply: ConntrackTuple;
 }
 
 export interface ConntrackFilter {
   readonly family: Family;
   /** IPPROTO_*. */
   readonly protocol: number;
-  /** Of the first packet, before any translation. */
+  /** Of packets in `direction`. */
   readonly destinationPort: number;
+  readonly direction: 'original' | 'reply';
   readonly matches: (entry: ConntrackEntry) => boolean;
 }
 
@@ -72,11 +77,11 @@ export function deleteConntrack(socket: NetlinkSocket, filter: ConntrackFilter):
     const attributes = readAttributes(message.body.subarray(nfgenmsgBytes));
     const original = readTuple(attributes.get(CTA_TUPLE_ORIG));
     const reply = readTuple(attributes.get(CTA_TUPLE_REPLY));
+    if (original === undefined || reply === undefined) return [];
     // Kernels before 5.8 do not know the filter and list everything.
-    if (original?.protocol !== filter.protocol) return [];
-    if (original.destinationPort !== filter.destinationPort || reply === undefined) return [];
-    const entry = { destination: original.destination, replySource: reply.source };
-    return filter.matches(entry) ? [deleteRequest(filter.family, attributes)] : [];
+    const { protocol, destinationPort } = filter.direction === 'original' ? original : reply;
+    if (protocol !== filter.protocol || destinationPort !== filter.destinationPort) return [];
+    return filter.matches({ original, reply }) ? [deleteRequest(filter.family, attributes)] : [];
   });
   for (const { error } of socket.batch(requests)) {
     // It may have ended by itself meanwhile.
@@ -86,21 +91,22 @@ export function deleteConntrack(socket: NetlinkSocket, filter: ConntrackFilter):
 
 function listMessages(socket: NetlinkSocket, filter: ConntrackFilter): readonly Message[] {
   const flags = CTA_FILTER_F_CTA_PROTO_NUM | CTA_FILTER_F_CTA_PROTO_DST_PORT;
+  const isOriginal = filter.direction === 'original';
   try {
     return socket
       .dump({
         type: IPCTNL_MSG_CT_GET,
         body: [
           nfgenmsg(filter.family),
-          nested(CTA_TUPLE_ORIG, [
+          nested(isOriginal ? CTA_TUPLE_ORIG : CTA_TUPLE_REPLY, [
             nested(CTA_TUPLE_PROTO, [
               attributeU8(CTA_PROTO_NUM, filter.protocol),
               attributeBe16(CTA_PROTO_DST_PORT, filter.destinationPort),
             ]),
           ]),
           nested(CTA_FILTER, [
-            attributeU32(CTA_FILTER_ORIG_FLAGS, flags),
-            attributeU32(CTA_FILTER_REPLY_FLAGS, 0),
+            attributeU32(CTA_FILTER_ORIG_FLAGS, isOriginal ? flags : 0),
+            attributeU32(CTA_FILTER_REPLY_FLAGS, isOriginal ? 0 : flags),
           ]),
         ],
         what: 'list tracked connections',
@@ -127,9 +133,7 @@ function deleteRequest(family: Family, attributes: Attributes): NetlinkRequest {
   };
 }
 
-interface Tuple {
-  readonly source: Address;
-  readonly destination: Address;
+interface Tuple extends ConntrackTuple {
   readonly protocol: number | undefined;
   readonly destinationPort: number | undefined;
 }

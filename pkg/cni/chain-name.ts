@@ -1,0 +1,16 @@
+/** Names of the iptables chains that the reference plugins make for one container. */
+import { createHash } from 'node:crypto';
+
+/** What iptables allows a chain's name. */
+const maxChainLength = 28;
+
+/**
+ * The reference's own name for a container's chain, so that each finds what the other made: "CNI-",
+ * the kind, and the start of SHA-512 over network and container.
+ *
+ * @param kind "DN-" for host ports; "" for masquerading
+ */
+export function containerChainName(kind: string, network: string, containerId: string): string {
+  const hash = createHash('sha512').update(`${network}${containerId}`).digest('hex');
+  return `CNI-${kind}${hash}`.slice(0, maxChainLength);
+}
