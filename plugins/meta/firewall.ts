@@ -1,0 +1,177 @@
+/**
+ * The firewall plugin: lets a container's packets through the host's forward chain, and keeps
+ * bridges apart; a drop-in for the reference plugin of that name. Chained behind another.
+ */
+import { CniError, cniCode } from '#pkg/cni/cni-error.ts';
+import { readPrevResult, readValidAttachments } from '#pkg/cni/config.ts';
+import type { CniAddRequest, CniPlugin, CniRequest } from '#pkg/cni/plugin.ts';
+import type { CniResult } from '#pkg/cni/result.ts';
+import { families, formatAddress, type Family } from '#pkg/ip/address.ts';
+import { changeBridgePort } from '#pkg/netlink/link-change.ts';
+import { getLink } from '#pkg/netlink/link.ts';
+import { NetlinkSocket } from '#pkg/netlink/socket.ts';
+import type { CniSystem } from '#plugins/cni-system.ts';
+import { isOfAttachment, isStale } from './attachment-comment.ts';
+import { firewallWishes, parseFirewallConfig, type FirewallWish } from './firewall-config.ts';
+import { missingForward, planForward, removeForward } from './firewall-iptables.ts';
+import {
+  firewallTable,
+  missingNftForward,
+  planNftForward,
+  removeNftForward,
+} from './firewall-nftables.ts';
+import { withHostLock } from './host-lock.ts';
+import { readTable, updateTable } from './iptables-table.ts';
+import {
+  chooseBackend,
+  removalFailure,
+  requireBackend,
+  unlessUnusable,
+  type NetfilterBackend,
+  type RemovalFailure,
+} from './netfilter-backend.ts';
+import { readNftTable, updateNftTable } from './nft-table.ts';
+import { netfilterRunner, type RunNetfilter } from './run-netfilter.ts';
+
+export function firewallPlugin(system: CniSystem): CniPlugin {
+  return {
+    about: 'Podwire firewall: lets the packets of containers through, keeps bridges apart',
+    add: (request) => openForward(system, request),
+    del: (request) => closeForward(system, request),
+    check: (request) => checkForward(system, request),
+    gc: (request) => collectForward(system, request),
+    status: (request) => {
+      const { backend } = parseFirewallConfig(request.config);
+      requireBackend(netfilterRunner(system, request), backend, purpose);
+    },
+  };
+}
+
+const purpose = 'filter forwarded packets';
+
+function openForward(system: CniSystem, request: CniAddRequest): CniResult {
+  const { wishes, backend, run, result } = prepare(system, request);
+  withHostLock(system.sys, () => {
+    using undo = new DisposableStack();
+    const remove = (): void => {
+      removeRules(run, (label) => isOfAttachment(label, request), undefined);
+    };
+    if (backend === 'nftables') {
+      updateNftTable(nftTarget(run), (rules) => planNftForward(rules, wishes));
+      undo.defer(remove);
+    } else {
+      for (const wish of wishes) {
+        const target = { run, family: wish.family, table: 'filter' } as const;
+        updateTable(target, (saved) => planForward(saved, wish));
+        undo.defer(remove);
+      }
+    }
+    isolatePort(system, wishes, result);
+    undo.move();
+  });
+  return result;
+}
+
+/** Idempotent. Needs names alone; a result tells of rules that the reference plugin made. */
+function closeForward(system: CniSystem, request: CniRequest): void {
+  const run = netfilterRunner(system, request);
+  const result = readPrevResult(request.config);
+  const failure = withHostLock(system.sys, () =>
+    removeRules(run, (label) => isOfAttachment(label, request), result),
+  );
+  if (failure?.installed === true) throw failure.error;
+}
+
+function checkForward(system: CniSystem, request: CniAddRequest): void {
+  const { wishes, backend, run } = prepare(system, request);
+  const missing =
+    backend === 'nftables'
+      ? missingNftForward(readNftTable(nftTarget(run)), wishes)
+      : wishes
+          .values()
+          .map((wish) =>
+            missingForward(readTable({ run, family: wish.family, table: 'filter' }), wish),
+          )
+          .find((text) => text !== undefined);
+  if (missing !== undefined) throw new CniError(cniCode.internal, missing);
+}
+
+/** Removes what belongs to this network and to no valid attachment. */
+function collectForward(system: CniSystem, request: CniRequest): void {
+  const valid = readValidAttachments(request.config);
+  const run = netfilterRunner(system, request);
+  const failure = withHostLock(system.sys, () =>
+    removeRules(run, (label) => isStale(label, request.config.name, valid), undefined),
+  );
+  if (failure?.installed === true) throw failure.error;
+}
+
+interface Prepared {
+  readonly result: CniResult;
+  readonly wishes: readonly FirewallWish[];
+  readonly run: RunNetfilter;
+  readonly backend: NetfilterBackend;
+}
+
+function prepare(system: CniSystem, request: CniAddRequest): Prepared {
+  const config = parseFirewallConfig(request.config);
+  const result = readPrevResult(request.config);
+  if (result === undefined) {
+    throw new CniError(cniCode.invalidConfig, 'missing prevResult from earlier plugin');
+  }
+  const wishes = firewallWishes(request, config, result);
+  const run = netfilterRunner(system, request);
+  const family = wishes[0]?.family ?? 'ip';
+  return { result, wishes, run, backend: config.backend ?? chooseBackend(run, family, purpose) };
+}
+
+/** From the tables of both backends: the configuration may have changed since. */
+function removeRules(
+  run: RunNetfilter,
+  goes: (label: string) => boolean,
+  result: CniResult | undefined,
+): RemovalFailure | undefined {
+  const iptables = families.map((family) =>
+    unlessUnusable((whenRead) => {
+      updateTable({ run, family, table: 'filter' }, (saved) => {
+        whenRead();
+        return removeForward(saved, goes, { family, addresses: addressesOf(result, family) });
+      });
+    }),
+  );
+  const nftables = unlessUnusable((whenRead) => {
+    updateNftTable(nftTarget(run), (rules) => {
+      whenRead();
+      return removeNftForward(rules, goes);
+    });
+  });
+  return removalFailure([iptables, [nftables]], 'firewall rules');
+}
+
+function nftTarget(run: RunNetfilter) {
+  return { run, family: 'inet', table: firewallTable } as const;
+}
+
+function addressesOf(result: CniResult | undefined, family: Family): string[] {
+  return (result?.ips ?? [])
+    .filter(({ address }) => address.address.family === family)
+    .map(({ address }) => formatAddress(address.address));
+}
+
+/**
+ * Frames within a bridge come to the packet filter only where br_netfilter is loaded; the bridge
+ * itself always knows which of its ports keep to themselves.
+ */
+function isolatePort(system: CniSystem, wishes: readonly FirewallWish[], result: CniResult): void {
+  const wish = wishes.find(({ config }) => config.ingressPolicy === 'isolated');
+  if (wish?.bridge === undefined) return;
+  using host = new NetlinkSocket(system.sys);
+  const bridge = getLink(host, wish.bridge);
+  if (bridge === undefined) return;
+  for (const { name, sandbox } of result.interfaces) {
+    if (sandbox !== undefined) continue;
+    const port = getLink(host, name);
+    if (port?.masterIndex !== bridge.index) continue;
+    changeBridgePort(host, port.index, { isolated: true });
+  }
+}
