@@ -13,6 +13,8 @@ export const pluginNames = [
   'loopback',
   'host-local',
   'bandwidth',
+  'macvlan',
+  'ipvlan',
   'ptp',
   'static',
   'portmap',
@@ -36,6 +38,10 @@ export async function pluginOf(name: PluginName, system: CniSystem): Promise<Cni
       return (await import('./main/loopback.ts')).loopbackPlugin(system);
     case 'static':
       return (await import('./ipam/static.ts')).staticPlugin;
+    case 'ipvlan':
+      return (await import('./main/ipvlan.ts')).ipvlanPlugin(system);
+    case 'macvlan':
+      return (await import('./main/macvlan.ts')).macvlanPlugin(system);
     case 'ptp':
       return (await import('./main/ptp.ts')).ptpPlugin(system);
     case 'bandwidth':

@@ -183,18 +183,19 @@ export function vxlanRequest(vxlan: NewVxlan): NetlinkRequest {
   return { ...create, what };
 }
 
-/** The message that makes a device of a kind, administratively up. */
+/** The message that makes a device of a kind, administratively up unless told otherwise. */
 export function createLinkRequest(
   kind: string,
-  link: { readonly name: string; readonly mtuBytes?: number },
+  link: { readonly name: string; readonly mtuBytes?: number; readonly up?: boolean },
   attributes: readonly Uint8Array[],
   data: readonly Uint8Array[] = [],
 ): NetlinkRequest {
+  const up = link.up === false ? {} : { flags: IFF_UP, change: IFF_UP };
   return {
     type: RTM_NEWLINK,
     flags: NLM_F_CREATE | NLM_F_EXCL,
     body: [
-      linkHeader({ flags: IFF_UP, change: IFF_UP }),
+      linkHeader(up),
       attributeString(IFLA_IFNAME, link.name),
       ...(link.mtuBytes === undefined ? [] : [attributeU32(IFLA_MTU, link.mtuBytes)]),
       ...attributes,

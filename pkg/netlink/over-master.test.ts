@@ -14,6 +14,7 @@ import type { NetlinkRequest } from './socket.ts';
 
 const on = littleEndian ? describe : describe.skip;
 const newDevice = '00000000 00000000 01000000 01000000';
+const newDeviceDown = '00000000 00000000 00000000 00000000';
 
 /** Attributes as `ip` and `bridge` 6.1 send them, in our order, with the flags of nests. */
 on('the bytes on the wire', () => {
@@ -29,14 +30,14 @@ on('the bytes on the wire', () => {
         mode: 'private',
         broadcastQueueLength: 2000,
       }),
-      `${newDevice} 07000300 6d300000 08000400 78050000 08000500 03000000 08001c00 09000000
+      `${newDeviceDown} 07000300 6d300000 08000400 78050000 08000500 03000000 08001c00 09000000
        0a000100 020000000009 0000 24001280 0c000100 6d6163766c616e00
        14000280 08000100 01000000 08000700 d0070000`,
     ],
     [
       'ip link add i0 link v0 netns 9 type ipvlan mode l3s',
       createIpvlanRequest({ name: 'i0', masterIndex: 3, netnsFd: 9, mode: 'l3s' }),
-      `${newDevice} 07000300 69300000 08000500 03000000 08001c00 09000000
+      `${newDeviceDown} 07000300 69300000 08000500 03000000 08001c00 09000000
        1c001280 0b000100 6970766c616e0000 0c000280 06000100 02000000`,
     ],
     [

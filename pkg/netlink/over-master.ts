@@ -1,6 +1,7 @@
 /**
  * Devices that share another one, their master: macvlan, with a MAC address of its own, and ipvlan,
- * with the master's. Each is born in the namespace where it shall live; the master may be elsewhere.
+ * with the master's. Each is born in the namespace where it shall live, down until it is set up
+ * there; the master may be elsewhere.
  */
 import { attributeMac, attributeU16, attributeU32 } from './attribute.ts';
 import {
@@ -48,7 +49,7 @@ export function createMacvlanRequest(macvlan: NewMacvlan): NetlinkRequest {
   const { mac, mode, broadcastQueueLength } = macvlan;
   return createLinkRequest(
     'macvlan',
-    macvlan,
+    { ...macvlan, up: false },
     [...overMaster(macvlan), ...(mac === undefined ? [] : [attributeMac(IFLA_ADDRESS, mac)])],
     [
       attributeU32(IFLA_MACVLAN_MODE, macvlanModes[mode]),
@@ -61,7 +62,7 @@ export function createMacvlanRequest(macvlan: NewMacvlan): NetlinkRequest {
 
 /** Makes an ipvlan. EEXIST when the name is taken, EOPNOTSUPP from a kernel without. */
 export function createIpvlanRequest(ipvlan: NewIpvlan): NetlinkRequest {
-  return createLinkRequest('ipvlan', ipvlan, overMaster(ipvlan), [
+  return createLinkRequest('ipvlan', { ...ipvlan, up: false }, overMaster(ipvlan), [
     attributeU16(IFLA_IPVLAN_MODE, ipvlanModes[ipvlan.mode]),
   ]);
 }
