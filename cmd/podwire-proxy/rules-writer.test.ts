@@ -21,6 +21,10 @@ class FakeIptables implements RulesDriver {
   readonly calls: string[] = [];
   /** Which call fails, counted from 0. */
   failAt = -1;
+  /** Called before each call, which is counted after it. */
+  before: (call: string) => void = () => undefined;
+  /** How it spells a rule that was given. */
+  print = (rule: string): string => rule;
   /** Table -> chain -> rules. */
   readonly kernel = new Map(tables.map((t) => [t, new Map<string, string[]>()]));
 
@@ -29,7 +33,7 @@ class FakeIptables implements RulesDriver {
     const found = tables.map((name) => {
       const lines = [...(this.kernel.get(name) ?? [])].flatMap(([chain, rules]) => [
         `:${chain} ${chain.startsWith('KUBE-') ? '-' : 'ACCEPT'} [0:0]`,
-        ...rules.map((rule) => `-A ${chain} ${rule}`),
+        ...rules.map((rule) => `-A ${chain} ${this.print(rule)}`),
       ]);
       // Declarations come before rules, as in iptables-save.
       const sorted = lines.toSorted(
@@ -51,13 +55,25 @@ class FakeIptables implements RulesDriver {
       else if (op === ':') table.set(chain, []);
       else if (op === '-A ') rules.push(rule);
       else if (op === '-I ') table.set(chain, [rule, ...rules]);
-      else if (op === '-D ') rules.splice(rules.indexOf(rule), 1);
+      else if (op === '-D ') rules.splice(rules.map(this.print).indexOf(this.print(rule)), 1);
       else if (op === '-X ') table.delete(chain);
     }
     return Promise.resolve();
   }
 
+  /** Empties all chains. */
+  flush(): void {
+    for (const chains of this.kernel.values())
+      for (const rules of chains.values()) rules.length = 0;
+  }
+
+  /** How many rules there are. */
+  count(): number {
+    return [...this.kernel.values()].flatMap((chains) => [...chains.values()].flat()).length;
+  }
+
   #call(name: string): void {
+    this.before(name);
     this.calls.push(name);
     if (this.calls.length - 1 === this.failAt) throw new Error(`${name} fails`);
   }
@@ -83,7 +99,7 @@ describe('a rules writer', () => {
       'put-chain KUBE-SEP',
     ]);
     expect((await writer.write(ruleset(two), signal)).steps).toEqual([]);
-    expect(fake.calls).toEqual(['observe', 'apply', 'apply']);
+    expect(fake.calls).toEqual(['observe', 'apply', 'observe', 'apply']);
     expect(await leftToDo(fake, ruleset(two))).toBe(0);
   });
 
@@ -117,7 +133,56 @@ describe('a rules writer', () => {
     expect(writer.nextKind).toBe('partial');
   });
 
-  it.each([0, 1, 2, 3])('converges when call %i of the kernel fails once', async (failAt) => {
+  it('does not write for ever what iptables prints otherwise, and still heals it', async () => {
+    const fake = new FakeIptables();
+    const clock = new FakeClock();
+    const warnings: string[] = [];
+    const log: Logger = { ...silentLogger, warn: (_, message) => void warnings.push(message) };
+    const writer = writerOf(fake, clock, log);
+    fake.print = (rule) =>
+      rule.replace('-j MASQUERADE', '-g MASQUERADE').replace('--ctstate', '-S');
+    await writer.write(ruleset(one), signal);
+    const rules = fake.count();
+    for (let round = 0; round < 5; round++) {
+      await clock.advance(30_000);
+      expect((await writer.write(ruleset(one), signal)).steps).toEqual([]);
+    }
+    expect(warnings).toEqual(['iptables prints rules otherwise than they were given']);
+    fake.kernel.get('nat')?.set('KUBE-POSTROUTING', []);
+    fake.kernel.get('filter')?.set('FORWARD', []);
+    writer.doubt();
+    expect((await writer.write(ruleset(one), signal)).steps).toHaveLength(2);
+    expect(fake.count()).toBe(rules);
+  });
+
+  it('heals what others delete while it looks', async () => {
+    const fake = new FakeIptables();
+    const writer = writerOf(fake);
+    fake.before = (call) => {
+      // The look after the first write.
+      if (call === 'observe' && fake.calls.length === 2) fake.flush();
+    };
+    await writer.write(ruleset(one), signal);
+    expect(await leftToDo(fake, ruleset(one))).toBeGreaterThan(0);
+    for (let round = 0; round < 2; round++) {
+      writer.doubt();
+      await writer.write(ruleset(one), signal);
+    }
+    expect(await leftToDo(fake, ruleset(one))).toBe(0);
+  });
+
+  it('a doubt that comes while the kernel is read stands', async () => {
+    const fake = new FakeIptables();
+    const writer = writerOf(fake);
+    await writer.write(ruleset(one), signal);
+    writer.doubt();
+    fake.before = () => writer.doubt();
+    await writer.write(ruleset(one), signal);
+    fake.before = () => undefined;
+    expect(writer.nextKind).toBe('full');
+  });
+
+  it.each([0, 1, 2, 3, 4])('converges when call %i of the kernel fails once', async (failAt) => {
     const fake = new FakeIptables();
     const clock = new FakeClock();
     const writer = writerOf(fake, clock);

@@ -86,6 +86,16 @@ describe('planIptables() writes', () => {
     );
   });
 
+  it('a jump printed in another way in the place of it, not beside it', () => {
+    const have = wanted.replace('-m comment --comment "two" -j', '-m comment --comment two -g');
+    expect(restoreFor(have)).toContain('-D PREROUTING -m comment --comment two -g KUBE-SERVICES');
+    const other = wanted.replace(
+      '-A PREROUTING',
+      '-A PREROUTING -m comment --comment two -j X\n$&',
+    );
+    expect(restoreFor(other)).toBe('');
+  });
+
   it('nothing against a jump that is there twice, or jumps of others to our chains', () => {
     const jump = '-A PREROUTING -m comment --comment "two" -j KUBE-SERVICES\n';
     expect(restoreFor(wanted.replace(jump, `${jump}${jump}`))).toBe('');

@@ -1,4 +1,5 @@
 /** The difference between wanted and present rules, as steps that can be printed and applied. */
+import { commentOf } from './rule.ts';
 import {
   isServiceChain,
   targetOf,
@@ -77,12 +78,25 @@ function planTable(want: Table, have: ObservedTable): Step[] {
 function planJumps(want: Table, have: ObservedTable): Step[] {
   const steps: Step[] = [];
   for (const [chain, rules] of want.jumps) {
-    const present = (have.jumps.get(chain) ?? []).filter((rule) => rules.includes(rule));
+    const present = (have.jumps.get(chain) ?? []).filter((rule) => isOurJump(rule, rules));
     const firsts = [...new Set(present)];
     if (sameRules(rules, firsts)) continue;
     steps.push({ op: 'put-jumps', table: want.name, chain, remove: present, insert: rules });
   }
   return steps;
+}
+
+/**
+ * A rule that says our comment and leads where ours does is ours, though another version of iptables
+ * should print it otherwise: taken for a stranger's, it would be joined by one more in every round.
+ */
+function isOurJump(rule: string, ours: Rules): boolean {
+  if (ours.includes(rule)) return true;
+  const mark = commentOf(rule);
+  return (
+    mark !== undefined &&
+    ours.some((own) => commentOf(own) === mark && targetOf(own) === targetOf(rule))
+  );
 }
 
 /**

@@ -51,6 +51,13 @@ export function oneIn(outOf: number): string {
   return `-m statistic --mode random --probability ${probability.toFixed(11)}`;
 }
 
+/** The text of a rule's comment; undefined when it has none. */
+export function commentOf(rule: string): string | undefined {
+  const words = splitWords(rule);
+  const at = words.indexOf('--comment');
+  return at < 0 ? undefined : words[at + 1];
+}
+
 /** A rule's words, as a shell would split them: quoted ones without their quotes. */
 export function splitWords(rule: string): string[] {
   return [...rule.matchAll(/"((?:[^"\\]|\\.)*)"|(\S+)/g)].map(
