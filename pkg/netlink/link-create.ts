@@ -222,16 +222,39 @@ export function createLink(
   },
 ): Link {
   const { name, alias, hairpin } = rest;
-  const [created, ...others] = socket.batch([
+  const [before, created, ...others] = socket.batch([
+    getLinkRequest(name),
     create,
     ...(alias === undefined ? [] : [changeLinkRequest(name, { alias })]),
     ...(hairpin === undefined ? [] : [changeBridgePortRequest(name, { hairpin })]),
     getLinkRequest(name),
   ]);
-  if (created?.error !== undefined) throw created.error;
+  if (created?.error !== undefined) {
+    const [other] = before?.replies.flatMap(parseLink) ?? [];
+    if (other !== undefined) restoreLink(socket, other, rest);
+    throw created.error;
+  }
   const error = others.find((result) => result.error !== undefined)?.error;
   const link = others.at(-1)?.replies.flatMap(parseLink)[0];
   if (error === undefined && link !== undefined) return link;
   deleteLink(socket, name);
   throw error ?? new NetlinkError(create.what, { errno: 0, text: 'the new link cannot be read' });
+}
+
+/**
+ * The kernel goes on after it refused to make a device whose name is taken: what follows in the
+ * batch has then changed somebody else's.
+ */
+function restoreLink(
+  socket: NetlinkSocket,
+  before: Link,
+  changed: { readonly alias?: string | undefined; readonly hairpin?: boolean | undefined },
+): void {
+  const { index, alias = '', hairpin } = before;
+  socket.batch([
+    ...(changed.alias === undefined ? [] : [changeLinkRequest(index, { alias })]),
+    ...(changed.hairpin === undefined || hairpin === undefined
+      ? []
+      : [changeBridgePortRequest(index, { hairpin })]),
+  ]);
 }

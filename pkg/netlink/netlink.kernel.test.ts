@@ -120,6 +120,19 @@ describe('createVeth()', () => {
     expect(getLink(inPod, 'eth0')).toMatchObject({ up: true, running: true });
   });
 
+  it('leaves a link alone whose name it wanted', () => {
+    const other = create('veth1');
+    changeLink(socket, 'veth1', { alias: 'mine' });
+    changeBridgePort(socket, 'veth1', { hairpin: false });
+    expect(() => create('veth1')).toThrow(/Cannot create veth veth1 .*EEXIST/);
+    const expected = { index: other.index, alias: 'mine', hairpin: false };
+    expect(getLink(socket, 'veth1')).toMatchObject(expected);
+    createBridge(socket, { name: 'br1', mac: '0a:58:0a:f4:02:01' });
+    const bridge = { name: 'br1', mac: '0a:58:0a:f4:02:02', alias: 'podwire' };
+    expect(() => createBridge(socket, bridge)).toThrow(/EEXIST/);
+    expect(getLink(socket, 'br1')?.alias).toBeUndefined();
+  });
+
   it('leaves nothing behind when the name in the pod is taken', () => {
     create('veth1');
     expect(() => create('veth2')).toThrow(/Cannot create veth veth2 with peer eth0.*EEXIST/);
