@@ -1,4 +1,5 @@
 import { afterEach, beforeEach, expect, test } from 'vitest';
+import { formatPrefix } from '#pkg/ip/prefix.ts';
 import { AF_INET6 } from '#pkg/netlink/constants.ts';
 import { getLink } from '#pkg/netlink/link.ts';
 import { NetlinkSocket } from '#pkg/netlink/socket.ts';
@@ -74,4 +75,18 @@ test('a host that forwards keeps the default route it was advertised on any link
     }
   });
   expect(await defaultRoute()).toContain('via fe80::1 dev wan proto ra');
+});
+
+test('a longer prefix with a gateway is told beside the one on the link', async () => {
+  await host.ip('addr add 10.0.0.1/8 dev wan');
+  await host.ip('route add 10.1.0.0/16 via 10.0.0.254');
+  await host.ip('route add 10.244.2.0/24 via 10.0.0.2 proto 196');
+  inside(host, () => {
+    using netlink = new NetlinkSocket(sys);
+    const wan = createHostDriver(netlink)
+      .facts()
+      .links.find(({ name }) => name === 'wan');
+    expect(wan?.onLinkPrefixes.map(formatPrefix)).toContain('10.0.0.0/8');
+    expect(wan?.routedPrefixes?.map(formatPrefix)).toEqual(['10.1.0.0/16']);
+  });
 });

@@ -1,11 +1,11 @@
 /** Reads what the pod network needs to know of this host's links. */
 import { families } from '#pkg/ip/address.ts';
-import type { Prefix } from '#pkg/ip/prefix.ts';
+import { containsPrefix, type Prefix } from '#pkg/ip/prefix.ts';
 import { listAddresses } from '#pkg/netlink/address.ts';
 import { listLinks } from '#pkg/netlink/link.ts';
-import { listRoutes } from '#pkg/netlink/route.ts';
+import { listRoutes, type RouteEntry } from '#pkg/netlink/route.ts';
 import type { NetlinkSocket } from '#pkg/netlink/socket.ts';
-import { podwireAlias } from '#pkg/host-network/object.ts';
+import { podwireAlias, podwireRouteProtocol } from '#pkg/host-network/object.ts';
 import type { HostFacts } from '#pkg/pod-network/desired.ts';
 
 /** rtm_protocol of a route from a router advertisement (include/uapi/linux/rtnetlink.h). */
@@ -24,8 +24,11 @@ export function observeHostLinks(
     if (!dadFailed) append(addresses, linkIndex, prefix);
   }
   const advertised = new Set<number>();
+  const routes: RouteEntry[] = [];
   for (const family of families) {
-    for (const { destination, gateway, linkIndex, protocol } of listRoutes(socket, { family })) {
+    for (const route of listRoutes(socket, { family })) {
+      const { destination, gateway, linkIndex, protocol } = route;
+      if (protocol !== podwireRouteProtocol) routes.push(route);
       if (protocol === RTPROT_RA && linkIndex !== undefined) advertised.add(linkIndex);
       // A default route without a gateway is a point-to-point line: it says nothing of neighbours.
       if (gateway !== undefined || linkIndex === undefined || destination.length === 0) continue;
@@ -39,12 +42,27 @@ export function observeHostLinks(
       mtuBytes,
       addresses: addresses.get(index) ?? [],
       onLinkPrefixes: onLinkPrefixes.get(index) ?? [],
+      routedPrefixes: routedWithin(onLinkPrefixes.get(index) ?? [], routes, index),
     })),
     // A pod on a bridge of ours is no router.
     advertisedLinks: links
       .filter(({ index, alias }) => advertised.has(index) && !alias?.startsWith(podwireAlias))
       .map(({ name }) => name),
   };
+}
+
+/** Longer prefixes than those on the link, that do not go straight out of it. */
+function routedWithin(
+  onLink: readonly Prefix[],
+  routes: readonly RouteEntry[],
+  linkIndex: number,
+): readonly Prefix[] {
+  return routes
+    .filter((route) => route.gateway !== undefined || route.linkIndex !== linkIndex)
+    .map(({ destination }) => destination)
+    .filter((prefix) =>
+      onLink.some((outer) => outer.length < prefix.length && containsPrefix(outer, prefix)),
+    );
 }
 
 function append(map: Map<number, Prefix[]>, key: number, prefix: Prefix): void {

@@ -19,6 +19,8 @@ export interface Underlay {
   readonly addresses: ByFamily<Address>;
   /** Destinations reached on this link without a gateway: who lies in them shares our L2. */
   readonly onLinkPrefixes: readonly Prefix[];
+  /** Destinations within those that are reached another way all the same. */
+  readonly routedPrefixes: readonly Prefix[];
 }
 
 export interface SelfNode {
@@ -45,7 +47,17 @@ export type Backend = (peers: readonly NodeFacts[], self: SelfNode) => BackendRe
 
 /** Whether a packet to this address leaves our underlay link without a router in between. */
 export function isOnLink(underlay: Underlay, address: Address): boolean {
-  return underlay.onLinkPrefixes.some((prefix) => containsAddress(prefix, address));
+  const routed = longestMatch(underlay.routedPrefixes, address);
+  return longestMatch(underlay.onLinkPrefixes, address) > routed;
+}
+
+/** Length of the prefix routing chooses; -1 where none matches. */
+function longestMatch(prefixes: readonly Prefix[], address: Address): number {
+  return prefixes.reduce(
+    (longest, prefix) =>
+      containsAddress(prefix, address) ? Math.max(longest, prefix.length) : longest,
+    -1,
+  );
 }
 
 /** The announced address, else the Node's InternalIP, one that shares our L2 before the others. */

@@ -20,6 +20,7 @@ const self: SelfNode = {
     mtuBytes: 1500,
     addresses: { ip: parseAddress('192.168.1.1'), ip6: parseAddress('fd00:1::1') },
     onLinkPrefixes: [parsePrefix('192.168.1.0/24'), parsePrefix('fd00:1::/64')],
+    routedPrefixes: [],
   },
 };
 const onlyIp4 = { ...self, podCIDRs: { ip: parsePrefix('10.244.1.0/24') } };
@@ -113,6 +114,20 @@ describe('vxlanObjects()', () => {
       ...device4,
       'neigh 10.244.2.0 lladdr 02:00:00:00:04:02 dev podwire.1',
       'fdb 02:00:00:00:04:02 dst 192.168.1.2 dev podwire.1',
+      'route 10.244.2.0/24 via 10.244.2.0 dev podwire.1 onlink',
+    ]);
+  });
+
+  test('a peer in our prefix is wrapped when a longer one leads to it through a router', () => {
+    const underlay = { ...self.underlay, routedPrefixes: [parsePrefix('192.168.1.128/25')] };
+    const near = peer('b', 2, 1);
+    const announcements = { ip: announce('vxlan', '192.168.1.200', '02:00:00:00:04:02') };
+    const routes = (peers: readonly NodeFacts[]): string[] =>
+      spell(vxlanObjects(peers, { ...onlyIp4, underlay }, defaults).objects).filter((line) =>
+        line.startsWith('route'),
+      );
+    expect(routes([near])).toEqual(['route 10.244.2.0/24 via 192.168.1.2 dev eth0']);
+    expect(routes([{ ...near, announcements }])).toEqual([
       'route 10.244.2.0/24 via 10.244.2.0 dev podwire.1 onlink',
     ]);
   });

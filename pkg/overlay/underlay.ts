@@ -17,6 +17,8 @@ export interface HostLink {
   readonly addresses: readonly Prefix[];
   /** Destinations routed to it without a gateway. */
   readonly onLinkPrefixes: readonly Prefix[];
+  /** Destinations within those that go another way: by a gateway, or by another link. */
+  readonly routedPrefixes?: readonly Prefix[];
 }
 
 export interface UnderlayChoice {
@@ -48,8 +50,8 @@ export function chooseUnderlay(
       own.find((a) => !linkLocal.some((prefix) => containsAddress(prefix, a)));
     if (chosen !== undefined) addresses[family] = chosen;
   }
-  const { name, mtuBytes, onLinkPrefixes } = link;
-  return { link: name, mtuBytes, addresses, onLinkPrefixes };
+  const { name, mtuBytes, onLinkPrefixes, routedPrefixes = [] } = link;
+  return { link: name, mtuBytes, addresses, onLinkPrefixes, routedPrefixes };
 }
 
 const linkLocal = [parsePrefix('169.254.0.0/16'), parsePrefix('fe80::/10')];
