@@ -36,14 +36,19 @@ const processors: readonly string[] = ['x64', 'arm64'];
  * launcher does not know: then runtimes start the standalone executable itself.
  *
  * @param runDir where podwire-node listens
+ * @param patienceSeconds how long it waits for podwire-node to take a call, before it does without
  */
-export async function buildLauncher(outfile: string, runDir = '/run/podwire'): Promise<boolean> {
+export async function buildLauncher(
+  outfile: string,
+  { runDir = '/run/podwire', patienceSeconds = 1 } = {},
+): Promise<boolean> {
   if (!processors.includes(process.arch)) return skip(`it is not written for ${process.arch}`);
   const work = await mkdtemp(join(dirname(outfile), '.podwire-launcher-'));
   const built = join(work, 'launcher');
   const source = join(root, 'cmd/podwire-cni/launcher.c');
   try {
-    await promisify(execFile)('cc', [...flags, `-DRUN_DIR="${runDir}"`, '-o', built, source]);
+    const defined = [`-DRUN_DIR="${runDir}"`, `-DPATIENCE_SECONDS=${patienceSeconds}`];
+    await promisify(execFile)('cc', [...flags, ...defined, '-o', built, source]);
     await rename(built, outfile);
     return true;
   } catch (error) {

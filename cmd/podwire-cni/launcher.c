@@ -7,18 +7,14 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
-#include <sys/time.h>
 #include <unistd.h>
-#ifndef RUN_DIR
-#define RUN_DIR "/run/podwire"
-#endif
 #define ANSWER_SECONDS 90 /* a runtime gives up after two minutes */
 #define ERROR(code, text) fail("{\"cniVersion\":\"1.1.0\",\"code\":" #code ",\"msg\":\"" text "\"}\n")
 typedef unsigned int u32;
 #if defined(__x86_64__)
 __asm__(".globl _start; _start: xor %ebp, %ebp; mov %rsp, %rdi; and $-16, %rsp; call run");
 static long call(long n, long a, long b, long c, long d, long e) {
-  register long r10 __asm__("r10") = d, r8 __asm__("r8") = e, r9 __asm__("r9") = 0;
+  register long r10 __asm__("r10") = d, r8 __asm__("r8") = e, r9 __asm__("r9") = 0; /* sixth arguments are all 0 */
   __asm__ volatile("syscall" : "+a"(n) : "D"(a), "S"(b), "d"(c), "r"(r10), "r"(r8), "r"(r9) : "rcx", "r11", "memory");
   return n;
 }
@@ -34,8 +30,8 @@ static long call(long n, long a, long b, long c, long d, long e) {
 static struct { u32 magic, length, strings, zero; unsigned long view[6]; char rest[(4 << 20) - 64]; } request;
 static u32 answer[3], end, strings; /* what request.rest holds in all, and in strings before standard input */
 static char bytes[65536], program[4096], **arguments, **environment;
-static void print(int fd, const char *s, long n) { for (long k; n > 0 && (k = call(SYS_write, fd, (long)s, n, 0, 0)) > 0; n -= k) s += k; }
 static u32 length(const char *s) { u32 n = 0; while (s[n]) n++; return n; }
+static void print(int fd, const char *s, long n) { for (long k; n > 0 && (k = call(SYS_write, fd, (long)s, n, 0, 0)) > 0; n -= k) s += k; }
 static void finish(int code) { for (;;) call(SYS_exit_group, code, 0, 0, 0, 0); }
 static void fail(const char *s) { print(1, s, length(s)); finish(1); }
 static const char *variable(const char *name) { /* its value, or 0 */
@@ -49,7 +45,7 @@ static void add(const char *s) {
 }
 static void identify(const char *path, unsigned long *id) { /* stays 0 when there is nothing */
   struct stat st;
-  if (path && *path && call(SYS_newfstatat, AT_FDCWD, (long)path, (long)&st, 0, 0) == 0) id[0] = st.st_dev, id[1] = st.st_ino;
+  if (path && *path && !call(SYS_newfstatat, AT_FDCWD, (long)path, (long)&st, 0, 0)) id[0] = st.st_dev, id[1] = st.st_ino;
 }
 static void standalone(void) {
   long n = call(SYS_readlinkat, AT_FDCWD, (long)"/proc/self/exe", (long)program, sizeof program - 16, 0);
@@ -65,15 +61,12 @@ static void standalone(void) {
   ERROR(50, "Cannot run podwire-cni: expected it beside this program, and /proc mounted");
 }
 static void timeout(int fd, long seconds) {
-  struct timeval t = {seconds, 0};
-  for (int i = 0; i < 2; i++) call(SYS_setsockopt, fd, SOL_SOCKET, i ? SO_RCVTIMEO : SO_SNDTIMEO, (long)&t, sizeof t);
+  long time[2] = {seconds, 0};
+  for (int i = 0; i < 2; i++) call(SYS_setsockopt, fd, SOL_SOCKET, i ? SO_RCVTIMEO : SO_SNDTIMEO, (long)time, sizeof time);
 }
-static int receive(int fd, void *to, long n) {
-  for (long k; n > 0; n -= k, to = (char *)to + k) if ((k = call(SYS_recvfrom, fd, (long)to, n, 0, 0)) <= 0) return 0;
-  return 1;
-}
-static void unknown(char command) { /* the daemon took the request, and is gone: all but ADD may be done twice */
-  if (command != 'A') standalone();
+static int receive(int fd, void *to, long n) { return call(SYS_recvfrom, fd, (long)to, n, MSG_WAITALL, 0) == n; }
+static void unknown(char command) { /* the daemon took the request, and is gone */
+  if (command != 'A') standalone(); /* all but ADD may be done twice */
   ERROR(11, "Cannot tell whether the pod was added: podwire-node went away");
 }
 __attribute__((used)) void run(long *stack) {
@@ -92,18 +85,16 @@ __attribute__((used)) void run(long *stack) {
   identify("/", request.view), identify("/proc/self/ns/net", request.view + 2), identify(variable("CNI_NETNS="), request.view + 4);
   struct sockaddr_un to = {AF_UNIX, RUN_DIR "/cni.sock"}, remove = {AF_UNIX, RUN_DIR "/cni-del.sock"};
   int fd = call(SYS_socket, AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, 0, 0);
-  timeout(fd, 1);
+  timeout(fd, PATIENCE_SECONDS);
   if (call(SYS_connect, fd, (long)(*command == 'D' || *command == 'G' ? &remove : &to), sizeof to, 0, 0)) standalone();
   if (!receive(fd, bytes, 1)) standalone(); /* nobody is free, or alive: nothing has been asked yet */
-  for (long n = request.length + 8, k, at = 0; n > 0; n -= k, at += k) /* half a request is none */
-    if ((k = call(SYS_sendto, fd, (long)&request + at, n, MSG_NOSIGNAL, 0)) <= 0) standalone();
+  long size = request.length + 8;
+  if (call(SYS_sendto, fd, (long)&request, size, MSG_NOSIGNAL, 0) != size) standalone(); /* half a request is none */
   timeout(fd, ANSWER_SECONDS);
   if (!receive(fd, answer, sizeof answer)) unknown(*command);
   if (answer[0] == ~0u) standalone(); /* declined */
-  for (u32 part = 1; part <= 2; part++)
-    for (u32 n = answer[part], k; n > 0; n -= k) {
+  for (u32 part = 1, n, k; part <= 2; part++)
+    for (n = answer[part]; n > 0; n -= k, print(part, bytes, k))
       if (!receive(fd, bytes, k = n < sizeof bytes ? n : sizeof bytes)) unknown(*command);
-      print(part, bytes, k);
-    }
   finish(answer[0]);
 }

@@ -10,10 +10,9 @@ import type { Sys } from '#pkg/sys/sys.ts';
  * elsewhere. It takes the host's PID namespace: without it, process 1 is the container's own, there
  * is nowhere to go, and this does nothing.
  *
- * @throws {AgentError} EPERM without CAP_SYS_ADMIN, CAP_SYS_CHROOT and CAP_SYS_PTRACE
+ * @throws {AgentError} EACCES without CAP_SYS_PTRACE, EPERM without CAP_SYS_ADMIN and CAP_SYS_CHROOT
  */
-export function enterHostMounts(sys: Sys, listenSys: ListenSys): void {
-  const host = '/proc/1/ns/mnt';
+export function enterHostMounts(sys: Sys, listenSys: ListenSys, host = '/proc/1/ns/mnt'): void {
   if (statSync(host).ino === statSync('/proc/thread-self/ns/mnt').ino) return;
   const fd = openSync(host, 'r');
   try {

@@ -19,9 +19,14 @@ export interface LauncherDir extends Disposable {
   addStandalone(): void;
 }
 
-/** Undefined where no launcher can be compiled. */
+/**
+ * Undefined where no launcher can be compiled.
+ *
+ * @param patienceSeconds so long that a machine under load is not taken for a daemon that hangs
+ */
 export async function createLauncherDir(
   names: readonly string[],
+  patienceSeconds = 20,
 ): Promise<LauncherDir | undefined> {
   const path = mkdtempSync(join(tmpdir(), 'podwire-launcher-'));
   const runDir = join(path, 'run');
@@ -29,7 +34,10 @@ export async function createLauncherDir(
   // For the test with a user that is not root.
   for (const directory of [path, runDir]) chmodSync(directory, 0o755);
   const remove = (): void => rmSync(path, { recursive: true });
-  if (!(await buildLauncher(join(path, 'launcher'), runDir))) return void remove();
+  if (!(await buildLauncher(join(path, 'launcher'), { runDir, patienceSeconds }))) {
+    remove();
+    return undefined;
+  }
   for (const name of names) copyFileSync(join(path, 'launcher'), join(path, name));
   return {
     path,
