@@ -356,3 +356,76 @@ it('124. several routes to one destination are all there; IPv6 addresses survive
   await pod.ip('link set eth0 down');
   expect(await pod.ip('-6 addr show dev eth0')).toContain('fd00:1::9/64');
 });
+
+it('45. makes the bridge, with the gateway, the port and forwarding', async () => {
+  await node.netns.exec('sysctl', ['-w', 'net.ipv4.ip_forward=0']);
+  const { interfaces } = await add();
+  expect(await node.netns.ip('-br -4 addr show cni0')).toContain('10.1.2.1/24');
+  expect(await node.netns.ip('link show master cni0')).toContain(interfaces[1]?.name);
+  expect(await pod.ip('-4 route show default')).toContain('via 10.1.2.1 dev eth0');
+  for (const setting of ['net.ipv4.ip_forward', 'net.ipv6.conf.all.forwarding']) {
+    expect((await node.netns.exec('sysctl', ['-n', setting])).stdout.trim()).toBe('1');
+  }
+});
+
+it('47. uses the bridge that is there, and no other kind of interface', async () => {
+  await node.netns.ip('link add cni0 type bridge');
+  const [before] = JSON.parse(await node.netns.ip('-j link show cni0')) as [{ ifindex: number }];
+  const other = await node.pod();
+  await add();
+  await add({ id: 'pod-2', netns: other.path });
+  const [after] = JSON.parse(await node.netns.ip('-j link show cni0')) as [{ ifindex: number }];
+  expect(after.ifindex).toBe(before.ifindex);
+  const third = await node.pod();
+  const { json } = await call({ id: 'pod-3', netns: third.path, more: { bridge: 'up0' } });
+  expect(json.msg).toBe('"up0" already exists but is not a bridge');
+});
+
+it('54. adds an IPv6 subnet beside others, but not over one', async () => {
+  await node.netns.ip('link add cni0 type bridge');
+  await node.netns.ip('addr add fd00:9::1/64 dev cni0 nodad');
+  await add();
+  expect(await node.netns.ip('-6 addr show dev cni0')).toContain('fd00:1::1/64');
+  const other = await node.pod();
+  const ipam = { type: 'host-local', dataDir: node.dataDir, subnet: 'fd00:9::/48' };
+  const { json } = await call({ id: 'pod-2', netns: other.path, more: { ipam } });
+  expect(json.msg).toBe('"cni0" already has an IP address different from fd00:9::1/48');
+});
+
+it('55. makes the bridge promiscuous', async () => {
+  await add({ more: { promiscMode: true } });
+  expect(await node.netns.ip('link show cni0')).toContain('PROMISC');
+});
+
+it('58. gives the addresses back when a later step fails', async () => {
+  const ipam = {
+    type: 'host-local',
+    dataDir: node.dataDir,
+    subnet: '10.1.2.0/24',
+    routes: [{ dst: '10.9.0.0/16', gw: '203.0.113.1' }],
+  };
+  const more = { ipam, ipMasq: true, macspoofchk: true };
+  expect((await call({ more })).json.msg).toContain('Cannot add route 10.9.0.0/16');
+  expect(node.leases()).toEqual([]);
+  expect(await masqueradeRules()).toEqual([]);
+  const { stdout } = await node.netns.exec('nft', ['list', 'ruleset', 'bridge']);
+  expect(stdout).not.toContain('pod-1');
+});
+
+it('66. STATUS is that of the IPAM plugin', async () => {
+  expect(await call({ command: 'STATUS', netns: '' })).toEqual(fine);
+  const { json } = await call({
+    command: 'STATUS',
+    netns: '',
+    more: { ipam: { type: 'nowhere' } },
+  });
+  expect(json.msg).toContain('nowhere');
+});
+
+it('67. gives bridge, port and pod the MTU', async () => {
+  const { interfaces } = await add({ more: { mtu: 5000 } });
+  expect(interfaces.map(({ mtu }) => mtu)).toEqual([5000, 5000, 5000]);
+  expect(await node.netns.ip(`link show ${interfaces[1]?.name}`)).toContain('mtu 5000');
+  expect(await node.netns.ip('link show cni0')).toContain('mtu 5000');
+  expect(await pod.ip('link show eth0')).toContain('mtu 5000');
+});

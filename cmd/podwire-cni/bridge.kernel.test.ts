@@ -84,7 +84,7 @@ describe('ADD', () => {
     ['IPv6', subnets.v6, ['fd00:1::1'], ['fd00:1::3']],
     ['both', subnets.dual, ['10.1.2.1', 'fd00:1::1'], ['10.1.2.3', 'fd00:1::3']],
   ])(
-    '%s: a pod reaches its gateway and its neighbour at once',
+    '46. %s: a pod reaches its gateway and its neighbour at once',
     async (_, ranges, gateways, others) => {
       const other = await node.pod();
       await add({ ranges });
@@ -115,7 +115,7 @@ describe('ADD', () => {
     });
   });
 
-  it('tells the truth: MACs and MTU are those in the kernel', async () => {
+  it('67. tells the truth: MACs and MTU are those in the kernel', async () => {
     const { interfaces } = await add({ more: { mtu: 1400 } });
     const [bridge, host, inPod] = interfaces;
     if (bridge === undefined || host === undefined || inPod === undefined) throw new Error('three');
@@ -130,7 +130,7 @@ describe('ADD', () => {
     expect(await showLink(pod, 'eth0')).toMatchObject({ address: inPod.mac, mtu: 1400 });
   });
 
-  it('needs no addresses: a layer 2 network', async () => {
+  it('48. needs no addresses: a layer 2 network', async () => {
     const { interfaces, ips } = await add({ more: { ipam: {}, isDefaultGateway: false } });
     expect(interfaces.map((i) => i.name)).toEqual(['cni0', expect.any(String), 'eth0']);
     expect(ips).toBeUndefined();
@@ -138,7 +138,7 @@ describe('ADD', () => {
     expect(await pod.ip('-br link')).not.toContain('eth0');
   });
 
-  it('sets what the configuration asks for', async () => {
+  it('63. sets what the configuration asks for', async () => {
     const more = { bridge: 'br.test', hairpinMode: true, portIsolation: true };
     const { interfaces } = await add({ more });
     const port = await showLink(node.netns, interfaces[1]?.name ?? '');
@@ -152,7 +152,7 @@ describe('ADD', () => {
     expect((await showLink(node.netns, 'cni0')).flags).toContain('PROMISC');
   });
 
-  it('takes the MAC from runtimeConfig, else args, else CNI_ARGS', async () => {
+  it('57. takes the MAC from runtimeConfig, else args, else CNI_ARGS', async () => {
     const sources = {
       args: 'IgnoreUnknown=1;MAC=02:00:00:00:00:01',
       more: { args: { cni: { mac: '02:00:00:00:00:02' } } },
@@ -171,7 +171,7 @@ describe('ADD', () => {
     );
   });
 
-  it('keeps the MAC of the bridge while pods come and go', async () => {
+  it('56. keeps the MAC of the bridge while pods come and go', async () => {
     await node.netns.ip('link add cni0 type bridge');
     await add();
     const { address } = await showLink(node.netns, 'cni0');
@@ -181,7 +181,7 @@ describe('ADD', () => {
     expect((await showLink(node.netns, 'cni0')).address).toBe(address);
   });
 
-  it('prefers the dns of the configuration, and gives routes their gateways', async () => {
+  it('65. prefers the dns of the configuration, and gives routes their gateways', async () => {
     const ipam = {
       type: 'host-local',
       dataDir: node.dataDir,
@@ -196,7 +196,7 @@ describe('ADD', () => {
     expect(kernel).toContain('default via 10.1.2.7 dev eth0');
   });
 
-  it('replaces the address of another subnet only when forced', async () => {
+  it('53. replaces the address of another subnet only when forced', async () => {
     await add();
     await del();
     const ranges = ['10.7.0.0/24'];
@@ -225,7 +225,7 @@ describe('ADD', () => {
     await del({ more: { ipam, cniVersion: '1.0.0' } });
   });
 
-  it('lets the interface down for a virtual machine', async () => {
+  it('62. lets the interface down for a virtual machine', async () => {
     const more = { ipam: {}, isDefaultGateway: false, disableContainerInterface: true };
     await add({ more });
     expect((await showLink(pod, 'eth0')).flags).not.toContain('UP');
@@ -268,7 +268,7 @@ describe('DEL', () => {
     expect(await node.netns.ip('-br link')).toContain('cni0');
   });
 
-  it('succeeds before ADD, twice, and lets ADD work again', async () => {
+  it('52. succeeds before ADD, twice, and lets ADD work again', async () => {
     await del();
     await add();
     await del();
@@ -310,7 +310,7 @@ describe('CHECK', () => {
     ['the route', 'route del default', 'route to 0.0.0.0/0 is missing'],
     ['the MAC', 'link set eth0 address 02:00:00:00:00:01', 'interface eth0 has MAC 02:00'],
     ['the link', 'link del eth0', 'interface eth0 is missing'],
-  ])('after %s changed', async (_, change, message) => {
+  ])('60. after %s changed', async (_, change, message) => {
     const prevResult = await add();
     if (change !== undefined) await pod.ip(change);
     const { exitCode, json } = await call({ command: 'CHECK', more: { prevResult } });
@@ -318,7 +318,7 @@ describe('CHECK', () => {
     else expect(json.msg).toContain(message);
   });
 
-  it('notices a bridge that is gone, and a missing prevResult', async () => {
+  it('60. notices a bridge that is gone, and a missing prevResult', async () => {
     const prevResult = await add();
     expect((await call({ command: 'CHECK' })).json).toMatchObject({ code: 7 });
     await node.netns.ip('link del cni0');

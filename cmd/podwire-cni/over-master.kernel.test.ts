@@ -173,7 +173,9 @@ describe('macvlan', () => {
         const { linkinfo, mtu, flags } = await showLink(pod, 'eth0');
         const routes = `${await pod.ip('-4 route')}${await pod.ip('-6 route')}`;
         return {
-          ...{ linkinfo, mtu, flags },
+          linkinfo,
+          mtu,
+          flags,
           routes: routes.replaceAll(/10\.1\.2\.\d+ |fd00:1::\d+ /g, ''),
           interfaces: result.interfaces.map(({ name, sandbox }) => ({ name, sandbox })),
           ips: result.ips.map(({ gateway, interface: index }) => ({ gateway, index })),
