@@ -1,5 +1,5 @@
 /** Names of the iptables chains that the reference plugins make for one container. */
-import { createHash } from 'node:crypto';
+import { referenceHash } from './reference-hash.ts';
 
 /** What iptables allows a chain's name. */
 const maxChainLength = 28;
@@ -11,6 +11,6 @@ const maxChainLength = 28;
  * @param kind "DN-" for host ports; "" for masquerading
  */
 export function containerChainName(kind: string, network: string, containerId: string): string {
-  const hash = createHash('sha512').update(`${network}${containerId}`).digest('hex');
+  const hash = referenceHash(`${network}${containerId}`);
   return `CNI-${kind}${hash}`.slice(0, maxChainLength);
 }

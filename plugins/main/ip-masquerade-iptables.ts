@@ -4,7 +4,7 @@
  * rules tell by their comment whose they are.
  */
 import type { Attachment } from '#pkg/cni/environment.ts';
-import { referenceHash } from '#pkg/cni/reference-hash.ts';
+import { containerChainName } from '#pkg/cni/chain-name.ts';
 import { families, type Family } from '#pkg/ip/address.ts';
 import { familyOf, formatPrefix, hostPrefix, networkOf, type Prefix } from '#pkg/ip/prefix.ts';
 import { splitWords } from '#pkg/iptables/rule.ts';
@@ -162,11 +162,8 @@ function isOf({ comment, containerChain }: OwnedRule, owner: MasqueradeOwner): b
 }
 
 function chainOf({ network, containerId }: Omit<MasqueradeOwner, 'ifName'>): string {
-  return `CNI-${referenceHash(`${network}${containerId}`)}`.slice(0, maxChainLength);
+  return containerChainName('', network, containerId);
 }
-
-/** What iptables allows a chain's name. */
-const maxChainLength = 28;
 
 /** The comment of the reference plugins on each of their rules. */
 function referenceComment(owner: Omit<MasqueradeOwner, 'ifName'>): string {
