@@ -98,7 +98,8 @@ describe.skipIf(legacy?.usable !== true)(`probeIptables(), backend ${legacy?.tit
       const want = ruleset(sixServices, { family: 'ip' });
       expect(await probeIptables(tool, want, signal)).toBe(true);
       const before = (await netns.exec('iptables-legacy-save', [])).stdout;
-      await netns.exec('iptables-legacy', words.split(' '));
+      // The lock is the whole machine's: other tests may hold it.
+      await netns.exec('iptables-legacy', ['-w', '10', ...words.split(' ')]);
       expect(await probeIptables(tool, want, signal)).toBe(false);
       await writeRules(tool);
       const after = (await netns.exec('iptables-legacy-save', [])).stdout;
