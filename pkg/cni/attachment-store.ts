@@ -49,7 +49,7 @@ export interface AttachmentStore {
   find(key: AttachmentKey): StoredAttachment | undefined;
   /** Forgets; nothing there is no error. */
   delete(key: AttachmentKey): void;
-  /** Those of one network, or of all. */
+  /** Those of one network, or of all, and what is left of those that a killed process began. */
   list(network?: string): readonly StoredAttachment[];
   /**
    * Once a boot and network, before anything is added: hands every attachment of an earlier boot to
@@ -82,7 +82,7 @@ export function openAttachmentStore(sys: Sys, directory: string): AttachmentStor
     },
     list: (network) =>
       (network === undefined ? listNetworks(directory) : [network]).flatMap((name) =>
-        listFiles(directory, name).flatMap((file) => readAttachment(directory, name, file) ?? []),
+        listNetwork(directory, name),
       ),
     reclaimEarlierBoots(network, reclaim) {
       const bootId = readBootId();
@@ -152,8 +152,14 @@ function readAttachment(
 ): StoredAttachment | undefined {
   const path = join(directory, network, file);
   const text = tolerateMissing(() => readFileSync(path, 'utf8'));
-  if (text === undefined) return undefined;
-  const document = parseObject(text);
+  return text === undefined ? undefined : describe(network, file, parseObject(text));
+}
+
+function describe(
+  network: string,
+  file: string,
+  document: StoredAttachment['document'],
+): StoredAttachment {
   const at = file.lastIndexOf(':');
   const [containerId, bootId] = [document?.['containerId'], document?.['bootId']];
   return {
@@ -185,10 +191,14 @@ function listNetworks(directory: string): readonly string[] {
   return listDirectory(directory).filter(isIdentifier);
 }
 
-function listFiles(directory: string, network: string): readonly string[] {
-  return listDirectory(join(directory, network)).filter(
-    (name) => !name.startsWith('.') && name.includes(':'),
-  );
+/** Also of those whose writer was killed before the file had its name: they have no document. */
+function listNetwork(directory: string, network: string): readonly StoredAttachment[] {
+  const files = listDirectory(join(directory, network)).filter((name) => name.includes(':'));
+  return files.flatMap((file) => {
+    if (!file.startsWith('.')) return readAttachment(directory, network, file) ?? [];
+    const named = file.slice(1);
+    return files.includes(named) ? [] : describe(network, named, undefined);
+  });
 }
 
 function listDirectory(path: string): readonly string[] {

@@ -1,7 +1,7 @@
 /** CHECK of a pod, and STATUS of the node: is what ADD made still there, and would ADD work. */
-import { accessSync, constants, statSync } from 'node:fs';
+import { accessSync, constants, statSync, type Stats } from 'node:fs';
 import { dirname, join } from 'node:path';
-import { AgentError } from '#pkg/errors/agent-error.ts';
+import { AgentError, isErrno } from '#pkg/errors/agent-error.ts';
 import { CniError, cniCode } from '#pkg/cni/cni-error.ts';
 import { readPrevResult } from '#pkg/cni/config.ts';
 import type { Environment } from '#pkg/cni/environment.ts';
@@ -82,13 +82,27 @@ function checkSysctls(sysctls: readonly SysctlSetting[]): void {
 /** A directory, or for one that is not there yet the nearest that is. */
 function requireWritable(directory: string): void {
   let at = directory;
-  while (statSync(at, { throwIfNoEntry: false }) === undefined) at = dirname(at);
+  let found = statIfThere(at);
+  while (found === undefined) {
+    at = dirname(at);
+    found = statIfThere(at);
+  }
+  const refuse = (state: string, cause?: unknown): AgentError =>
+    new AgentError('NotWritable', `Cannot write to ${directory}: ${at} ${state}`, { cause });
+  if (!found.isDirectory()) throw refuse('is no directory');
   try {
     accessSync(at, constants.W_OK);
   } catch (cause) {
-    throw new AgentError('NotWritable', `Cannot write to ${directory}: ${at} is not writable`, {
-      cause,
-    });
+    throw refuse('is not writable', cause);
+  }
+}
+
+function statIfThere(path: string): Stats | undefined {
+  try {
+    return statSync(path);
+  } catch (error) {
+    if (isErrno(error, 'ENOENT') || isErrno(error, 'ENOTDIR')) return undefined;
+    throw error;
   }
 }
 
