@@ -1,0 +1,202 @@
+/**
+ * What an ADD and a DEL cost, next to the reference plugins of Debian's containernetworking-plugins:
+ *
+ *     node --disable-warning=ExperimentalWarning hack/bench/cni/main.ts [turns] [pods]
+ *
+ * Needs root, the package, and dist/ (npm run build); works in network namespaces of its own. All
+ * contestants take turns in one run, so that what else the machine does slows all; ratios are what
+ * to read. Say `turns` and `pods` to have it shorter than 30 turns and 500 pods.
+ */
+import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { withNetns } from '#pkg/netns/netns.ts';
+import { createScratchNetns } from '#pkg/netns/scratch.ts';
+import { openSys } from '#pkg/sys/open-sys.ts';
+import { checkRun, programOf, runChain, type Contestant, type Pod } from './contestant.ts';
+import {
+  bridgeChain,
+  goChain,
+  goDir,
+  goNode,
+  podwireChain,
+  residentNode,
+  standaloneNode,
+  writeLeases,
+  type NodeContext,
+} from './nodes.ts';
+import { openSpawner } from './spawn.ts';
+import { ratioTable, type Row, type Sample } from './table.ts';
+
+const sys = await openSys();
+const spawner = openSpawner();
+
+async function main([turnsText, podsText]: readonly string[]): Promise<void> {
+  const turns = Number(turnsText ?? 30);
+  const podCount = Number(podsText ?? 500);
+  if (!existsSync(join(goDir, 'bridge'))) {
+    throw new Error(`Cannot compare: install containernetworking-plugins, expected ${goDir}`);
+  }
+  const dir = mkdtempSync(join(tmpdir(), 'podwire-bench-'));
+  try {
+    await using opened = new AsyncDisposableStack();
+    const context: NodeContext = { dir, opened };
+    const pod = opened.use(await createScratchNetns('pw-bench-pod'));
+    console.log(`load ${loadAverage()}; figures are ratios to the first row of each table`);
+    await compareBridge(context, pod.path, turns);
+    await compareChain(context, pod.path, Math.ceil(turns / 2));
+    await compareLeases(context, pod.path, Math.ceil(turns / 2));
+    await compareRates(context, podCount);
+    console.log(`load ${loadAverage()}`);
+  } finally {
+    rmSync(dir, { recursive: true });
+  }
+}
+
+async function compareBridge(context: NodeContext, netns: string, turns: number): Promise<void> {
+  const contestants = [
+    await goNode(context, 'Go bridge + host-local', bridgeChain),
+    await standaloneNode(context, 'podwire-cni as bridge', bridgeChain),
+    await residentNode(context, 'launcher and podwire-node', bridgeChain),
+  ];
+  printTurns('one bridge', takeTurns(contestants, netns, turns), {
+    ADD: [undefined, 1, 0.33],
+    DEL: [undefined, 1, 1],
+  });
+}
+
+async function compareChain(context: NodeContext, netns: string, turns: number): Promise<void> {
+  const contestants = [
+    await goNode(context, 'Go bridge+portmap+bandwidth+firewall', goChain),
+    await standaloneNode(context, 'podwire-cni, one run', podwireChain),
+    await residentNode(context, 'launcher and podwire-node, one run', podwireChain),
+  ];
+  printTurns('host port, bandwidth, masquerade', takeTurns(contestants, netns, turns), {
+    ADD: [undefined, 0.2, 0.2],
+    DEL: [undefined, 1, 1],
+  });
+}
+
+async function compareLeases(context: NodeContext, netns: string, turns: number): Promise<void> {
+  const contestants = [
+    await goNode(context, 'Go bridge + host-local, 1000 leases', bridgeChain),
+    await standaloneNode(context, 'podwire-cni as bridge, 1000 leases', bridgeChain),
+    await residentNode(context, 'launcher and podwire-node, 1000 leases', bridgeChain),
+  ];
+  for (const contestant of contestants) if (contestant !== undefined) writeLeases(contestant, 1000);
+  printTurns('one bridge, 1000 leases', takeTurns(contestants, netns, turns), {
+    ADD: [undefined, 1, 0.33],
+    DEL: [undefined, 1, 1],
+  });
+}
+
+interface Turns {
+  readonly contestant: Contestant;
+  readonly samples: Readonly<Record<'ADD' | 'DEL', readonly Sample[]>>;
+}
+
+/** Turns in which caches fill, JITs warm up and bridges are made. */
+const warmUpTurns = 5;
+
+function takeTurns(
+  contestants: readonly (Contestant | undefined)[],
+  netns: string,
+  turns: number,
+): readonly Turns[] {
+  const all = contestants.flatMap((contestant) =>
+    contestant === undefined
+      ? []
+      : [{ contestant, samples: { ADD: [] as Sample[], DEL: [] as Sample[] } }],
+  );
+  for (let turn = -warmUpTurns; turn < turns; turn++) {
+    for (const { contestant, samples } of all) {
+      for (const command of ['ADD', 'DEL'] as const) {
+        const pod = { id: `pod${turn + warmUpTurns}`, netns };
+        const cost = inNode(contestant, () => runChain(spawner, contestant, command, pod));
+        if (turn >= 0) samples[command].push(cost);
+      }
+    }
+  }
+  return all;
+}
+
+function printTurns(
+  title: string,
+  turns: readonly Turns[],
+  goals: Readonly<Record<'ADD' | 'DEL', readonly (number | undefined)[]>>,
+): void {
+  for (const command of ['ADD', 'DEL'] as const) {
+    const rows = turns.map(({ contestant, samples }, i): Row => ({
+      name: contestant.name,
+      samples: samples[command],
+      goal: goals[command][i],
+    }));
+    console.log(`\n${ratioTable(`${command}: ${title}`, rows)}`);
+  }
+}
+
+/** As many calls at a time as a kubelet makes after a reboot, about. */
+const workers = 8;
+
+/** More interfaces a namespace, since making five hundred namespaces takes longer than the rest. */
+const podsPerNetns = 10;
+
+async function compareRates(context: NodeContext, count: number): Promise<void> {
+  const contestants = [
+    await goNode(context, 'Go bridge, many', bridgeChain),
+    await standaloneNode(context, 'podwire-cni, many', bridgeChain),
+    await residentNode(context, 'launcher and podwire-node, many', bridgeChain),
+  ];
+  const namespaces: string[] = [];
+  for (let i = 0; i < count / podsPerNetns; i++) {
+    namespaces.push(context.opened.use(await createScratchNetns('pw-bench-many')).path);
+  }
+  const pods = Array.from({ length: count }, (_, i): Pod => ({
+    id: `many${i}`,
+    ifName: `eth${i % podsPerNetns}`,
+    netns: namespaces[Math.floor(i / podsPerNetns)] ?? '',
+  }));
+  const rates = contestants.flatMap((contestant) =>
+    contestant === undefined ? [] : [{ contestant, rates: ratesOf(contestant, pods) }],
+  );
+  const head = `${count} pods, ${workers} at a time`;
+  console.log(`\n${head.padEnd(44)}  ADD/s  times Go   DEL/s  times Go`);
+  for (const { contestant, rates: own } of rates) {
+    const times = (command: 'ADD' | 'DEL'): string =>
+      (own[command] / (rates[0]?.rates[command] ?? Number.NaN)).toFixed(2).padStart(10);
+    const figure = (command: 'ADD' | 'DEL'): string => own[command].toFixed(0).padStart(7);
+    console.log(
+      `${contestant.name.padEnd(44)}${figure('ADD')}${times('ADD')} ${figure('DEL')}${times('DEL')}`,
+    );
+  }
+}
+
+function ratesOf(contestant: Contestant, pods: readonly Pod[]): Record<'ADD' | 'DEL', number> {
+  const rate = (command: 'ADD' | 'DEL'): number => {
+    const programs = pods.flatMap((pod) =>
+      contestant.plugins.map((plugin) => programOf(plugin, { command, pod })),
+    );
+    const startMs = performance.now();
+    const runs = inNode(contestant, () => spawner.runAll(programs, workers));
+    const seconds = (performance.now() - startMs) / 1000;
+    for (const run of runs) checkRun(contestant, command, run);
+    return pods.length / seconds;
+  };
+  return { ADD: rate('ADD'), DEL: rate('DEL') };
+}
+
+function inNode<T>(
+  contestant: Contestant,
+  work: () => T extends PromiseLike<unknown> ? never : T,
+): T {
+  return withNetns(sys, contestant.node.path, work, (error) => {
+    console.error(error.message);
+    process.exit(1);
+  });
+}
+
+function loadAverage(): string {
+  return readFileSync('/proc/loadavg', 'utf8').split(' ').slice(0, 3).join(' ');
+}
+
+await main(process.argv.slice(2));
