@@ -19,6 +19,7 @@ export const pluginNames = [
   'static',
   'portmap',
   'firewall',
+  'tuning',
 ] as const;
 
 export type PluginName = (typeof pluginNames)[number];
@@ -50,6 +51,8 @@ export async function pluginOf(name: PluginName, system: CniSystem): Promise<Cni
       return (await import('./meta/portmap.ts')).portmapPlugin(system);
     case 'firewall':
       return (await import('./meta/firewall.ts')).firewallPlugin(system);
+    case 'tuning':
+      return (await import('./meta/tuning.ts')).tuningPlugin(system);
     case 'host-local':
       return (await import('./ipam/host-local.ts')).hostLocalPlugin(system.sys);
   }

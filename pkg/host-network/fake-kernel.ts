@@ -32,6 +32,7 @@ export class FakeHostKernel implements HostKernel {
       up: true,
       running: true,
       promiscuous: false,
+      allMulticast: false,
       txQueueLength: 1000,
       kind: 'vxlan',
       alias: podwireAlias,

@@ -151,6 +151,7 @@ export const BRIDGE_VLAN_INFO_RANGE_END = 0x10;
 export const IFF_UP = 0x1;
 export const IFF_RUNNING = 0x40;
 export const IFF_PROMISC = 0x100;
+export const IFF_ALLMULTI = 0x200;
 
 /** include/uapi/linux/veth.h */
 export const VETH_INFO_PEER = 1;

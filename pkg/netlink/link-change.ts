@@ -2,6 +2,7 @@
 import { isErrno } from '#pkg/errors/agent-error.ts';
 import { attributeMac, attributeString, attributeU32, attributeU8, nested } from './attribute.ts';
 import {
+  IFF_ALLMULTI,
   IFF_PROMISC,
   IFF_UP,
   IFLA_ADDRESS,
@@ -25,6 +26,8 @@ import type { NetlinkRequest, NetlinkSocket } from './socket.ts';
 export interface LinkChange {
   readonly up?: boolean;
   readonly promiscuous?: boolean;
+  /** Takes frames to every multicast group. */
+  readonly allMulticast?: boolean;
   readonly mac?: string;
   readonly mtuBytes?: number;
   readonly alias?: string;
@@ -83,9 +86,14 @@ export function deleteLink(socket: NetlinkSocket, link: string | number): boolea
 export function changeLinkRequest(link: string | number, change: LinkChange): NetlinkRequest {
   const wanted = (flag: number, on: boolean | undefined): number => (on === true ? flag : 0);
   const touched = (flag: number, on: boolean | undefined): number => (on === undefined ? 0 : flag);
+  const flags: readonly (readonly [number, boolean | undefined])[] = [
+    [IFF_UP, change.up],
+    [IFF_PROMISC, change.promiscuous],
+    [IFF_ALLMULTI, change.allMulticast],
+  ];
   const header = {
-    flags: wanted(IFF_UP, change.up) | wanted(IFF_PROMISC, change.promiscuous),
-    change: touched(IFF_UP, change.up) | touched(IFF_PROMISC, change.promiscuous),
+    flags: flags.reduce((sum, [flag, on]) => sum | wanted(flag, on), 0),
+    change: flags.reduce((sum, [flag, on]) => sum | touched(flag, on), 0),
   };
   return {
     type: RTM_NEWLINK,

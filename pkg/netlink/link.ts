@@ -18,6 +18,7 @@ import {
 } from './attribute.ts';
 import {
   AF_UNSPEC,
+  IFF_ALLMULTI,
   IFF_PROMISC,
   IFF_RUNNING,
   IFF_UP,
@@ -63,6 +64,8 @@ export interface Link {
   /** Up, and its carrier and everything below it too. */
   readonly running: boolean;
   readonly promiscuous: boolean;
+  /** Takes frames to every multicast group. */
+  readonly allMulticast: boolean;
   readonly txQueueLength: number;
   /** "veth", "bridge", "vxlan"; undefined for hardware and loopback. */
   readonly kind: string | undefined;
@@ -163,6 +166,7 @@ export function parseLink(message: Message): Link[] {
       up: (flags & IFF_UP) !== 0,
       running: (flags & IFF_RUNNING) !== 0,
       promiscuous: (flags & IFF_PROMISC) !== 0,
+      allMulticast: (flags & IFF_ALLMULTI) !== 0,
       txQueueLength: readU32(attributes.get(IFLA_TXQLEN)) ?? 0,
       kind,
       alias: readString(attributes.get(IFLA_IFALIAS)),

@@ -102,9 +102,9 @@ describe('configuration', () => {
   });
 });
 
-describe('116. rules are those of the reference plugin, with a comment that says whose', () => {
+describe('rules are those of the reference plugin, with a comment that says whose', () => {
   it.skipIf(!go).each([
-    ['open', {}],
+    ['116. open', {}],
     ['118. same-bridge', { ingressPolicy: 'same-bridge' }],
     ['117. an admin chain of another name', { iptablesAdminChainName: 'MINE' }],
   ])('%s', async (_, more) => {
@@ -196,10 +196,10 @@ describe.each(['iptables', 'nftables'])('%s', (backend) => {
   });
 
   it.each([
-    ['empty CNI_NETNS and no prevResult', { netns: '' }],
-    ['a network renamed since', { network: 'new' }],
-    ['the other backend configured since', { conf: {} }],
-  ])('143. 147. DEL with %s leaves nothing', async (_, more) => {
+    ['143. DEL with empty CNI_NETNS and no prevResult', { netns: '' }],
+    ['147. DEL with a network renamed since', { network: 'new' }],
+    ['143. DEL with the other backend configured since', { conf: {} }],
+  ])('%s leaves nothing', async (_, more) => {
     await works({ conf, id: 'other', n: 9 });
     const before = await rules();
     await works({ conf });

@@ -295,11 +295,11 @@ describe.each(backends)('%s', (backend) => {
   });
 
   it.each([
-    ['143. empty CNI_NETNS and no prevResult', { n: 0, netns: '' }],
-    ['143. a path that is gone', { n: 0, netns: '/run/netns/gone' }],
-    ['143. no port mappings any more', { n: 0, netns: '', ports: [] }],
-    ['143. the other backend configured since', { conf: {}, n: 0 }],
-  ])('DEL with %s leaves nothing', async (_, ask) => {
+    ['empty CNI_NETNS and no prevResult', { n: 0, netns: '' }],
+    ['a path that is gone', { n: 0, netns: '/run/netns/gone' }],
+    ['no port mappings any more', { n: 0, netns: '', ports: [] }],
+    ['the other backend configured since', { conf: {}, n: 0 }],
+  ])('143. DEL with %s leaves nothing', async (_, ask) => {
     await works({ conf, n: 9, id: 'other', ports: [{ ...web, hostPort: 1 }] });
     const before = await rules();
     await works({ conf, ports: [web, dns] });
