@@ -6,6 +6,7 @@ const checks: readonly (readonly [name: string, command: string, ...args: string
   ['lint', 'oxlint', '--type-aware', '--deny-warnings'],
   ['types', 'tsc'],
   ['imports', process.execPath, 'hack/verify-imports.ts'],
+  ['scenario map', process.execPath, 'hack/scenario-map.ts', '--check'],
   ['unit tests', 'vitest', 'run', '--project', 'unit'],
 ];
 

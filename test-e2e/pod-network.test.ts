@@ -45,7 +45,7 @@ describe('what was deleted by hand comes back', () => {
       ['nft', 'delete', 'table', 'inet', 'podwire-masquerade'],
       ['nft', '--stateless', 'list', 'table', 'inet', 'podwire-masquerade'],
     ],
-  ] as const)('%s', async (_what, node, remove, show) => {
+  ] as const)('131. 132. 151. %s', async (_what, node, remove, show) => {
     const before = await kernelText(node, show);
     expect(before).not.toBe('');
     await inNode(node, remove);
@@ -91,7 +91,7 @@ describe('what was deleted by hand comes back', () => {
 });
 
 describe('a node', () => {
-  it('that leaves the cluster is forgotten by the others, and known again when it comes back', async () => {
+  it('149. that leaves the cluster is forgotten by the others, and known again when it comes back', async () => {
     const { client } = test.cluster;
     await client.delete({ type: nodeType, name: 'node3' }, signal);
     for (const family of ['-4', '-6'] as const) {
@@ -109,7 +109,7 @@ describe('a node', () => {
     expect(await test.problems(...podRows)).toEqual([]);
   });
 
-  it('that comes back with another address is followed', async () => {
+  it('150. that comes back with another address is followed', async () => {
     const { hosts } = test.cluster.topology;
     const { ip } = hosts.node3;
     const moved = '198.51.100.33';
@@ -129,7 +129,7 @@ describe('a node', () => {
 });
 
 describe('podwire-node killed and started again', () => {
-  it.each(families)('loses no packet of a connection over it (%s)', async (family) => {
+  it.each(families)('138. 154. loses no packet of a connection over it (%s)', async (family) => {
     const { run } = test.cluster;
     const from = agentSocket(run.path, podAgent('default', 'echo-1'));
     const streams = await Promise.all(

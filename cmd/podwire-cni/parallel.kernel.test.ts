@@ -43,7 +43,7 @@ function call(command: string, i: number): Promise<CniOutcome> {
 }
 
 describe(`${count} pods at once`, () => {
-  it('get different addresses on a fresh node, and leave nothing behind', async () => {
+  it('85. get different addresses on a fresh node, and leave nothing behind', async () => {
     const added = await Promise.all(numbers.map((i) => call('ADD', i)));
     expect(added.filter((outcome) => outcome.exitCode !== 0)).toEqual([]);
     for (const index of [0, 1]) {
@@ -78,7 +78,7 @@ describe(`${count} pods at once`, () => {
 });
 
 describe('an ADD that is killed', () => {
-  it('at any moment leaves nothing after its DEL', async () => {
+  it('144. at any moment leaves nothing after its DEL', async () => {
     await call('ADD', 0);
     const before = await node.snapshot([]);
     for (let i = 1; i <= 40; i++) {

@@ -131,7 +131,7 @@ describe('loopback', () => {
   const call = (command: string, netns = pod.path, more: object = {}): Promise<CniOutcome> =>
     node.cni('loopback', { command, ifName: 'lo', netns, config: conf(more) });
 
-  it('sets lo up and says its addresses, DEL sets it down', async () => {
+  it('94. sets lo up and says its addresses, DEL sets it down', async () => {
     await pod.ip('link set lo down');
     expect(await call('CHECK')).toMatchObject({ exitCode: 1 });
     expect((await call('ADD')).json).toEqual({

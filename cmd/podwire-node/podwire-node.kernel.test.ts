@@ -168,7 +168,7 @@ describe('podwire-node on three nodes', () => {
     ],
     ['a device set down', 'ip', ['link', 'set', 'podwire.1', 'down']],
     ['a deleted device', 'ip', ['link', 'del', 'podwire.1']],
-  ])('heals %s within 2 s', async (_, program, args) => {
+  ])('151. heals %s within 2 s', async (_, program, args) => {
     await up();
     await reaches('a', pod('c', 'ip'));
     const pinger = await ping('a', pod('c', 'ip'), 'ip');
@@ -192,7 +192,7 @@ describe('podwire-node on three nodes', () => {
     },
   );
 
-  test('heals nft flush ruleset: pods reach the outside again within 2 s', async () => {
+  test('132. 151. heals nft flush ruleset: pods reach the outside again within 2 s', async () => {
     await up();
     await reaches('a', cluster.network.outside.ip);
     await netns('a').exec('nft', ['flush', 'ruleset']);
@@ -204,7 +204,7 @@ describe('podwire-node on three nodes', () => {
     await reaches('a', cluster.network.outside.ip);
   });
 
-  test('killed and started again under traffic, it loses no packet', async () => {
+  test('154. killed and started again under traffic, it loses no packet', async () => {
     const { a } = await up();
     await reaches('a', pod('c', 'ip'));
     await reaches('a', pod('c', 'ip6'));
@@ -223,7 +223,7 @@ describe('podwire-node on three nodes', () => {
     expect(again.log()).not.toContain('Masquerade table changed');
   });
 
-  test('a node that left while the daemon was away is cleaned up at its start', async () => {
+  test('149. a node that left while the daemon was away is cleaned up at its start', async () => {
     const { a } = await up();
     await reaches('a', pod('c', 'ip'));
     await a.kill('SIGKILL');

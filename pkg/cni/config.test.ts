@@ -16,7 +16,7 @@ function configOf(fields: object): NetworkConfig {
 describe('parseCniArgs()', () => {
   const kubernetes =
     'K8S_POD_NAME=a;IgnoreUnknown=1;K8S_POD_UID=b;MAC=c2:11:22:33:44:55;K8S_POD_NAMESPACE=ns';
-  it('reads what it knows wherever IgnoreUnknown stands', () => {
+  it('16. reads what it knows wherever IgnoreUnknown stands', () => {
     expect(parseCniArgs(kubernetes, ['MAC', 'IP'])).toEqual({ MAC: 'c2:11:22:33:44:55' });
   });
   it('reads nothing from nothing', () => expect(parseCniArgs('', ['IP'])).toEqual({}));
@@ -26,7 +26,7 @@ describe('parseCniArgs()', () => {
     ['UNKNOWN=1', 'unknown keys UNKNOWN'],
     ['UNKNOWN=1;IgnoreUnknown=0', 'unknown keys UNKNOWN'],
     ['IgnoreUnknown=yes', 'expected 1, 0, true or false'],
-  ])('refuses %s', (text, message) => {
+  ])('16. refuses %s', (text, message) => {
     expect(() => parseCniArgs(text, ['IP'])).toThrow(message);
   });
 });
@@ -74,7 +74,7 @@ describe('readValidAttachments()', () => {
     { 'cni.dev/valid-attachments': null },
     { 'cni.dev/valid-attachments': 'a' },
     { 'cni.dev/valid-attachments': [{ containerID: 'a' }] },
-  ])('refuses %j: nobody asked to delete everything', (fields) => {
+  ])('145. refuses %j: nobody asked to delete everything', (fields) => {
     expect(() => readValidAttachments(configOf(fields))).toThrow('cni.dev/valid-attachments');
   });
 });

@@ -57,7 +57,7 @@ function answer(call: Call): CniAnswer & { readonly calls: string[]; readonly js
 }
 
 describe('a call without CNI_COMMAND', () => {
-  it('prints what the program is and its versions on standard error, and succeeds', () => {
+  it('4. prints what the program is and its versions on standard error, and succeeds', () => {
     const { exitCode, stdout, stderr } = answer({ env: {} });
     expect({ exitCode, stdout }).toEqual({ exitCode: 0, stdout: '' });
     expect(stderr).toContain('Test plugin\n');
@@ -68,7 +68,7 @@ describe('a call without CNI_COMMAND', () => {
 });
 
 describe('VERSION', () => {
-  it('answers without reading standard input', () => {
+  it('3. answers without reading standard input', () => {
     const stdin = new Error('must not be read');
     expect(answer({ env: { CNI_COMMAND: 'VERSION' }, stdin }).json).toEqual({
       cniVersion: '1.1.0',
@@ -93,14 +93,14 @@ describe('parameters', () => {
     ['interface :', { ...addEnvironment, CNI_IFNAME: 'eth:0' }, 'contains / or : or a blank'],
     ['interface blank', { ...addEnvironment, CNI_IFNAME: 'a b' }, 'contains / or : or a blank'],
     ['16 bytes', { ...addEnvironment, CNI_IFNAME: 'e123456789012345' }, 'longer than 15 bytes'],
-  ])('refuses %s with code 4', (_, env, text) => {
+  ])('1. 2. 5. 6. 7. refuses %s with code 4', (_, env, text) => {
     const { exitCode, json, stderr, calls } = answer({ env });
     expect(json).toMatchObject({ cniVersion: '1.1.0', code: 4 });
     expect((json as { msg: string }).msg).toContain(text);
     expect({ exitCode, stderr, calls }).toEqual({ exitCode: 1, stderr: '', calls: [] });
   });
 
-  it('lets DEL run without a namespace', () => {
+  it('2. lets DEL run without a namespace', () => {
     const { exitCode, calls } = answer({
       env: { ...addEnvironment, CNI_COMMAND: 'DEL', CNI_NETNS: '' },
     });
@@ -118,13 +118,13 @@ describe('the configuration', () => {
     ['has a bad name and version: the name comes first', { cniVersion: '9.9.9', name: '' }, 7],
     ['has a name of the wrong type', { cniVersion: '1.0.0', name: 3 }, 7],
     ['has an unknown version', { cniVersion: '9.9.9', name: 'net' }, 1],
-  ])('%s: code', (_, stdin, code) => {
+  ])('8. 9. 10. %s: code', (_, stdin, code) => {
     const { exitCode, json, calls } = answer({ stdin });
     expect(json).toMatchObject({ code });
     expect({ exitCode, calls }).toEqual({ exitCode: 1, calls: [] });
   });
 
-  it('names the versions we speak when it has another', () => {
+  it('10. names the versions we speak when it has another', () => {
     expect(answer({ stdin: { ...config, cniVersion: '9.9.9' } }).json).toMatchObject({
       msg: 'incompatible CNI versions',
       details:
@@ -132,7 +132,7 @@ describe('the configuration', () => {
     });
   });
 
-  it('is of version 0.1.0 when it does not say', () => {
+  it('11. is of version 0.1.0 when it does not say', () => {
     expect(answer({ stdin: { name: 'net' } }).json).toEqual({
       cniVersion: '0.1.0',
       ip4: { ip: '10.1.2.3/24' },
@@ -149,7 +149,7 @@ describe('commands newer than the configuration', () => {
     ['GC', '1.1.0', 0],
     ['STATUS', '1.0.0', 1],
     ['STATUS', '1.1.0', 0],
-  ])('%s with %s exits %i', (command, cniVersion, exitCode) => {
+  ])('12. 13. %s with %s exits %i', (command, cniVersion, exitCode) => {
     const result = answer({
       env: { ...addEnvironment, CNI_COMMAND: command },
       stdin: { ...config, cniVersion },
@@ -173,7 +173,7 @@ describe('errors of the plugin', () => {
       new AgentError('EPERM', 'Cannot add link', { cause: new Error('not root') }),
       { cniVersion: '1.1.0', code: 999, msg: 'Cannot add link: not root' },
     ],
-  ])('%s', (_, error, document) => {
+  ])('14. 44. %s', (_, error, document) => {
     const add = (): never => {
       throw error;
     };
@@ -185,13 +185,13 @@ describe('errors of the plugin', () => {
 
 describe("the plugin's own namespace as CNI_NETNS", () => {
   const ownNetns = addEnvironment.CNI_NETNS;
-  it.each(['ADD', 'CHECK', 'DEL'])('is refused with code 8 before %s runs', (command) => {
+  it.each(['ADD', 'CHECK', 'DEL'])('15. is refused with code 8 before %s runs', (command) => {
     const { json, calls } = answer({ env: { ...addEnvironment, CNI_COMMAND: command }, ownNetns });
     expect(json).toMatchObject({ code: 8 });
     expect(calls).toEqual([]);
   });
 
-  it.each(['1', 'true', 'TRUE'])('is allowed with CNI_NETNS_OVERRIDE=%s', (value) => {
+  it.each(['1', 'true', 'TRUE'])('15. is allowed with CNI_NETNS_OVERRIDE=%s', (value) => {
     const env = { ...addEnvironment, CNI_NETNS_OVERRIDE: value };
     expect(answer({ env, ownNetns }).calls).toHaveLength(1);
   });

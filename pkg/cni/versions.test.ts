@@ -32,11 +32,11 @@ function convert(json: unknown, to: CniVersion, from: CniVersion = '1.1.0'): unk
 }
 
 describe('a 1.1.0 result', () => {
-  it('comes back from 1.1.0 as it was: interface 0, table 0 and host bits too', () => {
+  it('41. 42. 43. comes back from 1.1.0 as it was: interface 0, table 0 and host bits too', () => {
     expect(convert(full, '1.1.0')).toEqual(full);
   });
 
-  it('loses what 1.0.0 has no place for', () => {
+  it('39. loses what 1.0.0 has no place for', () => {
     expect(convert(full, '1.0.0')).toEqual({
       ...full,
       cniVersion: '1.0.0',
@@ -58,7 +58,7 @@ describe('a 1.1.0 result', () => {
     });
   });
 
-  it.each(['0.1.0', '0.2.0'] as const)('keeps one address a family in %s', (to) => {
+  it.each(['0.1.0', '0.2.0'] as const)('39. keeps one address a family in %s', (to) => {
     expect(convert(full, to)).toEqual({
       cniVersion: to,
       ip4: {
@@ -74,7 +74,7 @@ describe('a 1.1.0 result', () => {
 
 describe('a result without addresses', () => {
   const bare = { cniVersion: '1.1.0', interfaces: [{ name: 'lo' }] };
-  it('cannot be one of 0.2.0', () => {
+  it('40. cannot be one of 0.2.0', () => {
     expect(() => convert(bare, '0.2.0')).toThrow('no valid IP addresses');
   });
   it.each([
@@ -118,7 +118,7 @@ describe('parseResult()', () => {
     ['a bad gateway', { routes: [{ dst: '::/0', gw: 'x' }] }, 'prevResult.routes[0].gw'],
     ['a list that is none', { interfaces: {} }, 'prevResult.interfaces'],
     ['an unknown version', { cniVersion: '2.0.0' }, 'unknown version "2.0.0"'],
-  ])('refuses %s and says where', (_, json, text) => {
+  ])('43. refuses %s and says where', (_, json, text) => {
     expect(() => parseResult(json, '1.1.0')).toThrow(text);
   });
 

@@ -173,7 +173,7 @@ describe('after apply, the plan is empty', () => {
     );
   });
 
-  it('when a peer changes its address or MAC: one step each', async () => {
+  it('150. when a peer changes its address or MAC: one step each', async () => {
     const want = familyNetwork('ip', 2);
     await converge(want);
     const moved = want.map((object) =>
@@ -246,7 +246,7 @@ describe('what people change by hand heals', () => {
 });
 
 describe('what belongs to others', () => {
-  it('stays untouched', async () => {
+  it('149. stays untouched', async () => {
     await scratch.ip('link add other type bridge');
     await scratch.ip('link set other up');
     await scratch.ip('addr add 10.50.0.1/24 dev other');

@@ -80,7 +80,7 @@ it('watchKernel() tells when the host starts or stops forwarding, and not of eac
   }
 });
 
-it('watchKernel() asks for a resync after an overflow, and goes on', async () => {
+it('156. watchKernel() asks for a resync after an overflow, and goes on', async () => {
   using watcher = watch(['link', 'route']);
   using socket = withNetns(sys, scratch.path, () => new NetlinkSocket(sys), die);
   const linkIndex = createBridge(socket, { name: 'br0', mac: '02:00:00:00:00:01' }).index;

@@ -174,7 +174,7 @@ describe('dump()', () => {
     ['marks a part of', (m: Message) => [part(m, 16, 2 | interrupted), part(m, done)]],
     ['marks the end of', (m: Message) => [part(m, 16), part(m, done, 2 | interrupted)]],
     ['loses some of', (m: Message) => [part(m, 16), 'ENOBUFS', part(m, done)]],
-  ])('reads again when the kernel %s the dump', (_, broken) => {
+  ])('156. reads again when the kernel %s the dump', (_, broken) => {
     const { sys, sent } = scriptedSys(([m], send) => {
       if (m === undefined) return [];
       return send < 3 ? broken(m) : [part(m, 16), part(m, done)];

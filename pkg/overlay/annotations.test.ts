@@ -15,7 +15,7 @@ const flannelNode = {
 };
 
 describe('parseAnnouncement()', () => {
-  test("reads a flannel node's annotations under its prefix", () => {
+  test("134. reads a flannel node's annotations under its prefix", () => {
     expect(parseAnnouncement(flannelNode, 'ip', flannel)).toEqual({
       backend: 'vxlan',
       publicIP: parseAddress('192.168.1.2'),
@@ -28,7 +28,7 @@ describe('parseAnnouncement()', () => {
     });
   });
 
-  test('finds nothing under another prefix', () => {
+  test('134. finds nothing under another prefix', () => {
     expect(parseAnnouncement(flannelNode, 'ip', 'podwire.dev/')).toBeUndefined();
   });
 

@@ -78,7 +78,7 @@ const device6 = [
 ];
 
 describe('vxlanObjects()', () => {
-  test('makes each family its own device; pods get the smaller MTU', () => {
+  test('153. makes each family its own device; pods get the smaller MTU', () => {
     const result = vxlanObjects([], self, defaults);
     expect(spell(result.objects)).toEqual([...device4, ...device6]);
     expect(result.mtuBytes).toBe(1430);

@@ -20,7 +20,7 @@ function text(changes: Partial<MasqueradeFacts> = {}): string {
 }
 
 describe('masqueradeRuleset()', () => {
-  test('dual stack', async () => {
+  test('141. dual stack', async () => {
     await expect(text()).toMatchFileSnapshot('testdata/masquerade-dual.nft');
   });
 
@@ -29,7 +29,7 @@ describe('masqueradeRuleset()', () => {
     await expect(text({ ownPodCIDRs })).toMatchFileSnapshot('testdata/masquerade-ip6.nft');
   });
 
-  test('ranges in ranges are left out: an interval set refuses overlaps', () => {
+  test('141. ranges in ranges are left out: an interval set refuses overlaps', () => {
     const nonMasqueradeCIDRs = ['10.0.0.0/8', '10.244.2.0/24', '192.168.0.0/16'].map(parsePrefix);
     const set = masqueradeRuleset({ ...facts, nonMasqueradeCIDRs }).tables[0]?.sets.find(
       ({ name }) => name === 'nomasq4',
@@ -42,7 +42,7 @@ describe('masqueradeRuleset()', () => {
     ]);
   });
 
-  test('a node that joins is two elements, not a new table', () => {
+  test('141. a node that joins is two elements, not a new table', () => {
     const have = masqueradeRuleset(facts).tables.map(observedOf);
     const want = masqueradeRuleset({
       ...facts,

@@ -102,7 +102,7 @@ function indexEntries(): string[] {
 }
 
 describe('ADD', () => {
-  it("writes a lease in host-local's format and remembers the last address", () => {
+  it("68. writes a lease in host-local's format and remembers the last address", () => {
     expect(add()).toEqual(['10.1.2.2/24']);
     const file = join(dataDir, 'net/10.1.2.2');
     expect(readFileSync(file, 'utf8')).toBe('a\r\neth0');
@@ -120,7 +120,7 @@ describe('ADD', () => {
     ]);
   });
 
-  it('gives one address of every range set, IPv6 in its canonical text', () => {
+  it('73. gives one address of every range set, IPv6 in its canonical text', () => {
     const ipam = {
       ranges: [
         [{ subnet: '10.1.2.0/24' }],
@@ -134,20 +134,20 @@ describe('ADD', () => {
     expect(leases()).toEqual([]);
   });
 
-  it('gives each interface of a container its own', () => {
+  it('69. gives each interface of a container its own', () => {
     expect(add()).toEqual(['10.1.2.2/24']);
     expect(add({ ifName: 'eth1' })).toEqual(['10.1.2.3/24']);
     del();
     expect(leases()).toEqual(['10.1.2.3']);
   });
 
-  it('refuses a second address for the same interface', () => {
+  it('70. refuses a second address for the same interface', () => {
     add();
     expect(() => add()).toThrow('10.1.2.2 has been allocated to a, duplicate allocation');
     expect(leases()).toEqual(['10.1.2.2']);
   });
 
-  it('never gives network, gateway or broadcast address, and says when all are gone', () => {
+  it('76. never gives network, gateway or broadcast address, and says when all are gone', () => {
     const given = ['a', 'b', 'c', 'd', 'e'].flatMap((id) => add({ id, ipam: v4Small }));
     expect(given).toEqual([2, 3, 4, 5, 6].map((n) => `10.1.2.${n}/29`));
     expect(() => add({ id: 'f', ipam: v4Small })).toThrow(
@@ -155,7 +155,7 @@ describe('ADD', () => {
     );
   });
 
-  it('gives a freed address again as late as possible', () => {
+  it('77. gives a freed address again as late as possible', () => {
     expect(add({ ipam: v4Small })).toEqual(['10.1.2.2/29']);
     del();
     for (const n of [3, 4, 5, 6, 2, 3]) {
@@ -164,7 +164,7 @@ describe('ADD', () => {
     }
   });
 
-  it('goes on from the last range of a set to the first', () => {
+  it('78. goes on from the last range of a set to the first', () => {
     const range = (n: number): object => ({
       subnet: `10.1.${n}.0/24`,
       rangeStart: `10.1.${n}.10`,
@@ -198,7 +198,7 @@ describe('ADD', () => {
     expect(indexEntries()).toEqual(['a:eth0']);
   });
 
-  it('takes name servers from a resolv.conf, and no address when it is missing', () => {
+  it('83. takes name servers from a resolv.conf, and no address when it is missing', () => {
     const resolvConf = join(dataDir, 'resolv.conf');
     const text = '# c\n; d\nnameserver 10.0.0.10\nsearch a.b c.d\noptions ndots:5\nsortlist x\n';
     writeFileSync(resolvConf, `${text}domain here\n`);
@@ -229,9 +229,9 @@ describe('requested addresses', () => {
     ['CNI_ARGS', { args: 'IP=10.1.2.50;IgnoreUnknown=1;K8S_POD_NAME=x' }],
     ['args.cni.ips', { more: { args: { cni: { ips: ['10.1.2.50/24'] } } } }],
     ['runtimeConfig.ips', { more: { runtimeConfig: { ips: ['10.1.2.50'] } } }],
-  ])('come from %s', (_, ask) => expect(add(ask)).toEqual(['10.1.2.50/24']));
+  ])('75. come from %s', (_, ask) => expect(add(ask)).toEqual(['10.1.2.50/24']));
 
-  it('come from all of them together', () => {
+  it('74. 75. come from all of them together', () => {
     const more = { runtimeConfig: { ips: ['fd00::99/64'] } };
     expect(add({ ipam: three, args: 'IP=10.1.2.50', more })).toEqual([
       '10.1.2.50/24',
@@ -244,7 +244,7 @@ describe('requested addresses', () => {
     ['outside of all ranges', '10.9.9.9', 'failed to allocate all requested IPs: 10.9.9.9'],
     ['taken', '10.1.2.7', 'requested IP address 10.1.2.7 is not available in range set 10.1.2.1'],
     ['no address', 'x', 'expected an IP address'],
-  ])('that are %s leave nothing', (_, ip, message) => {
+  ])('79. that are %s leave nothing', (_, ip, message) => {
     add({ id: 'other', args: 'IP=10.1.2.7' });
     expect(() => add({ args: `IP=${ip}` })).toThrow(message);
     expect(leases()).toEqual(['10.1.2.7']);
@@ -272,7 +272,7 @@ describe('ranges', () => {
     [{ ranges: [[]] }, 'range set 0 is empty'],
     [{ ranges: [{ subnet: '10.1.2.0/24' }] }, 'field "ipam.ranges[0]": expected an array'],
     [{ ranges: [[{ subnet: '10.1.2.0' }]] }, 'field "ipam.ranges[0][0].subnet"'],
-  ])('%j are refused', (ipam, message) => {
+  ])('80. 81. %j are refused', (ipam, message) => {
     expect(() => add({ ipam })).toThrow(message);
     expect(leases()).toEqual([]);
   });
@@ -288,7 +288,7 @@ describe('ranges', () => {
     expect(add({ more })).toEqual(['10.7.0.2/24', '10.1.2.2/24']);
   });
 
-  it('of one family twice need a result that holds both', () => {
+  it('82. of one family twice need a result that holds both', () => {
     const ipam = { ranges: [[{ subnet: '10.1.2.0/24' }], [{ subnet: '10.3.0.0/24' }]] };
     expect(() => add({ ipam, cniVersion: '0.2.0' })).toThrow('more than 1 address per family');
     const dual = { ranges: [[{ subnet: '10.1.2.0/24' }], [{ subnet: 'fd00::/64' }]] };
@@ -297,7 +297,7 @@ describe('ranges', () => {
 });
 
 describe('DEL', () => {
-  it('succeeds for what was never there, and makes no directory', () => {
+  it('72. succeeds for what was never there, and makes no directory', () => {
     del();
     expect(readdirSync(dataDir)).toEqual([]);
     add();
@@ -314,7 +314,7 @@ describe('DEL', () => {
     expect(leases()).toEqual([]);
   });
 
-  it('frees a lease from before interface names were written', () => {
+  it('71. frees a lease from before interface names were written', () => {
     mkdirSync(join(dataDir, 'net'));
     writeFileSync(join(dataDir, 'net/10.1.2.9'), ' a \n');
     expect(() => add()).toThrow('10.1.2.9 has been allocated to a');
@@ -324,7 +324,7 @@ describe('DEL', () => {
 });
 
 describe('CHECK', () => {
-  it('fails before ADD and after DEL', () => {
+  it('84. fails before ADD and after DEL', () => {
     const check = (): void => plugin.check?.(request({}));
     expect(check).toThrow('Failed to find address added by container');
     add();
@@ -338,7 +338,7 @@ describe('GC', () => {
   const gc = (valid: object): void =>
     plugin.gc?.(request({ more: { 'cni.dev/valid-attachments': valid } }));
 
-  it('frees all but the valid attachments, old leases by their container', () => {
+  it('145. frees all but the valid attachments, old leases by their container', () => {
     for (const id of ['a', 'b', 'c']) add({ id });
     writeFileSync(join(dataDir, 'net/10.1.2.9'), 'old');
     writeFileSync(join(dataDir, 'net/10.1.2.10'), 'older');
@@ -351,7 +351,7 @@ describe('GC', () => {
     expect(indexEntries().toSorted()).toEqual(['b:eth0', 'old:']);
   });
 
-  it('frees nothing without a list', () => {
+  it('145. frees nothing without a list', () => {
     add();
     expect(() => plugin.gc?.(request({}))).toThrow('cni.dev/valid-attachments');
     expect(leases()).toEqual(['10.1.2.2']);

@@ -6,6 +6,7 @@ import { startContainerd, type Containerd } from './containerd.ts';
 import type { PodSandboxConfig, PodSandboxStatus } from './cri-client.ts';
 import { pauseRunsHere } from './pause-image.ts';
 import { recordCalls } from './record-calls.ts';
+import { ask, createOutside, nodeAddress, serveText } from './traffic.ts';
 import { createRuntimeNode, reaches, writeNodeFacts, type RuntimeNode } from './runtime-node.ts';
 
 let node: RuntimeNode;
@@ -23,12 +24,20 @@ afterEach(async () => {
   await node[Symbol.asyncDispose]();
 });
 
-/** A network as the node daemon writes it; `plugins` come after ours. */
-function podwireNetwork(...plugins: object[]): { name: string } {
-  return network({ type: 'podwire' }, ...plugins);
+interface Network {
+  readonly name: string;
+  readonly cniVersion: string;
+  readonly plugins: readonly object[];
 }
 
-function network(...plugins: object[]): { name: string; cniVersion: string; plugins: object[] } {
+const capabilities = { portMappings: true, bandwidth: true, dns: true };
+
+/** A network as the node daemon writes it; `plugins` come after ours. */
+function podwireNetwork(...plugins: object[]): Network {
+  return network({ type: 'podwire', capabilities }, ...plugins);
+}
+
+function network(...plugins: object[]): Network {
   return { cniVersion: '1.0.0', name: 'pods', plugins };
 }
 
@@ -38,6 +47,14 @@ function sandbox(name: string, more: Partial<PodSandboxConfig> = {}): PodSandbox
     linux: { cgroupParent: node.cgroupParent },
     ...more,
   };
+}
+
+/** Makes it the network of new pods. containerd tells nobody when it has read a change. */
+async function use(configuration: Network): Promise<void> {
+  for (const file of readdirSync(node.confDir)) rmSync(join(node.confDir, file));
+  await expect.poll(() => containerd.cri.networkReady()).toMatch(/cni plugin not initialized/);
+  node.configure(configuration);
+  await expect.poll(() => containerd.cri.networkReady()).toBe(true);
 }
 
 interface Pod extends PodSandboxStatus {
@@ -54,9 +71,9 @@ async function removePod({ id }: Pick<Pod, 'id'>): Promise<void> {
   await containerd.cri.removePodSandbox(id);
 }
 
-/** What pods leave once the first has come and gone: the bridge stays. */
-async function tracesOfNone(): Promise<object> {
-  await removePod(await runPod('first'));
+/** What pods leave once the first has come and gone: the bridge, and rules for all. */
+async function tracesOfNone(more: Partial<PodSandboxConfig> = {}): Promise<object> {
+  await removePod(await runPod('first', more));
   return node.traces();
 }
 
@@ -116,7 +133,7 @@ describe.runIf(pauseRunsHere)("containerd's pods", () => {
 });
 
 describe.runIf(pauseRunsHere)('what containerd passes', () => {
-  it('is DEL at stop with the result of ADD, and DEL again without a namespace', async () => {
+  it('21. is DEL at stop with the result of ADD, and DEL again without a namespace', async () => {
     const calls = recordCalls(node, 'podwire');
     const pod = await runPod('one');
     await removePod(pod);
@@ -149,6 +166,25 @@ describe.runIf(pauseRunsHere)('what containerd passes', () => {
     expect(add?.env).toMatchObject({ CNI_CONTAINERID: pod.id, CNI_PATH: node.binDir, PWD: '/' });
   });
 
+  it('17. has capitals in the keys of the runtime configuration, and null for empty lists', async () => {
+    const calls = recordCalls(node, 'podwire');
+    const [pod] = [
+      await runPod('one', {
+        dnsConfig: { servers: ['10.96.0.10'], searches: ['svc.cluster.local'] },
+        portMappings: [
+          { protocol: 0, containerPort: 80, hostPort: 8080 },
+          { protocol: 1, containerPort: 53, hostPort: 0 },
+        ],
+      }),
+    ];
+    expect(pod.ready).toBe(true);
+    expect(calls()[0]?.config?.runtimeConfig).toEqual({
+      dns: { Servers: ['10.96.0.10'], Searches: ['svc.cluster.local'], Options: null },
+      // A port without one of the host is left out.
+      portMappings: [{ HostPort: 8080, ContainerPort: 80, Protocol: 'tcp', HostIP: '' }],
+    });
+  });
+
   it('never asks for the state of the network', async () => {
     const calls = recordCalls(node, 'podwire');
     expect(await containerd.cri.networkReady()).toBe(true);
@@ -156,25 +192,68 @@ describe.runIf(pauseRunsHere)('what containerd passes', () => {
   });
 });
 
+describe.runIf(pauseRunsHere)('what a pod asks for', () => {
+  const ipam = { type: 'host-local', ranges: [[{ subnet: '10.244.1.0/24' }]] };
+  const routes = [{ dst: '0.0.0.0/0' }];
+  const bridge = { type: 'bridge', isGateway: true, ipMasq: true, ipam: { ...ipam, routes } };
+  const chain = network(
+    bridge,
+    { type: 'portmap', capabilities: { portMappings: true } },
+    { type: 'bandwidth', capabilities: { bandwidth: true } },
+    { type: 'firewall' },
+    { type: 'tuning', sysctl: { 'net.ipv4.conf.IFNAME.log_martians': '1' } },
+  );
+
+  it.each([
+    ['podwire', podwireNetwork()],
+    ['a chain of plugins', chain],
+  ])('it gets of %s: ports of the host, and limits', async (_, configuration) => {
+    await using outside = await createOutside(node);
+    await use(configuration);
+    const wishes = {
+      portMappings: [{ protocol: 0, containerPort: 80, hostPort: 8080 }],
+      annotations: {
+        'kubernetes.io/ingress-bandwidth': '8M',
+        'kubernetes.io/egress-bandwidth': '16M',
+      },
+    };
+    const before = await tracesOfNone(wishes);
+    const pod = await runPod('one', wishes);
+    await serveText(node, { netns: pod.netns, port: 80, text: 'one' });
+    expect(await ask(outside, nodeAddress, 8080)).toBe('one');
+    expect(await ask(node.netns, nodeAddress, 8080)).toBe('one');
+    expect(await ask(node.netns, '127.0.0.1', 8080)).toBe('one');
+    const { stdout } = await node.exec('tc', ['qdisc', 'show']);
+    expect(stdout).toMatch(/tbf .* rate 8Mbit/);
+    expect(stdout).toMatch(/tbf .* rate 16Mbit/);
+    await removePod(pod);
+    expect(await ask(outside, nodeAddress, 8080)).toBe('');
+    expect(await node.traces()).toEqual(before);
+  });
+
+  it('148. it does not get when another pod has the port of the host', async () => {
+    const portMappings = [{ protocol: 0, containerPort: 80, hostPort: 8080 }];
+    const one = await runPod('one', { portMappings });
+    const before = await node.traces();
+    await expect(runPod('two', { portMappings })).rejects.toThrow(
+      new RegExp(`Cannot map host port tcp 8080: container ${one.id} of network pods has it`),
+    );
+    expect(await node.traces()).toEqual(before);
+    await removePod(one);
+    expect((await runPod('two', { portMappings })).ready).toBe(true);
+  });
+});
+
 describe.runIf(pauseRunsHere)('a pod that cannot be made', () => {
-  it('leaves nothing when a later plugin of the chain fails, and nothing of those that never ran', async () => {
+  it('20. leaves nothing when a later plugin of the chain fails, and nothing of those that never ran', async () => {
     const before = await tracesOfNone();
     writePlugin(
       'refusing',
       '[ "$CNI_COMMAND" = DEL ] || { echo "{\\"code\\":100,\\"msg\\":\\"no\\"}"; exit 1; }',
     );
-    node.configure(podwireNetwork({ type: 'refusing' }, { type: 'loopback' }));
-    await expect.poll(failure).toMatch(/plugin type="refusing" failed \(add\): no/);
+    await use(podwireNetwork({ type: 'refusing' }, { type: 'loopback' }));
+    await expect(runPod('one')).rejects.toThrow(/plugin type="refusing" failed \(add\): no/);
     expect(await node.traces()).toEqual(before);
-
-    async function failure(): Promise<string> {
-      try {
-        await removePod(await runPod('one'));
-        return 'none: containerd has not read the configuration yet';
-      } catch (error) {
-        return String(error);
-      }
-    }
   });
 
   it('is told why: the pool is empty, and the next pod gets what is given back', async () => {
@@ -198,7 +277,7 @@ describe.runIf(pauseRunsHere)('a pod that cannot be made', () => {
     expect(await node.traces()).toEqual(before);
   });
 
-  it('leaves nothing when its ADD is killed because nobody waits for it any more', async () => {
+  it('29. leaves nothing when its ADD is killed because nobody waits for it any more', async () => {
     const before = await tracesOfNone();
     const lockFile = '/var/lib/cni/networks/pods/lock';
     // --close: the lock goes with flock(1), not with what it runs.
@@ -219,24 +298,16 @@ describe.runIf(pauseRunsHere)('a pod that cannot be made', () => {
 
   it('leaves nothing when containerd is too old for the result it asked for', async () => {
     const before = await tracesOfNone();
-    node.configure({ ...podwireNetwork(), cniVersion: '1.1.0' });
-    await expect.poll(failure).toMatch(/unsupported CNI result version "1.1.0"/);
+    await use({ ...podwireNetwork(), cniVersion: '1.1.0' });
+    await expect(runPod('one')).rejects.toThrow(/unsupported CNI result version "1.1.0"/);
     expect(await node.traces()).toEqual(before);
-
-    async function failure(): Promise<string> {
-      return runPod('one')
-        .then(removePod)
-        .then(() => 'none: containerd has not read the configuration yet', String);
-    }
   });
 });
 
 describe.runIf(pauseRunsHere)('the network configuration', () => {
   it('makes the node ready within a second of its coming', async () => {
-    for (const file of readdirSync(node.confDir)) rmSync(join(node.confDir, file));
-    await expect.poll(() => containerd.cri.networkReady()).toMatch(/cni plugin not initialized/);
-    node.configure(podwireNetwork());
-    await expect.poll(() => containerd.cri.networkReady()).toBe(true);
+    await use(podwireNetwork());
+    expect((await runPod('one')).ready).toBe(true);
   });
 
   it("of bridge and host-local does what Go's plugins do with it", async () => {
@@ -245,17 +316,11 @@ describe.runIf(pauseRunsHere)('the network configuration', () => {
       ranges: [[{ subnet: '10.9.0.0/24' }]],
       routes: [{ dst: '0.0.0.0/0' }],
     };
-    node.configure(network({ type: 'bridge', bridge: 'cni0', isGateway: true, ipam }));
-    await expect.poll(address).toMatch(/^10\.9\.0\./);
+    await use(network({ type: 'bridge', bridge: 'cni0', isGateway: true, ipam }));
     const [one, two] = [await runPod('one'), await runPod('two')];
+    expect(one.ips).toEqual(['10.9.0.2']);
     expect(await reaches(node, one.netns, two.ips[0] ?? '')).toBe(true);
     await Promise.all([one, two].map(removePod));
     expect(await node.traces()).toMatchObject({ leases: [], results: [], links: ['cni0', 'lo'] });
-
-    async function address(): Promise<string> {
-      const pod = await runPod('probe');
-      await removePod(pod);
-      return pod.ips[0] ?? '';
-    }
   });
 });

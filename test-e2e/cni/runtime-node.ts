@@ -50,7 +50,7 @@ export interface RuntimeNode extends AsyncDisposable {
   /** Runs a program in a pod's network namespace, by the path it has inside. */
   inPod(netns: string, file: string, args: readonly string[]): Promise<CommandOutput>;
   /** Writes a network configuration list in place of all there are. */
-  configure(network: { readonly name: string; readonly [key: string]: unknown }): void;
+  configure(network: object): void;
   /** All that pods leave in the kernel and on disk until they are removed. */
   traces(): Promise<Traces>;
 }
