@@ -42,6 +42,8 @@ export interface AttachmentKey extends Attachment {
 export interface AttachmentStore {
   /** Keeps the document, with this boot's ID, in place of what there was. */
   put(key: AttachmentKey, document: Readonly<Record<string, unknown>>): void;
+  /** Whether this network has the attachment. */
+  has(key: AttachmentKey): boolean;
   /**
    * The attachment of this network; else of any other: a network may have got a new name since ADD,
    * and a container's interface belongs to one network only.
@@ -66,6 +68,7 @@ export function openAttachmentStore(sys: Sys, directory: string): AttachmentStor
       const { containerId, ifName } = key;
       replaceFile(file, { bootId: readBootId(), containerId, ifName, ...document });
     },
+    has: (key) => readAttachment(directory, key.network, fileName(key)) !== undefined,
     find(key) {
       const own = readAttachment(directory, key.network, fileName(key));
       if (own !== undefined) return own;

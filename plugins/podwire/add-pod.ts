@@ -42,7 +42,7 @@ export function addPod(tools: PodTools, request: CniAddRequest): CniResult {
   const key: AttachmentKey = { network: request.config.name, containerId, ifName };
   const { store } = tools;
   store.reclaimEarlierBoots(key.network, (stale) => reclaimPod(tools, request, stale));
-  if (store.find(key) !== undefined) throw addedBefore(key);
+  if (store.has(key)) throw addedBefore(key);
   using undo = new DisposableStack();
   const context = { tools, request, config, bridge, undo };
   const addresses = lease(context);

@@ -72,7 +72,11 @@ export function addRouted(system: CniSystem, pod: RoutedPod): CniResult {
     },
     peer: { name: ifName, netnsFd: netns.fd, mac: pod.mac },
   });
-  undo.defer(() => deleteLink(host, name));
+  undo.defer(() => {
+    // A socket of its own: ours is closed when the caller undoes.
+    using again = new NetlinkSocket(system.sys);
+    deleteLink(again, name);
+  });
   const podLink = requireLink(inside, ifName);
   const families = new Set(ips.map(({ address }) => familyOf(address)));
   withNetns(system.sys, netns.fd, () => setPodSysctls(ifName, { families }), system.die);
