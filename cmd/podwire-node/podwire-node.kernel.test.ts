@@ -86,7 +86,7 @@ async function sentBy(name: NodeName, link: string): Promise<number> {
 }
 
 describe('podwire-node on three nodes', () => {
-  test('vxlan: pods reach pods and the outside; only the node behind the router needs wrapping', async () => {
+  test('135. vxlan: pods reach pods and the outside; only the node behind the router needs wrapping', async () => {
     await up();
     await allPodsReachEachOther();
     for (const name of names) {
@@ -110,7 +110,7 @@ describe('podwire-node on three nodes', () => {
     });
   });
 
-  test('host-gw: pods on one L2 reach each other; the node behind the router is reported', async () => {
+  test('135. host-gw: pods on one L2 reach each other; the node behind the router is reported', async () => {
     const { a } = await up('backend: host-gw\n');
     for (const family of ['ip', 'ip6'] as const) {
       await reaches('a', pod('b', family));
