@@ -30,8 +30,10 @@ async function fuzz(mode: string, cases: number): Promise<FuzzReport> {
 /** Files where none belong. */
 async function strayFiles(): Promise<string[]> {
   const own = ['networks', 'state', 'tuning', 'missing', '*.json', 'resolv.conf', 'progress'];
+  // A configuration may say that leases belong below the working directory, or beside it.
+  const relative = ['cwd/*/*', 'net', '.podwire', 'attachments'];
   const places = [
-    ...own.map((name) => `${fuzzDirectory}/${name}`),
+    ...[...own, ...relative].map((name) => `${fuzzDirectory}/${name}`),
     '/run/netns',
     '/run/podwire',
     '/run/xtables.lock',
