@@ -1,6 +1,5 @@
 import { spawn } from 'node:child_process';
 import { join } from 'node:path';
-import { isDeepStrictEqual } from 'node:util';
 import { afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import type { ScratchNetns } from '#pkg/netns/scratch.ts';
 import {
@@ -9,7 +8,7 @@ import {
   writeNodeFacts,
   type ScratchNode,
 } from './scratch-node.ts';
-import { everythingOn, records } from './scratch-traffic.ts';
+import { everythingOn, records, settledOn } from './scratch-traffic.ts';
 
 /**
  * ADD from its source, killed at every system call that changes something; then DEL by the built
@@ -77,20 +76,6 @@ async function addUntil(n: number, pod: ScratchNetns, config: object): Promise<D
   return { signal, calls: Number(output.trim().split('\n').at(-1)) };
 }
 
-/** All there is, once that does not change by itself any more. */
-async function settled(): Promise<readonly string[]> {
-  let before = await everythingOn(node);
-  await expect
-    .poll(async () => {
-      const now = await everythingOn(node);
-      const same = isDeepStrictEqual(now, before);
-      before = now;
-      return same;
-    })
-    .toBe(true);
-  return before;
-}
-
 const minutes = 60_000;
 
 describe('143. 144. ADD killed at every call', () => {
@@ -112,7 +97,7 @@ describe('143. 144. ADD killed at every call', () => {
         config: { ...config, runtimeConfig: first },
       };
       expect(await node.cni('podwire', there)).toMatchObject({ exitCode: 0 });
-      const before = await settled();
+      const before = await settledOn(node);
       const clean = async (): Promise<void> => {
         const valid = { 'cni.dev/valid-attachments': [{ containerID: 'first', ifname: 'eth0' }] };
         const more = command === 'GC' ? valid : {};

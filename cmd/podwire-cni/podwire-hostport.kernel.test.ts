@@ -8,7 +8,7 @@ import {
   type CniOutcome,
   type ScratchNode,
 } from './scratch-node.ts';
-import { ask, connectOutside, everythingOn, serve } from './scratch-traffic.ts';
+import { ask, connectOutside, everythingOn, serve, settledOn } from './scratch-traffic.ts';
 
 let node: ScratchNode;
 let outside: ScratchNetns;
@@ -135,7 +135,7 @@ describe.each([
 
   it('107. DEL takes them away, and DEL again', async () => {
     await start({ id: 'first', more });
-    const before = await everythingOn(node);
+    const before = await settledOn(node);
     const ports = [web, dns, { ...web, hostPort: 81, hostIP: '192.0.2.1' }];
     const pod = await start({ id: 'web', ports, more });
     expect((await everythingOn(node)).join('\n')).toContain('tcp . 8080 comment');
@@ -211,7 +211,7 @@ describe('host ports', () => {
   ])('148. a port that another pod has is an error that names it: %s', async (_, mine, yours) => {
     await start({ id: 'owner', ports: [mine] });
     const pod = await node.pod();
-    const before = [await everythingOn(node), await node.snapshot([pod])];
+    const before = [await settledOn(node), await node.snapshot([pod])];
     const { exitCode, json } = await call('ADD', pod.path, { id: 'second', ports: [dns, yours] });
     expect({ exitCode, code: json.code }).toEqual({ exitCode: 1, code: 100 });
     expect(json.msg).toMatch(

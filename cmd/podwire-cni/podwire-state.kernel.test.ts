@@ -8,7 +8,7 @@ import {
   type CniOutcome,
   type ScratchNode,
 } from './scratch-node.ts';
-import { everythingOn, records } from './scratch-traffic.ts';
+import { everythingOn, records, settledOn } from './scratch-traffic.ts';
 
 let node: ScratchNode;
 beforeAll(buildExecutable);
@@ -67,7 +67,7 @@ describe('the record of an attachment', () => {
 
   it('a second ADD of one container changes nothing of the first', async () => {
     const first = await start('web', { runtimeConfig: port(80) });
-    const before = await everythingOn(node);
+    const before = await settledOn(node);
     const { path } = await node.pod();
     const { json } = await call('ADD', 'web', path);
     expect(json).toMatchObject({ code: 4 });
@@ -86,7 +86,7 @@ describe('the record of an attachment', () => {
     ['of another version', (file: string) => writeFileSync(file, '{"mode":"tunnel"}')],
   ])('%s: DEL removes all the same', async (_, spoil) => {
     await start('first', { runtimeConfig: port(79) });
-    const before = await everythingOn(node);
+    const before = await settledOn(node);
     await start('web', { runtimeConfig: { ...port(80), bandwidth } });
     spoil(join(node.stateDir, 'attachments/podwire/web:eth0'));
     expect(await call('DEL', 'web', '')).toEqual(done);
@@ -95,7 +95,7 @@ describe('the record of an attachment', () => {
 
   it('147. a network that was renamed since: DEL finds everything', async () => {
     await start('first', { runtimeConfig: port(79) });
-    const before = await everythingOn(node);
+    const before = await settledOn(node);
     await start('web', { runtimeConfig: { ...port(80), bandwidth } });
     expect(await call('DEL', 'web', '', { name: 'renamed' })).toEqual(done);
     expect(await everythingOn(node)).toEqual(before);
@@ -107,7 +107,7 @@ describe('143. 157. with the daemon gone', () => {
     'DEL with the namespace %j leaves nothing',
     async (path) => {
       await start('first', { runtimeConfig: port(79) });
-      const before = await everythingOn(node);
+      const before = await settledOn(node);
       const more = { runtimeConfig: { ...port(80), bandwidth } };
       await start('bridged', more);
       await start('routed', { ...more, mode: 'routed', runtimeConfig: { ...port(81), bandwidth } });
@@ -135,10 +135,10 @@ describe('145. GC', () => {
       bridge: 'cni1',
       ipam: otherIpam(),
     });
-    const before = await everythingOn(node);
+    const before = await settledOn(node);
     await start('one', { runtimeConfig: { ...port(80), bandwidth } });
     await start('two');
-    const full = await everythingOn(node);
+    const full = await settledOn(node);
     expect((await call('GC', '', '')).json).toMatchObject({ code: 7 });
     expect(await everythingOn(node)).toEqual(full);
     expect(await call('GC', '', '', { 'cni.dev/valid-attachments': [] })).toEqual(done);
@@ -150,7 +150,7 @@ describe('145. GC', () => {
 
   it('keeps what is valid, whole', async () => {
     const kept = await start('kept', { runtimeConfig: { ...port(80), bandwidth } });
-    const before = await everythingOn(node);
+    const before = await settledOn(node);
     await start('gone', { runtimeConfig: { ...port(81), bandwidth } });
     const valid = [{ containerID: 'kept', ifname: 'eth0' }];
     expect(await call('GC', '', '', { 'cni.dev/valid-attachments': valid })).toEqual(done);
@@ -221,7 +221,7 @@ describe('STATUS', () => {
     for (const directory of [node.dataDir, node.stateDir]) {
       const inside = `${script(directory)} && exec ${node.binDir}/podwire`;
       writeFileSync(program, `#!/bin/sh\nexec unshare -m sh -c '${inside}'\n`, { mode: 0o755 });
-      const before = await everythingOn(node);
+      const before = await settledOn(node);
       const { path } = await node.pod();
       const readOnly = (command: string, netns: string): Promise<CniOutcome> =>
         node.cni('podwire', { command, id: 'web', netns, config: config(), program });
@@ -275,16 +275,16 @@ describe('CHECK', () => {
 });
 
 describe('155. many pods at once', () => {
-  it("40 come and go together: every address is one pod's, nothing stays", async () => {
+  it("110 come and go together: every address is one pod's, nothing stays", async () => {
     await start('first', { runtimeConfig: port(79) });
-    const before = await everythingOn(node);
-    const pods = await Promise.all(Array.from({ length: 40 }, () => node.pod()));
+    const before = await settledOn(node);
+    const pods = await Promise.all(Array.from({ length: 110 }, () => node.pod()));
     const added = await Promise.all(
       pods.map((pod, i) => call('ADD', `p${i}`, pod.path, { runtimeConfig: port(1000 + i) })),
     );
     expect(added.filter(({ exitCode }) => exitCode !== 0)).toEqual([]);
     const addresses = added.flatMap(({ json }) => json.ips.map(({ address }) => address));
-    expect(new Set(addresses).size).toBe(80);
+    expect(new Set(addresses).size).toBe(220);
     const deleted = await Promise.all(pods.map((pod, i) => call('DEL', `p${i}`, pod.path)));
     expect(deleted.filter(({ exitCode }) => exitCode !== 0)).toEqual([]);
     expect(await everythingOn(node)).toEqual(before);

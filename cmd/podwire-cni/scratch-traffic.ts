@@ -2,8 +2,9 @@
 import { spawn } from 'node:child_process';
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { isDeepStrictEqual } from 'node:util';
 import { createScratchNetns, type ScratchNetns } from '#pkg/netns/scratch.ts';
-import type { ScratchNode } from './scratch-node.ts';
+import { eventually, type ScratchNode } from './scratch-node.ts';
 
 /** A machine on the node's network, at 192.0.2.2 and fd00:2::2; the node is at .1 and ::1. */
 export async function connectOutside(node: ScratchNode): Promise<ScratchNetns> {
@@ -89,6 +90,18 @@ export async function everythingOn(node: ScratchNode): Promise<readonly string[]
     ...qdiscs.split('\n').toSorted(),
     ...[node.dataDir, node.stateDir].flatMap(listFiles),
   ];
+}
+
+/** The same, once links have found their carriers and nothing changes by itself any more. */
+export async function settledOn(node: ScratchNode): Promise<readonly string[]> {
+  let before: readonly string[] = [];
+  await eventually(async () => {
+    const now = await everythingOn(node);
+    const same = isDeepStrictEqual(now, before);
+    before = now;
+    return same && !now.some((line) => /NO-CARRIER|linkdown|tentative/.test(line));
+  });
+  return before;
 }
 
 /** Files by name, but for those that every call writes anew: they hold a time or a turn. */
