@@ -7,7 +7,6 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
-#include <unistd.h>
 #define ANSWER_SECONDS 90 /* a runtime gives up after two minutes */
 #define ERROR(code, text) fail("{\"cniVersion\":\"1.1.0\",\"code\":" #code ",\"msg\":\"" text "\"}\n")
 typedef unsigned int u32;
@@ -54,7 +53,7 @@ static void standalone(void) {
   if (strings) { /* standard input has been read: a file in memory takes its place */
     int fd = call(SYS_memfd_create, (long)"stdin", 0, 0, 0, 0);
     print(fd, request.rest + strings, end - strings);
-    call(SYS_lseek, fd, 0, SEEK_SET, 0, 0);
+    call(SYS_lseek, fd, 0, 0, 0, 0);
     call(SYS_dup3, fd, 0, 0, 0, 0);
   }
   call(SYS_execve, (long)program, (long)arguments, (long)environment, 0, 0);
@@ -66,16 +65,15 @@ static void timeout(int fd, long seconds) {
 }
 static int receive(int fd, void *to, long n) { return call(SYS_recvfrom, fd, (long)to, n, MSG_WAITALL, 0) == n; }
 static void unknown(char command) { /* the daemon took the request, and is gone */
-  if (command != 'A') standalone(); /* all but ADD may be done twice */
-  ERROR(11, "Cannot tell whether the pod was added: podwire-node went away");
+  if (command == 'A') ERROR(11, "Cannot tell whether the pod was added: podwire-node went away");
+  standalone(); /* all but ADD may be done twice */
 }
 __attribute__((used)) void run(long *stack) {
   arguments = (char **)(stack + 1), environment = arguments + stack[0] + 1;
   const char *command = variable("CNI_COMMAND=");
   if (!command || !*command || !arguments[0]) standalone();
   add(arguments[0]);
-  for (char **at = environment; *at; at++) add(*at);
-  strings = end;
+  for (char **at = environment; *at; at++) add(*at), strings = end;
   struct pollfd input = {0, POLLIN, 0};
   for (long n = 1; *command != 'V' && n > 0; end += n > 0 ? n : 0) { /* nobody need write to ask for the version */
     if (end == sizeof request.rest) ERROR(6, "Cannot take the configuration: expected less than 4 MB");
@@ -85,14 +83,16 @@ __attribute__((used)) void run(long *stack) {
   identify("/", request.view), identify("/proc/self/ns/net", request.view + 2), identify(variable("CNI_NETNS="), request.view + 4);
   struct sockaddr_un to = {AF_UNIX, RUN_DIR "/cni.sock"}, remove = {AF_UNIX, RUN_DIR "/cni-del.sock"};
   int fd = call(SYS_socket, AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, 0, 0);
-  timeout(fd, PATIENCE_SECONDS);
+  timeout(fd, PATIENCE_SECONDS); /* for all until the call is taken */
   if (call(SYS_connect, fd, (long)(*command == 'D' || *command == 'G' ? &remove : &to), sizeof to, 0, 0)) standalone();
-  if (!receive(fd, bytes, 1)) standalone(); /* nobody is free, or alive: nothing has been asked yet */
-  long size = request.length + 8;
-  if (call(SYS_sendto, fd, (long)&request, size, MSG_NOSIGNAL, 0) != size) standalone(); /* half a request is none */
+  if (call(SYS_sendto, fd, (long)&request, request.length + 8, MSG_NOSIGNAL, 0) != request.length + 8) standalone(); /* half is none */
+  if (!receive(fd, bytes, 1)) { /* nobody is free, or alive; from here on nobody can take it */
+    call(SYS_shutdown, fd, SHUT_RD, 0, 0, 0);
+    receive(fd, bytes, 1) ? unknown(*command) : standalone(); /* unless somebody just has */
+  }
+  if (*bytes != 'T') standalone();
   timeout(fd, ANSWER_SECONDS);
   if (!receive(fd, answer, sizeof answer)) unknown(*command);
-  if (answer[0] == ~0u) standalone(); /* declined */
   for (u32 part = 1, n, k; part <= 2; part++)
     for (n = answer[part]; n > 0; n -= k, print(part, bytes, k))
       if (!receive(fd, bytes, k = n < sizeof bytes ? n : sizeof bytes)) unknown(*command);

@@ -16,11 +16,17 @@ import { openSys } from '#pkg/sys/open-sys.ts';
 import type { Sys } from '#pkg/sys/sys.ts';
 import type { CniWorkerData, CniWorkerMessage } from './cni-worker-data.ts';
 
-/** ADD, CHECK, STATUS and VERSION go to the first, DEL and GC to the second. */
-const socketNames = ['cni.sock', 'cni-del.sock'] as const;
+/**
+ * ADD, CHECK, STATUS and VERSION go to the first, DEL and GC to the second. More threads for ADD only
+ * wait for each other; for DEL they all wait for the kernel, which removes many links as fast as one.
+ */
+const sockets = [
+  { name: 'cni.sock', maxWorkers: 4 },
+  { name: 'cni-del.sock', maxWorkers: 8 },
+] as const;
 
-/** More only wait for each other: for the processor, or for the kernel's lock of all links. */
-const maxWorkersPerPool = 4;
+/** Numbers of threads are unique among both. */
+const numbersPerPool = 8;
 
 /**
  * One thread has to be busy for as long before there is another: calls that come one after the other
@@ -44,12 +50,12 @@ export async function startCniServer(runDir: string, log: Logger): Promise<Async
   const listenSys = openListenSys();
   using opened = new DisposableStack();
   const state = createWorkerState();
-  const pools = socketNames.map((name, pool) => {
+  const pools = sockets.map(({ name, maxWorkers }, pool) => {
     const listener = opened.use(listenUnix(sys, listenSys, join(runDir, name)));
     // struct timeval: how long accept(2) waits.
     const value = new Uint8Array(BigInt64Array.of(BigInt(idleSeconds), 0n).buffer);
     sys.setsockopt({ fd: listener.fd, level: SOL_SOCKET, name: SO_RCVTIMEO, value });
-    return new WorkerPool({ sys, listener, pool, state, log });
+    return new WorkerPool({ sys, listener, pool, maxWorkers, state, log });
   });
   for (const pool of pools) pool.grow();
   const listeners = opened.move();
@@ -65,6 +71,7 @@ interface PoolContext {
   readonly sys: Sys;
   readonly listener: UnixListener;
   readonly pool: number;
+  readonly maxWorkers: number;
   readonly state: WorkerState;
   readonly log: Logger;
 }
@@ -81,10 +88,11 @@ class WorkerPool {
 
   /** Starts one more thread, up to the maximum. */
   grow(): void {
-    if (this.#stopping || this.#workers.size >= maxWorkersPerPool) return;
-    const { listener, pool, state, log } = this.#context;
-    const index = [0, 1, 2, 3].find((i) => !this.#workers.has(i)) ?? 0;
-    const number = pool * maxWorkersPerPool + index;
+    const { listener, pool, maxWorkers, state, log } = this.#context;
+    if (this.#stopping || this.#workers.size >= maxWorkers) return;
+    let index = 0;
+    while (this.#workers.has(index)) index++;
+    const number = pool * numbersPerPool + index;
     const workerData: CniWorkerData = {
       listenFd: listener.fd,
       pool,
@@ -120,7 +128,7 @@ class WorkerPool {
 
   async #ended(index: number, code: number): Promise<void> {
     const { sys, pool, state } = this.#context;
-    const fd = state.reclaim(pool * maxWorkersPerPool + index);
+    const fd = state.reclaim(pool * numbersPerPool + index);
     // Its caller must not wait for an answer that nobody will give.
     if (fd !== undefined) sys.close(fd);
     this.#workers.delete(index);

@@ -28,6 +28,7 @@ async function main({ listenFd, pool, worker, keep, state }: CniWorkerData): Pro
     pool,
     worker,
     state: openWorkerState(state),
+    knows: (name) => isPluginName(baseName(name)),
     answer: (request) => answer(sys, request),
     onBusy: () => tell({ kind: 'busy' }),
     onIdle: () => keep,
@@ -44,10 +45,9 @@ function tryEnterHostMounts(sys: Sys, listenSys: ListenSys): void {
   }
 }
 
-/** Undefined for a plugin that this version of the daemon does not have. */
-async function answer(sys: Sys, request: LauncherRequest): Promise<CniAnswer | undefined> {
-  const name = request.name.slice(request.name.lastIndexOf('/') + 1);
-  if (!isPluginName(name)) return undefined;
+async function answer(sys: Sys, request: LauncherRequest): Promise<CniAnswer> {
+  const name = baseName(request.name);
+  if (!isPluginName(name)) throw new Error(`Cannot act as ${name}: it was to be declined`);
   let said = '';
   const runProgram = programRunner((text) => (said += text));
   const delegates = await delegatesOf(name, request.stdin, sys);
@@ -58,6 +58,10 @@ async function answer(sys: Sys, request: LauncherRequest): Promise<CniAnswer | u
     isOwnNetns: (path) => isOwnNetns(path),
   });
   return { exitCode, stdout, stderr: said + stderr };
+}
+
+function baseName(path: string): string {
+  return path.slice(path.lastIndexOf('/') + 1);
 }
 
 function isOwnNetns(path: string): boolean {

@@ -4,8 +4,8 @@ import {
   MSG_DONTWAIT,
   MSG_NOSIGNAL,
   MSG_PEEK,
-  POLLIN,
   SO_PEERCRED,
+  SO_RCVTIMEO,
   SO_SNDTIMEO,
   SOL_SOCKET,
 } from '#pkg/sys/constants.ts';
@@ -15,22 +15,24 @@ import type { Sys } from '#pkg/sys/sys.ts';
 export interface Connection extends Disposable {
   /** User ID of the process that connected, as this process's user namespace sees it. */
   peerUid(): number;
-  /** Exactly so many bytes; undefined when the peer closes before, or at the deadline. */
-  receive(length: number, deadlineMs: number): Uint8Array | undefined;
-  /** False when the peer is gone, or reads nothing for {@link sendTimeoutMs}. */
+  /** What has come, at most what fits; undefined when the peer closes, or after {@link timeoutMs}. */
+  receive(buffer: Uint8Array): number | undefined;
+  /** False when the peer is gone, or reads nothing for {@link timeoutMs}. */
   send(bytes: Uint8Array): boolean;
   /** Whether the peer still has its end open. */
   isOpen(): boolean;
 }
 
-const sendTimeoutMs = 5000;
+/** A launcher sends its request at once and reads the answer at once; a peer that does not is none. */
+const timeoutMs = 3000;
 
 /** Takes a descriptor over. */
 export function openConnection(sys: Sys, listenSys: ListenSys, fd: number): Connection {
   // struct timeval { long seconds; long microseconds; }
-  const timeout = BigInt64Array.of(BigInt(sendTimeoutMs / 1000), 0n);
-  const value = new Uint8Array(timeout.buffer);
-  sys.setsockopt({ fd, level: SOL_SOCKET, name: SO_SNDTIMEO, value });
+  const value = new Uint8Array(BigInt64Array.of(BigInt(timeoutMs / 1000), 0n).buffer);
+  for (const name of [SO_RCVTIMEO, SO_SNDTIMEO]) {
+    sys.setsockopt({ fd, level: SOL_SOCKET, name, value });
+  }
   return {
     peerUid() {
       // struct ucred { pid_t pid; uid_t uid; gid_t gid; }
@@ -39,16 +41,9 @@ export function openConnection(sys: Sys, listenSys: ListenSys, fd: number): Conn
       listenSys.getsockopt({ fd, level: SOL_SOCKET, name: SO_PEERCRED, value: bytes });
       return credentials[1] ?? -1;
     },
-    receive(length, deadlineMs) {
-      const bytes = new Uint8Array(length);
-      for (let at = 0; at < length;) {
-        const leftMs = Math.ceil(deadlineMs - performance.now());
-        if (leftMs <= 0 || sys.poll(fd, POLLIN, leftMs) === 0) return undefined;
-        const got = unlessGone(() => sys.recv(fd, bytes.subarray(at), 0)) ?? 0;
-        if (got === 0) return undefined;
-        at += got;
-      }
-      return bytes;
+    receive(buffer) {
+      const got = unlessGone(() => sys.recv(fd, buffer, 0));
+      return got === 0 ? undefined : got;
     },
     send(bytes) {
       for (let at = 0; at < bytes.byteLength;) {

@@ -2,8 +2,8 @@
  * A thread of the server: accepts one caller after another and does what it asks, synchronously. As
  * many callers are served at once as threads wait in accept(2); the kernel's queue is the only one.
  *
- * The greeting says that a thread is free, and the request that follows commits both sides: a caller
- * that was not greeted in time goes away and does the work itself, and nothing has been done here.
+ * "Taken" commits both sides: a caller that does not hear it in time makes sure that it cannot be said
+ * any more and does the work itself, and nothing has been done here.
  */
 import { statSync } from 'node:fs';
 import { isErrno } from '#pkg/errors/agent-error.ts';
@@ -12,13 +12,13 @@ import type { ListenSys } from '#pkg/sys/listen-sys.ts';
 import type { Sys } from '#pkg/sys/sys.ts';
 import { openConnection, type Connection } from './connection.ts';
 import {
+  declined,
   encodeAnswer,
-  encodeDeclined,
-  greeting,
   headerBytes,
   nothing,
   parseRequest,
   requestLength,
+  taken,
   type LauncherRequest,
 } from './wire.ts';
 import type { WorkerState } from './worker-state.ts';
@@ -32,8 +32,10 @@ export interface CniService {
   /** A number no other thread has. */
   readonly worker: number;
   readonly state: WorkerState;
-  /** Does the work; undefined when this process cannot, and the caller has to. */
-  readonly answer: (request: LauncherRequest) => Promise<CniAnswer | undefined>;
+  /** Whether it can act as what the launcher is called. */
+  readonly knows: (name: string) => boolean;
+  /** Does the work. */
+  readonly answer: (request: LauncherRequest) => Promise<CniAnswer>;
   /** The last thread that waited has a caller: whoever comes next will wait. */
   readonly onBusy: () => void;
   /** No caller came for as long as the socket's time-out; false ends the thread. */
@@ -77,28 +79,42 @@ function accept(service: CniService): number | undefined {
   }
 }
 
-/** A launcher sends its request at once; a peer that does not is none. */
-const requestTimeoutMs = 2000;
-
 async function serveCaller(service: CniService, connection: Connection): Promise<void> {
   const uid = connection.peerUid();
   if (uid !== 0) return service.onProblem(`Refused a caller with user ID ${uid}: expected root`);
-  if (!connection.send(Uint8Array.of(greeting))) return;
-  const deadlineMs = performance.now() + requestTimeoutMs;
-  const header = connection.receive(headerBytes, deadlineMs);
-  if (header === undefined) return;
-  const length = requestLength(header);
-  const body = length === undefined ? undefined : connection.receive(length, deadlineMs);
-  // Closed before the end: the caller does the work itself.
-  if (length !== undefined && body === undefined) return;
-  const request = body === undefined ? undefined : parseRequest(body);
+  const body = receiveRequest(connection);
+  if (body === undefined) return;
+  const request = parseRequest(body);
   const problem = request === undefined ? 'not in our format' : differenceOf(request);
-  if (request === undefined || problem !== undefined) {
-    service.onProblem(`Left a call to the caller's own process: ${problem}`);
-    connection.send(encodeDeclined());
+  if (request === undefined || problem !== undefined || !service.knows(request.name)) {
+    service.onProblem(`Left a call to the caller's own process: ${problem ?? 'unknown plugin'}`);
+    connection.send(declined);
     return;
   }
-  await serveRequest(service, connection, request);
+  if (connection.send(taken)) await serveRequest(service, connection, request);
+}
+
+/** Most requests are far below this, and come in one piece. */
+const usualBytes = 16 * 1024;
+
+/** All of a request after its header; undefined for none, or half of one. */
+function receiveRequest(connection: Connection): Uint8Array | undefined {
+  let bytes = new Uint8Array(usualBytes);
+  let end = headerBytes;
+  for (let at = 0; at < end;) {
+    const got = connection.receive(bytes.subarray(at));
+    if (got === undefined) return undefined;
+    at += got;
+    if (end > headerBytes || at < headerBytes) continue;
+    const length = requestLength(bytes.subarray(0, headerBytes));
+    if (length === undefined) return undefined;
+    end = headerBytes + length;
+    if (end <= bytes.byteLength) continue;
+    const whole = new Uint8Array(end);
+    whole.set(bytes.subarray(0, at));
+    bytes = whole;
+  }
+  return bytes.subarray(headerBytes, end);
 }
 
 /** Where a name in the request means another thing here than to the caller; undefined if nowhere. */
@@ -131,8 +147,8 @@ async function serveRequest(
   using _ = service.state.lockContainer(service.worker, environment['CNI_CONTAINERID'] ?? '');
   if (!connection.isOpen()) return;
   const answer = await service.answer(request);
-  const told = connection.send(answer === undefined ? encodeDeclined() : encodeAnswer(answer));
-  const added = environment['CNI_COMMAND'] === 'ADD' && answer?.exitCode === 0;
+  const told = connection.send(encodeAnswer(answer));
+  const added = environment['CNI_COMMAND'] === 'ADD' && answer.exitCode === 0;
   if (!added || told) return;
   // Nobody got the result, and the DEL that follows may have been done already, by another process.
   await service.answer({ ...request, environment: { ...environment, CNI_COMMAND: 'DEL' } });

@@ -1,12 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import {
-  encodeAnswer,
-  encodeDeclined,
-  headerBytes,
-  maxRequestBytes,
-  parseRequest,
-  requestLength,
-} from './wire.ts';
+import { encodeAnswer, headerBytes, maxRequestBytes, parseRequest, requestLength } from './wire.ts';
 
 /** As the launcher puts a request together. */
 function launcherRequest(strings: string, stdin: string): Uint8Array {
@@ -67,9 +60,5 @@ describe('an answer', () => {
     const bytes = Buffer.from(encodeAnswer({ exitCode: 1, stdout: 'ä\n', stderr: 'no' }));
     expect([0, 4, 8].map((at) => bytes.readUInt32LE(at))).toEqual([1, 3, 2]);
     expect(bytes.toString('utf8', 12)).toBe('ä\nno');
-  });
-
-  it('"declined" has a code no process ends with', () => {
-    expect(Buffer.from(encodeDeclined()).toString('hex')).toBe('ffffffff0000000000000000');
   });
 });

@@ -2,21 +2,23 @@
  * What the launcher (cmd/podwire-cni/launcher.c) and the node daemon say to each other, over a unix
  * socket on one machine, so in its byte order:
  *
- *     daemon    greeting: one byte, once a thread is free for this caller
  *     launcher  u32 magic, u32 length of what follows, u32 length of the strings,
  *               u32 zero, 6 u64 (see {@link CallerView}), strings, standard input
+ *     daemon    one byte: taken, or declined; after "taken":
  *     daemon    u32 exit code, u32 length of standard output, u32 length of standard error, both
  *
  * The strings end with a zero byte each: the name the launcher was called by, then its environment.
- * A launcher that gives up before it has sent everything was not heard: it can do the work itself.
+ * A launcher that loses patience shuts the socket down for reading: from then on the daemon cannot
+ * say "taken", and does nothing, and the launcher does the work itself.
  */
 import type { CniAnswer } from '#pkg/cni/protocol.ts';
 import type { Environment } from '#pkg/cni/environment.ts';
 
-export const greeting = 0x52;
+/** The daemon does it. */
+export const taken = Uint8Array.of(0x54);
 
-/** An exit code no process has: "do it yourself, nothing was done here". */
-export const declined = 0xffff_ffff;
+/** "Do it yourself, nothing was done here." */
+export const declined = Uint8Array.of(0x44);
 
 const magic = 0x31_49_4e_43; // "CNI1"
 
@@ -96,11 +98,6 @@ export function encodeAnswer(answer: CniAnswer): Uint8Array {
   bytes.set(stdout, 12);
   bytes.set(stderr, 12 + stdout.byteLength);
   return bytes;
-}
-
-/** Tells the launcher to do the work itself. */
-export function encodeDeclined(): Uint8Array {
-  return new Uint8Array(Uint32Array.of(declined, 0, 0).buffer);
 }
 
 function viewOf(bytes: Uint8Array): DataView {

@@ -56,9 +56,14 @@ export interface CniDaemon extends AsyncDisposable {
   kill(): Promise<void>;
 }
 
+export const cniDaemonProgram = join(import.meta.dirname, 'cni-daemon.ts');
+
 /** Starts the daemon in the node's namespace; resolves when it listens. */
-export async function startCniDaemon(node: ScratchNetns, runDir: string): Promise<CniDaemon> {
-  const program = join(import.meta.dirname, 'cni-daemon.ts');
+export async function startCniDaemon(
+  node: ScratchNetns,
+  runDir: string,
+  program = cniDaemonProgram,
+): Promise<CniDaemon> {
   const child = spawn(
     'nsenter',
     [

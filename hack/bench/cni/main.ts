@@ -10,9 +10,11 @@
 import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { setImmediate } from 'node:timers/promises';
 import { withNetns } from '#pkg/netns/netns.ts';
 import { createScratchNetns } from '#pkg/netns/scratch.ts';
 import { openSys } from '#pkg/sys/open-sys.ts';
+import { bundle } from '../../bundle.ts';
 import { checkRun, programOf, runChain, type Contestant, type Pod } from './contestant.ts';
 import {
   bridgeChain,
@@ -28,6 +30,12 @@ import {
 import { openSpawner } from './spawn.ts';
 import { ratioTable, type Row, type Sample } from './table.ts';
 
+const stopping = new AbortController();
+const stop = stopping.signal;
+for (const name of ['SIGINT', 'SIGTERM'] as const) process.once(name, () => stopping.abort());
+// Piped to `head`, for one.
+process.stdout.on('error', () => stopping.abort());
+
 const sys = await openSys();
 const spawner = openSpawner();
 
@@ -40,7 +48,9 @@ async function main([turnsText, podsText]: readonly string[]): Promise<void> {
   const dir = mkdtempSync(join(tmpdir(), 'podwire-bench-'));
   try {
     await using opened = new AsyncDisposableStack();
-    const context: NodeContext = { dir, opened };
+    const daemonProgram = join(dir, 'cni-daemon.mjs');
+    await bundle('cmd/podwire-node/scratch/cni-daemon.ts', daemonProgram, '0.0.0-bench');
+    const context: NodeContext = { dir, daemonProgram, opened };
     const pod = opened.use(await createScratchNetns('pw-bench-pod'));
     console.log(`load ${loadAverage()}; figures are ratios to the first row of each table`);
     await compareBridge(context, pod.path, turns);
@@ -59,7 +69,7 @@ async function compareBridge(context: NodeContext, netns: string, turns: number)
     await standaloneNode(context, 'podwire-cni as bridge', bridgeChain),
     await residentNode(context, 'launcher and podwire-node', bridgeChain),
   ];
-  printTurns('one bridge', takeTurns(contestants, netns, turns), {
+  printTurns('one bridge', await takeTurns(contestants, netns, turns), {
     ADD: [undefined, 1, 0.33],
     DEL: [undefined, 1, 1],
   });
@@ -71,7 +81,7 @@ async function compareChain(context: NodeContext, netns: string, turns: number):
     await standaloneNode(context, 'podwire-cni, one run', podwireChain),
     await residentNode(context, 'launcher and podwire-node, one run', podwireChain),
   ];
-  printTurns('host port, bandwidth, masquerade', takeTurns(contestants, netns, turns), {
+  printTurns('host port, bandwidth, masquerade', await takeTurns(contestants, netns, turns), {
     ADD: [undefined, 0.2, 0.2],
     DEL: [undefined, 1, 1],
   });
@@ -84,7 +94,7 @@ async function compareLeases(context: NodeContext, netns: string, turns: number)
     await residentNode(context, 'launcher and podwire-node, 1000 leases', bridgeChain),
   ];
   for (const contestant of contestants) if (contestant !== undefined) writeLeases(contestant, 1000);
-  printTurns('one bridge, 1000 leases', takeTurns(contestants, netns, turns), {
+  printTurns('one bridge, 1000 leases', await takeTurns(contestants, netns, turns), {
     ADD: [undefined, 1, 0.33],
     DEL: [undefined, 1, 1],
   });
@@ -98,17 +108,18 @@ interface Turns {
 /** Turns in which caches fill, JITs warm up and bridges are made. */
 const warmUpTurns = 5;
 
-function takeTurns(
+async function takeTurns(
   contestants: readonly (Contestant | undefined)[],
   netns: string,
   turns: number,
-): readonly Turns[] {
+): Promise<readonly Turns[]> {
   const all = contestants.flatMap((contestant) =>
     contestant === undefined
       ? []
       : [{ contestant, samples: { ADD: [] as Sample[], DEL: [] as Sample[] } }],
   );
   for (let turn = -warmUpTurns; turn < turns; turn++) {
+    await refuseIfStopped();
     for (const { contestant, samples } of all) {
       for (const command of ['ADD', 'DEL'] as const) {
         const pod = { id: `pod${turn + warmUpTurns}`, netns };
@@ -156,6 +167,7 @@ async function compareRates(context: NodeContext, count: number): Promise<void> 
     ifName: `eth${i % podsPerNetns}`,
     netns: namespaces[Math.floor(i / podsPerNetns)] ?? '',
   }));
+  await refuseIfStopped();
   const rates = contestants.flatMap((contestant) =>
     contestant === undefined ? [] : [{ contestant, rates: ratesOf(contestant, pods) }],
   );
@@ -193,6 +205,12 @@ function inNode<T>(
     console.error(error.message);
     process.exit(1);
   });
+}
+
+/** Namespaces and daemons must go, so nobody ends this process but itself. */
+async function refuseIfStopped(): Promise<void> {
+  await setImmediate();
+  if (stop.aborted) throw new Error('Stopped on request');
 }
 
 function loadAverage(): string {

@@ -16,6 +16,8 @@ type ChainOf = (binDir: string, dir: string) => readonly Plugin[];
 
 export interface NodeContext {
   readonly dir: string;
+  /** As a bundle, which is how it is installed. */
+  readonly daemonProgram: string;
   readonly opened: AsyncDisposableStack;
 }
 
@@ -46,11 +48,14 @@ export async function residentNode(
   name: string,
   chain: ChainOf,
 ): Promise<Contestant | undefined> {
-  const launchers = await createLauncherDir(['bridge', 'podwire']);
+  const launchers = await createLauncherDir(['bridge', 'podwire'], 1);
   if (launchers === undefined) return undefined;
   context.opened.use(launchers);
+  launchers.addStandalone();
   const node = context.opened.use(await createScratchNetns('pw-bench-node'));
-  const daemon = context.opened.use(await startCniDaemon(node, launchers.runDir));
+  const daemon = context.opened.use(
+    await startCniDaemon(node, launchers.runDir, context.daemonProgram),
+  );
   const pid = daemon.process.pid ?? 0;
   const plugins = chain(launchers.path, newDir(context, name));
   return { name, node, plugins, daemonCpuMs: () => threadsCpuMs(pid) };
