@@ -105,22 +105,19 @@ describe.each(['bridge', 'routed'])('anti-spoofing, mode %s', (mode) => {
     ["another pod's address", { source: 'fd00:10:244:1::3' }, 0],
     ["another's link-local address", { source: 'fe80::1234' }, 0],
     ['another MAC', { from: forgedMac }, 0],
-  ])(
-    'IPv6 packets from %s',
-    async (_, forged: { source?: string; from?: string }, arrive) => {
-      const [a] = [await start('a', { mode }), await start('b', { mode })];
-      const seen = await listen(7777);
-      const ethernet = { to: a.routerMac, from: forged.from ?? a.mac };
-      const packet = {
-        source: forged.source ?? a.ip6,
-        destination: 'fd00:10:244:1::1',
-        port: 7777,
-      };
-      sendFrame(sys, a.netns, 'eth0', udpFrame(ethernet, packet, 'x'));
-      await probe(a, seen);
-      expect(await seen()).toContain(`counter packets ${arrive + 1} `);
-    },
-  );
+  ])('IPv6 packets from %s', async (_, forged: { source?: string; from?: string }, arrive) => {
+    const [a] = [await start('a', { mode }), await start('b', { mode })];
+    const seen = await listen(7777);
+    const ethernet = { to: a.routerMac, from: forged.from ?? a.mac };
+    const packet = {
+      source: forged.source ?? a.ip6,
+      destination: 'fd00:10:244:1::1',
+      port: 7777,
+    };
+    sendFrame(sys, a.netns, 'eth0', udpFrame(ethernet, packet, 'x'));
+    await probe(a, seen);
+    expect(await seen()).toContain(`counter packets ${arrive + 1} `);
+  });
 
   it('can be turned off', async () => {
     const a = await start('a', { mode, antiSpoofing: false });
