@@ -4,7 +4,7 @@ import { once } from 'node:events';
 import { chmodSync, copyFileSync, mkdirSync, mkdtempSync, rmSync, symlinkSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { buildLauncher } from '../../../hack/build-launcher.ts';
+import { buildLauncher } from '#hack/build-launcher.ts';
 import type { ScratchNetns } from '#pkg/netns/scratch.ts';
 
 const root = join(import.meta.dirname, '../../..');
