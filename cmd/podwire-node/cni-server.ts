@@ -3,6 +3,7 @@
  * done by threads, those for ADD apart from those for DEL: a DEL waits in the kernel for tens of
  * milliseconds, and one that runs a foreign program for as long as that likes.
  */
+import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Worker } from 'node:worker_threads';
@@ -17,11 +18,12 @@ import type { Sys } from '#pkg/sys/sys.ts';
 import type { CniWorkerData, CniWorkerMessage } from './cni-worker-data.ts';
 
 /**
- * ADD, CHECK, STATUS and VERSION go to the first, DEL and GC to the second. More threads for ADD only
- * wait for each other; for DEL they all wait for the kernel, which removes many links as fast as one.
+ * ADD, CHECK, STATUS and VERSION go to the first, DEL and GC to the second. An ADD keeps a processor
+ * busy: more threads only wait for each other. DELs all wait for the kernel, which removes many links
+ * as fast as one.
  */
 const sockets = [
-  { name: 'cni.sock', maxWorkers: 4 },
+  { name: 'cni.sock', maxWorkers: Math.min(Math.max(2, availableParallelism()), 4) },
   { name: 'cni-del.sock', maxWorkers: 8 },
 ] as const;
 
@@ -30,7 +32,7 @@ const numbersPerPool = 8;
 
 /**
  * One thread has to be busy for as long before there is another: calls that come one after the other
- * find one whose code is compiled, and a burst has all four soon enough.
+ * find one whose code is compiled, and a burst has all of them soon enough.
  */
 const growAfterMs = 10;
 

@@ -129,7 +129,7 @@ export async function startNode(
   opened.use(nodes.onChange(() => loop.request()));
   client.watchResource(allNodes, projectNode, nodes, signal);
 
-  opened.use(await startCniServer(config.runDir, log));
+  opened.use(await tryStartCniServer(config.runDir, log));
 
   const running = opened.move();
   return {
@@ -147,6 +147,19 @@ export async function startNode(
     },
     [Symbol.asyncDispose]: () => running.disposeAsync(),
   };
+}
+
+/** Without it every call of a runtime does its work itself, which only takes longer. */
+async function tryStartCniServer(
+  runDir: string,
+  log: Logger,
+): Promise<AsyncDisposable | undefined> {
+  try {
+    return await startCniServer(runDir, log);
+  } catch (err) {
+    log.error({ err }, 'Cannot serve CNI calls; plugins do without');
+    return undefined;
+  }
 }
 
 function clusterConfig(options: NodeOptions, { env }: NodeContext): Promise<ClusterConfig> {

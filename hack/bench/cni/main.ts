@@ -28,7 +28,7 @@ import {
   type NodeContext,
 } from './nodes.ts';
 import { openSpawner } from './spawn.ts';
-import { ratioTable, type Row, type Sample } from './table.ts';
+import { median, ratioTable, type Row, type Sample } from './table.ts';
 
 const stopping = new AbortController();
 const stop = stopping.signal;
@@ -162,39 +162,52 @@ async function compareRates(context: NodeContext, count: number): Promise<void> 
   for (let i = 0; i < count / podsPerNetns; i++) {
     namespaces.push(context.opened.use(await createScratchNetns('pw-bench-many')).path);
   }
-  const pods = Array.from({ length: count }, (_, i): Pod => ({
-    id: `many${i}`,
-    ifName: `eth${i % podsPerNetns}`,
-    netns: namespaces[Math.floor(i / podsPerNetns)] ?? '',
-  }));
-  await refuseIfStopped();
-  const rates = contestants.flatMap((contestant) =>
-    contestant === undefined ? [] : [{ contestant, rates: ratesOf(contestant, pods) }],
+  // All pods stay until all are there, so each contestant has interfaces of its own in a namespace.
+  const podsOf = (contestant: number): readonly Pod[] =>
+    Array.from({ length: count }, (_, i): Pod => ({
+      id: `many${i}`,
+      ifName: `c${contestant}i${i % podsPerNetns}`,
+      netns: namespaces[Math.floor(i / podsPerNetns)] ?? '',
+    }));
+  const present = contestants.flatMap((contestant, i) =>
+    contestant === undefined
+      ? []
+      : [{ contestant, pods: podsOf(i), rates: { ADD: [], DEL: [] } as Rates }],
   );
+  for (const command of ['ADD', 'DEL'] as const) {
+    for (let at = 0; at < count; at += podsPerRound) {
+      await refuseIfStopped();
+      for (const { contestant, pods, rates } of present) {
+        rates[command].push(rateOf(contestant, command, pods.slice(at, at + podsPerRound)));
+      }
+    }
+  }
   const head = `${count} pods, ${workers} at a time`;
   console.log(`\n${head.padEnd(44)}  ADD/s  times Go   DEL/s  times Go`);
-  for (const { contestant, rates: own } of rates) {
-    const times = (command: 'ADD' | 'DEL'): string =>
-      (own[command] / (rates[0]?.rates[command] ?? Number.NaN)).toFixed(2).padStart(10);
-    const figure = (command: 'ADD' | 'DEL'): string => own[command].toFixed(0).padStart(7);
-    console.log(
-      `${contestant.name.padEnd(44)}${figure('ADD')}${times('ADD')} ${figure('DEL')}${times('DEL')}`,
-    );
+  for (const { contestant, rates } of present) {
+    const figures = (['ADD', 'DEL'] as const).map((command) => {
+      const times = rates[command].map((rate, i) => rate / (present[0]?.rates[command][i] ?? 0));
+      return `${median(rates[command]).toFixed(0).padStart(7)}${median(times).toFixed(2).padStart(10)}`;
+    });
+    console.log(`${contestant.name.padEnd(44)}${figures.join(' ')}`);
   }
 }
 
-function ratesOf(contestant: Contestant, pods: readonly Pod[]): Record<'ADD' | 'DEL', number> {
-  const rate = (command: 'ADD' | 'DEL'): number => {
-    const programs = pods.flatMap((pod) =>
-      contestant.plugins.map((plugin) => programOf(plugin, { command, pod })),
-    );
-    const startMs = performance.now();
-    const runs = inNode(contestant, () => spawner.runAll(programs, workers));
-    const seconds = (performance.now() - startMs) / 1000;
-    for (const run of runs) checkRun(contestant, command, run);
-    return pods.length / seconds;
-  };
-  return { ADD: rate('ADD'), DEL: rate('DEL') };
+/** Calls in a second, round by round. */
+type Rates = Record<'ADD' | 'DEL', number[]>;
+
+/** Contestants take turns in rounds of as many: the machine does not stay as it is for all. */
+const podsPerRound = 100;
+
+function rateOf(contestant: Contestant, command: 'ADD' | 'DEL', pods: readonly Pod[]): number {
+  const programs = pods.flatMap((pod) =>
+    contestant.plugins.map((plugin) => programOf(plugin, { command, pod })),
+  );
+  const startMs = performance.now();
+  const runs = inNode(contestant, () => spawner.runAll(programs, workers));
+  const seconds = (performance.now() - startMs) / 1000;
+  for (const run of runs) checkRun(contestant, command, run);
+  return pods.length / seconds;
 }
 
 function inNode<T>(
