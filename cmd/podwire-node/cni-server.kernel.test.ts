@@ -253,6 +253,20 @@ describe.runIf(canBuild)('a daemon', () => {
     expect(await node.netns.ip('-br link')).not.toContain('veth');
   });
 
+  it('that is stopped waits for no program that is not ours', async () => {
+    launcher.addStandalone();
+    const pod = await node.pod();
+    expect(await call({ netns: pod.path, config: slow() })).toMatchObject({ exitCode: 0 });
+    writeFileSync(hold('DEL'), '');
+    const deleting = call({ command: 'DEL', netns: pod.path, config: slow() });
+    await started('DEL', 'pod-1');
+    await daemon[Symbol.asyncDispose]();
+    expect(daemon.process.exitCode).toBe(0);
+    expect(daemon.log()).toContain('Left CNI calls behind');
+    rmSync(hold('DEL'));
+    expect(await deleting).toMatchObject({ exitCode: 0 });
+  });
+
   it('that dies during a DEL: the launcher does it', async () => {
     launcher.addStandalone();
     const pod = await node.pod();

@@ -63,8 +63,15 @@ export async function startCniServer(runDir: string, log: Logger): Promise<Async
   const listeners = opened.move();
   return {
     async [Symbol.asyncDispose]() {
-      await Promise.all(pools.map((pool) => pool.stop()));
+      const ended = await Promise.all(pools.map((pool) => pool.stop()));
       listeners.dispose();
+      if (ended.every(Boolean)) return;
+      log.warn(
+        { waitedMs: stopTimeoutMs },
+        'Left CNI calls behind that do not end; their callers do without',
+      );
+      // The end of a process waits for its threads, and those for a program that is not ours.
+      process.once('exit', (code) => listenSys.exitNow(code));
     },
   };
 }
@@ -112,15 +119,17 @@ class WorkerPool {
     worker.on('exit', (code) => void this.#ended(index, code));
   }
 
-  /** Takes no more callers, and waits for those it has. */
-  async stop(): Promise<void> {
+  /** Takes no more callers, and waits for those it has; false when some take too long. */
+  async stop(): Promise<boolean> {
     this.#stopping = true;
-    const ended = [...this.#workers.values()].map(
-      (worker) => new Promise((resolve) => worker.once('exit', resolve)),
-    );
+    const workers = [...this.#workers.values()];
+    const ended = Promise.all(
+      workers.map((worker) => new Promise((resolve) => worker.once('exit', resolve))),
+    ).then(() => true);
     this.#context.listener.stop();
-    await Promise.race([Promise.all(ended), sleep(stopTimeoutMs, undefined, { ref: false })]);
-    for (const worker of this.#workers.values()) worker.unref();
+    const allEnded = await Promise.race([ended, sleep(stopTimeoutMs, false, { ref: false })]);
+    for (const worker of workers) worker.unref();
+    return allEnded;
   }
 
   async #growIfStillBusy(): Promise<void> {

@@ -24,6 +24,8 @@ export interface ListenSys {
   shutdown(fd: number, how: number): void;
   /** unshare(2), of the calling thread. */
   unshare(flags: number): void;
+  /** _exit(2): ends the process and all its threads, whatever they wait for. */
+  exitNow(code: number): void;
 }
 
 export function openListenSys(): ListenSys {
@@ -38,6 +40,7 @@ export function openListenSys(): ListenSys {
     },
     shutdown: { arguments: ['int32', 'int32'], return: 'int32' },
     unshare: { arguments: ['int32'], return: 'int32' },
+    _exit: { arguments: ['int32'], return: 'void' },
     __errno_location: { arguments: [], return: 'pointer' },
   });
   const errnoAt = libc.__errno_location();
@@ -54,6 +57,7 @@ export function openListenSys(): ListenSys {
       return length[0] ?? 0;
     },
     shutdown: (fd, how) => void call('shut down a socket', () => libc.shutdown(fd, how)),
+    exitNow: (code) => libc._exit(code),
     unshare: (flags) => void call('unshare', () => libc.unshare(flags)),
   };
 }
