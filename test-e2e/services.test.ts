@@ -4,7 +4,7 @@ import { agentSocket, callFrom, podAgent, startStream } from '#cmd/podwire/demo/
 import { runIn } from '#cmd/podwire/demo/namespaces.ts';
 import { podType } from '#cmd/podwire/demo/pod-record.ts';
 import { rows } from '#cmd/podwire/demo/probe-list.ts';
-import type { NodeName } from '#cmd/podwire/demo/topology.ts';
+import { nodeNames, type NodeName } from '#cmd/podwire/demo/topology.ts';
 import { families, type Family } from '#pkg/ip/address.ts';
 import { serviceType } from '#pkg/kube/resources.ts';
 import { eventually, startTestCluster, type TestCluster } from '#test/test-cluster.ts';
@@ -71,7 +71,10 @@ describe('a Service', () => {
     );
     const ref = { type: serviceType, namespace: 'default', name: 'short-lived' };
     await test.cluster.client.delete(ref, signal);
-    await eventually('none', async () => !(await rulesOf('node3')).includes('default/short-lived'));
+    await eventually('none on any node', async () => {
+      const rules = await Promise.all(nodeNames.map(rulesOf));
+      return !rules.some((text) => text.includes('default/short-lived'));
+    });
   });
 });
 
@@ -81,6 +84,7 @@ describe('rules that were deleted by hand come back', () => {
     ['the dispatch of all Services', ['iptables', '-t', 'nat', '-F', 'KUBE-SERVICES']],
     ['everything of IPv6', ['nft', 'flush', 'table', 'ip6', 'nat']],
   ] as const)('%s', async (_what, command) => {
+    // What a test before this one changed has reached this node by now: the test above waits for it.
     const before = await rulesOf('node1');
     const [file, ...args] = command;
     await runIn(namespaceOf('node1'), [file, ...args]);
