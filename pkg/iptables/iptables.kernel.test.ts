@@ -85,7 +85,7 @@ describe.each(probes)('iptables, backend $title', ({ backend, usable }) => {
       netns.exec(tool.save.replace('-save', ''), ['-w', '5', ...words.split(' ')]);
     const save = async (): Promise<string> => {
       const { stdout } = await netns.exec(tool.save, []);
-      return stdout.replaceAll(/^#.*\n/gm, '').replaceAll(/\[\d+:\d+\]/g, '[]');
+      return stdout.replaceAll(/^#.*\n?/gm, '').replaceAll(/\[\d+:\d+\]/g, '[]');
     };
 
     it('after a round the kernel holds what is wanted, and nothing is left to do', async () => {

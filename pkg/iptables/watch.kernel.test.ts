@@ -103,7 +103,7 @@ describe.skipIf(legacy?.usable !== true)(`probeIptables(), backend ${legacy?.tit
       expect(await probeIptables(tool, want, signal)).toBe(false);
       await writeRules(tool);
       const after = (await netns.exec('iptables-legacy-save', [])).stdout;
-      const rules = (text: string): string => text.replaceAll(/^#.*\n|\[\d+:\d+\]/gm, '');
+      const rules = (text: string): string => text.replaceAll(/^#.*\n?|\[\d+:\d+\]/gm, '');
       expect(rules(after)).toBe(rules(before));
     },
   );
