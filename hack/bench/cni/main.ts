@@ -14,7 +14,7 @@ import { setImmediate } from 'node:timers/promises';
 import { withNetns } from '#pkg/netns/netns.ts';
 import { createScratchNetns } from '#pkg/netns/scratch.ts';
 import { openSys } from '#pkg/sys/open-sys.ts';
-import { bundle } from '../../bundle.ts';
+import { bundle } from '#hack/bundle.ts';
 import { checkRun, programOf, runChain, type Contestant, type Pod } from './contestant.ts';
 import {
   bridgeChain,
