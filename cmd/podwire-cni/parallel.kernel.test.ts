@@ -33,8 +33,9 @@ function shell(script: string): void {
 }
 
 function config(): object {
-  const ipam = { dataDir: node.dataDir };
-  return { cniVersion: '1.0.0', name: 'net', type: 'podwire', nodeFile: node.nodeFile, ipam };
+  const { dataDir, nodeFile, stateDir } = node;
+  const ipam = { dataDir };
+  return { cniVersion: '1.0.0', name: 'net', type: 'podwire', nodeFile, stateDir, ipam };
 }
 
 function call(command: string, i: number): Promise<CniOutcome> {
