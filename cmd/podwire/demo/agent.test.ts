@@ -1,6 +1,6 @@
 import { once } from 'node:events';
 import { mkdtempSync, rmSync } from 'node:fs';
-import { createServer, type AddressInfo } from 'node:net';
+import { connect, createServer, type AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
@@ -51,6 +51,17 @@ describe('an agent', () => {
     const closed = await freePort();
     const outcome = await callFrom(control, { ...request(protocol), port: closed });
     expect(outcome).toMatchObject({ ok: false, code: 'ECONNREFUSED' });
+  });
+
+  it('outlives clients that reset their connections', async () => {
+    for (let i = 0; i < 20; i++) {
+      const socket = connect(port, '127.0.0.1');
+      await once(socket, 'connect');
+      socket.write('one\ntwo\n'.repeat(i));
+      socket.resetAndDestroy();
+      await once(socket, 'close');
+    }
+    expect(await callFrom(control, request('tcp'))).toMatchObject({ ok: true, server: 'echo' });
   });
 
   it('reports silence as such', async () => {

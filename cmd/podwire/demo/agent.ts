@@ -6,10 +6,10 @@
 import { createSocket } from 'node:dgram';
 import { rmSync } from 'node:fs';
 import { createServer, type Server, type Socket } from 'node:net';
-import { createInterface } from 'node:readline';
 import { once } from 'node:events';
 import { call } from './call.ts';
 import type { AgentRequest, CallOutcome } from './agent-protocol.ts';
+import { readLines } from './lines.ts';
 import { stream } from './stream.ts';
 
 export interface AgentOptions {
@@ -37,9 +37,7 @@ async function serveTcp(name: string, port: number): Promise<Server> {
     const peer = plainAddress(socket.remoteAddress ?? '');
     // A client that resets its connection is no failure of this server.
     socket.on('error', () => socket.destroy());
-    createInterface({ input: socket }).on('line', (line) =>
-      socket.write(`${name} ${peer} ${line}\n`),
-    );
+    readLines(socket, (line) => socket.write(`${name} ${peer} ${line}\n`));
   });
   server.listen({ host: '::', port, ipv6Only: false });
   await once(server, 'listening');
@@ -73,7 +71,11 @@ async function serveControl(path: string): Promise<Server> {
   rmSync(path, { force: true });
   const server = createServer({ allowHalfOpen: true }, (socket) => {
     socket.on('error', () => socket.destroy());
-    createInterface({ input: socket }).once('line', (line) => void answer(socket, line));
+    let asked = false;
+    readLines(socket, (line) => {
+      if (!asked) void answer(socket, line);
+      asked = true;
+    });
   });
   server.listen(path);
   await once(server, 'listening');

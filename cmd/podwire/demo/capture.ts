@@ -1,12 +1,12 @@
 /** Counts, with tcpdump, how pod packets travel between nodes: inside VXLAN or as they are. */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { createInterface } from 'node:readline';
 import type { Readable } from 'node:stream';
 import type { Clock } from '#pkg/clock/clock.ts';
 import { AgentError } from '#pkg/errors/agent-error.ts';
 import type { Family } from '#pkg/ip/address.ts';
 import { agentSocket, callFrom } from './agent-client.ts';
+import { readLines } from './lines.ts';
 import { inNamespace, programEnv } from './processes.ts';
 import type { RunFolder } from './run-folder.ts';
 import { clusterCIDRs, type HostName, type Topology } from './topology.ts';
@@ -74,7 +74,7 @@ export async function startCapture(
 
 function collectLines(stream: Readable): string[] {
   const lines: string[] = [];
-  createInterface({ input: stream }).on('line', (line) => lines.push(line));
+  readLines(stream, (line) => lines.push(line));
   return lines;
 }
 

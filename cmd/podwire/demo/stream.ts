@@ -1,9 +1,9 @@
 /** Requests at an interval over one connection: shows a gap that single calls would step over. */
 import { createSocket } from 'node:dgram';
 import { connect } from 'node:net';
-import { createInterface } from 'node:readline';
 import { performance } from 'node:perf_hooks';
 import type { StreamOutcome, StreamRequest } from './agent-protocol.ts';
+import { readLines } from './lines.ts';
 
 /** How long answers may still arrive after the last request. */
 const graceMs = 1000;
@@ -69,7 +69,7 @@ function openTcp(
   const socket = connect({ host: address, port, noDelay: true });
   socket.on('error', (error) => onBroken(error.message));
   socket.on('end', () => onBroken('the server closed the connection'));
-  createInterface({ input: socket }).on('line', onAnswer);
+  readLines(socket, onAnswer);
   return { send: (text) => socket.write(`${text}\n`), close: () => socket.destroy() };
 }
 
