@@ -1,6 +1,6 @@
 /** Logs what cannot be served when it appears and when it is gone, not in every round. */
 import type { Logger } from '#pkg/log/logger.ts';
-import type { Problem } from '#pkg/proxy/snapshot.ts';
+import type { Problem } from '#pkg/proxy/proxied-port.ts';
 
 export interface ProblemLog {
   /** All problems there are now. */

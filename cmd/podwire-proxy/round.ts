@@ -9,17 +9,15 @@ import type { SyncTracker } from '#pkg/health/sync-tracker.ts';
 import type { Family } from '#pkg/ip/address.ts';
 import type { Step } from '#pkg/iptables/plan.ts';
 import type { Ruleset, TableName } from '#pkg/iptables/ruleset.ts';
-import type { EndpointSliceRecord, NodeRecord, ServiceRecord } from '#pkg/kube/types.ts';
+import type { NodeRecord } from '#pkg/kube/types.ts';
 import type { Logger } from '#pkg/log/logger.ts';
 import type { ProxyMetrics } from '#pkg/metrics/proxy-metrics.ts';
 import { servesLocalhost } from '#pkg/proxy/iptables-options.ts';
 import { iptablesRuleset } from '#pkg/proxy/iptables-ruleset.ts';
-import {
-  countWithoutLocal,
-  proxySnapshot,
-  type Problem,
-  type ProxiedPort,
-} from '#pkg/proxy/snapshot.ts';
+import { byName, countWithoutLocal, type ProxiedPort } from '#pkg/proxy/proxied-port.ts';
+import { ServiceModel } from '#pkg/proxy/service-model.ts';
+import type { NodeTopology } from '#pkg/proxy/topology.ts';
+import type { ApiFeed } from './api-feed.ts';
 import type { ProxyHost } from './host.ts';
 import { createProblemLog } from './problem-log.ts';
 import { iptablesOptions } from './round-options.ts';
@@ -34,8 +32,7 @@ export interface FamilyParts {
 export interface RoundParts {
   readonly config: ProxyConfig;
   readonly nodeName: string;
-  readonly services: { snapshot(): ReadonlyMap<string, ServiceRecord> };
-  readonly slices: { snapshot(): ReadonlyMap<string, EndpointSliceRecord> };
+  readonly feed: Pick<ApiFeed, 'take'>;
   readonly nodes: { get(key: string): NodeRecord | undefined };
   readonly families: ReadonlyMap<Family, FamilyParts>;
   readonly host: ProxyHost;
@@ -52,26 +49,32 @@ export interface RoundParts {
 export function createRound(parts: RoundParts): (signal: AbortSignal) => Promise<void> {
   const { clock, families, log, metrics, tracker } = parts;
   const problems = createProblemLog(log);
+  const models = [...families.keys()].map((family) => new ServiceModel(family, here()));
   let localnetRefused = false;
+
+  function here(): NodeTopology {
+    const zone = parts.nodes.get(parts.nodeName)?.labels['topology.kubernetes.io/zone'];
+    return { name: parts.nodeName, zone };
+  }
 
   async function round(signal: AbortSignal): Promise<void> {
     tracker.roundStarted();
     // One state of the API for both families.
     const node = parts.nodes.get(parts.nodeName);
-    const services = parts.services.snapshot();
-    const slices = parts.slices.snapshot();
-    const zone = node?.labels['topology.kubernetes.io/zone'];
-    const input = { services, slices, node: { name: parts.nodeName, zone } };
+    const news = parts.feed.take();
+    for (const model of models) {
+      model.moveNode(here());
+      model.update(news);
+    }
     const failures: unknown[] = [];
-    let found: readonly Problem[] = [];
-    for (const [family, { randomFully }] of families) {
+    for (const { family, ports } of models) {
+      const randomFully = families.get(family)?.randomFully ?? false;
+      const sorted = [...ports.values()].toSorted(byName);
       try {
-        const snapshot = proxySnapshot(input, family);
-        found = [...found, ...snapshot.problems];
         const options = iptablesOptions({ ...parts, node }, { family, randomFully });
-        await write(iptablesRuleset(snapshot.ports, options), snapshot.ports, signal);
+        await write(iptablesRuleset(sorted, options), sorted, signal);
         // After the rules: among them is the guard of what this opens.
-        if (servesLocalhost(options)) openLocalhost(snapshot.ports);
+        if (servesLocalhost(options)) openLocalhost(sorted);
         tracker.written(family);
       } catch (error) {
         signal.throwIfAborted();
@@ -79,7 +82,7 @@ export function createRound(parts: RoundParts): (signal: AbortSignal) => Promise
         failures.push(error);
       }
     }
-    problems.report(found);
+    problems.report(models.flatMap((model) => model.problems));
     if (failures.length > 0) throw new AggregateError(failures, 'Cannot write all rules');
   }
 

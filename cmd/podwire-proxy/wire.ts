@@ -21,6 +21,7 @@ import type { EndpointSliceRecord, NodeRecord, ServiceRecord } from '#pkg/kube/t
 import type { Logger } from '#pkg/log/logger.ts';
 import { createProxyMetrics, type ProxyMetrics } from '#pkg/metrics/proxy-metrics.ts';
 import { createReconcileLoop } from '#pkg/reconcile/loop.ts';
+import { createApiFeed } from './api-feed.ts';
 import { watchDrift } from './drift.ts';
 import { proxyHost } from './host.ts';
 import type { ProxyOptions } from './options.ts';
@@ -78,12 +79,12 @@ export async function runProxy(
     const writer = createRulesWriter({ family, driver, observeIntervalMs, clock, log });
     writers.set(family, { writer, randomFully: tool.randomFully });
   }
+  using feed = createApiFeed(services, slices);
   const loop = createReconcileLoop({
     round: createRound({
       config,
       nodeName,
-      services,
-      slices,
+      feed,
       nodes,
       families: writers,
       host: proxyHost,

@@ -9,9 +9,9 @@ import type { Rules, Ruleset, Table } from '#pkg/iptables/ruleset.ts';
 import { chains, filterBaseChains, filterJumps, natBaseChains, natJumps } from './iptables-base.ts';
 import { servesLocalhost, type IptablesOptions } from './iptables-options.ts';
 import { serviceRules, type ServiceRules } from './iptables-service.ts';
-import type { ProxiedPort } from './snapshot.ts';
+import type { ProxiedPort } from './proxied-port.ts';
 
-/** All rules of one family. `ports` must be sorted, as `proxySnapshot` returns them. */
+/** All rules of one family. `ports` must be sorted by `byName`. */
 export function iptablesRuleset(ports: readonly ProxiedPort[], options: IptablesOptions): Ruleset {
   const rules = ports.map((port) => serviceRules(port, options));
   const mangle: Table = {

@@ -9,7 +9,7 @@ import { endpointChain, policyChain } from './iptables-endpoints.ts';
 import type { IptablesOptions } from './iptables-options.ts';
 import { localMatch, notLocalMatch } from './local-detector.ts';
 import { isExternallyAccessible } from './service-port.ts';
-import type { ProxiedPort } from './snapshot.ts';
+import type { ProxiedPort } from './proxied-port.ts';
 
 /** What one Service port adds to each shared chain, and the chains that are its own. */
 export interface ServiceRules {

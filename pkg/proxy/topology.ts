@@ -17,6 +17,8 @@ export interface CategorizedEndpoints {
   readonly cluster: readonly Endpoint[];
   /** For traffic of policy Local; empty when no traffic of this port uses it. */
   readonly local: readonly Endpoint[];
+  /** Every endpoint known, whatever its state: for connection tracking and health checks. */
+  readonly all: readonly Endpoint[];
   /** Everything this node may send to: both lists without doubles, sorted by target. */
   readonly reachable: readonly Endpoint[];
   /**
@@ -35,6 +37,7 @@ export function categorizeEndpoints(
   const cluster = usesClusterEndpoints(port) ? clusterEndpoints(endpoints, ready, node) : [];
   const local = usesLocalEndpoints(port) ? localEndpoints(endpoints, ready) : [];
   return {
+    all: endpoints,
     cluster,
     local,
     reachable: union(cluster, local),

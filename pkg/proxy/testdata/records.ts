@@ -4,7 +4,8 @@ import { objectKey } from '#pkg/kube/types.ts';
 import { parsePrefix } from '#pkg/ip/prefix.ts';
 import type { IptablesOptions } from '#pkg/proxy/iptables-options.ts';
 import { iptablesRuleset } from '#pkg/proxy/iptables-ruleset.ts';
-import { proxySnapshot, type ProxySnapshot } from '#pkg/proxy/snapshot.ts';
+import { byName, type Problem, type ProxiedPort } from '#pkg/proxy/proxied-port.ts';
+import { ServiceModel, type ModelInput } from '#pkg/proxy/service-model.ts';
 import type { Family } from '#pkg/ip/address.ts';
 import type { Ruleset } from '#pkg/iptables/ruleset.ts';
 import { tracePacket, type Packet } from '#pkg/iptables/tracer.ts';
@@ -78,15 +79,22 @@ export interface Cluster {
   readonly zone?: string;
 }
 
-export function snapshot(cluster: Cluster, family: Family = 'ip'): ProxySnapshot {
-  return proxySnapshot(
-    {
-      services: new Map(cluster.services.map((s) => [objectKey(s), s])),
-      slices: new Map((cluster.slices ?? []).map((s) => [objectKey(s), s])),
-      node: { name: nodeName, zone: cluster.zone },
-    },
-    family,
-  );
+/** All that a node serves: ports in the order they are written, and what cannot be served. */
+export function snapshot(
+  cluster: Cluster,
+  family: Family = 'ip',
+): { readonly ports: readonly ProxiedPort[]; readonly problems: readonly Problem[] } {
+  const model = new ServiceModel(family, { name: nodeName, zone: cluster.zone });
+  model.update(asChanges(cluster));
+  return { ports: [...model.ports.values()].toSorted(byName), problems: model.problems };
+}
+
+/** The cluster as a store tells of it at first. */
+export function asChanges(cluster: Cluster): ModelInput {
+  return {
+    services: cluster.services.map((s) => ({ key: objectKey(s), new: s })),
+    slices: (cluster.slices ?? []).map((s) => ({ key: objectKey(s), new: s })),
+  };
 }
 
 export function options(fields: Partial<IptablesOptions> = {}): IptablesOptions {

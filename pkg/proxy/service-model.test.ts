@@ -1,5 +1,8 @@
 import { describe, expect, it } from 'vitest';
-import { nodeName, service, slice, snapshot } from './testdata/records.ts';
+import { objectKey, type EndpointSliceRecord } from '#pkg/kube/types.ts';
+import type { ProxiedPort } from './proxied-port.ts';
+import { ServiceModel, type ModelInput, type PortChange } from './service-model.ts';
+import { asChanges, endpoint, nodeName, service, slice, snapshot } from './testdata/records.ts';
 
 const targets = (cluster: Parameters<typeof snapshot>[0]): string =>
   snapshot(cluster)
@@ -198,4 +201,97 @@ describe('a bad object costs only itself', () => {
       expect(found.problems).toHaveLength(1);
     },
   );
+});
+
+describe('what changed', () => {
+  const one = slice('ns1/svc1', ['10.1.0.1'], { name: 'a' });
+  const two = slice('ns1/svc1', ['10.1.0.2'], { name: 'b' });
+  const other = service('ns1/svc2', { clusterIPs: ['172.30.0.42'] });
+  const full = (): ServiceModel => {
+    const model = new ServiceModel('ip', { name: nodeName, zone: 'z1' });
+    model.update(asChanges({ services: [svc, other], slices: [one, two] }));
+    return model;
+  };
+  const shown = (changes: readonly PortChange[]): string[] =>
+    changes.map((change) => {
+      const side = (port: ProxiedPort | undefined): string =>
+        port === undefined ? 'none' : port.endpoints.cluster.map((e) => e.address).join(' ');
+      return `${change.key}: ${side(change.old)} → ${side(change.new)}`;
+    });
+  const put = (record: EndpointSliceRecord): ModelInput => ({
+    services: [],
+    slices: [{ key: objectKey(record), new: record }],
+  });
+
+  it('at first is everything', () => {
+    const model = new ServiceModel('ip', { name: nodeName, zone: undefined });
+    const changes = model.update(asChanges({ services: [svc, other], slices: [one, two] }));
+    expect(shown(changes)).toEqual([
+      'ns1/svc1:p80/tcp: none → 10.1.0.1 10.1.0.2',
+      'ns1/svc2:p80/tcp: none → ',
+    ]);
+  });
+
+  it('an endpoint moves between slices: it is there at every step', () => {
+    const model = full();
+    const both = { ...two, endpoints: [...two.endpoints, ...one.endpoints] };
+    expect(model.update(put(both))).toEqual([]);
+    expect(model.update(put({ ...one, endpoints: [] }))).toEqual([]);
+  });
+
+  it('a slice is deleted, the other stays; an unknown one is deleted', () => {
+    const model = full();
+    const gone = { services: [], slices: [{ key: objectKey(one), new: undefined }] };
+    expect(shown(model.update(gone))).toEqual(['ns1/svc1:p80/tcp: 10.1.0.1 10.1.0.2 → 10.1.0.2']);
+    expect(model.update(gone)).toEqual([]);
+  });
+
+  it('a slice changes hands', () => {
+    const changes = full().update(put({ ...one, serviceName: 'svc2' }));
+    expect(shown(changes)).toEqual([
+      'ns1/svc1:p80/tcp: 10.1.0.1 10.1.0.2 → 10.1.0.2',
+      'ns1/svc2:p80/tcp:  → 10.1.0.1',
+    ]);
+  });
+
+  it('nothing that matters: no change', () => {
+    const again = { ...svc, resourceVersion: '2' };
+    expect(full().update(asChanges({ services: [again], slices: [one] }))).toEqual([]);
+  });
+
+  it('a port is renamed, a Service is deleted', () => {
+    const model = full();
+    const ports = [{ name: 'http', protocol: 'TCP', port: 80, nodePort: 0 }] as const;
+    expect(shown(model.update(asChanges({ services: [{ ...svc, ports }] })))).toEqual([
+      'ns1/svc1:p80/tcp: 10.1.0.1 10.1.0.2 → none',
+      'ns1/svc1:http/tcp: none → ',
+    ]);
+    const gone = { services: [{ key: 'ns1/svc2', new: undefined }], slices: [] };
+    expect(shown(model.update(gone))).toEqual(['ns1/svc2:p80/tcp:  → none']);
+  });
+
+  it('slices come before their Service, and outlive it', () => {
+    const model = new ServiceModel('ip', { name: nodeName, zone: undefined });
+    expect(model.update(put(one))).toEqual([]);
+    const service1 = asChanges({ services: [svc] });
+    const gone = { services: [{ key: 'ns1/svc1', new: undefined }], slices: [] };
+    for (let i = 0; i < 2; i++) {
+      expect(shown(model.update(service1))).toEqual(['ns1/svc1:p80/tcp: none → 10.1.0.1']);
+      expect(shown(model.update(gone))).toEqual(['ns1/svc1:p80/tcp: 10.1.0.1 → none']);
+    }
+  });
+
+  it('the node moves to another zone', () => {
+    const model = full();
+    const hinted = {
+      ...one,
+      endpoints: ['z1', 'z2'].map((z, i) => endpoint({ address: `10.1.0.${i}`, zoneHints: [z] })),
+    };
+    model.update(put(hinted));
+    model.update({ services: [], slices: [{ key: objectKey(two), new: undefined }] });
+    expect(shown(model.moveNode({ name: nodeName, zone: 'z2' }))).toEqual([
+      'ns1/svc1:p80/tcp: 10.1.0.0 → 10.1.0.1',
+    ]);
+    expect(model.moveNode({ name: nodeName, zone: 'z2' })).toEqual([]);
+  });
 });
