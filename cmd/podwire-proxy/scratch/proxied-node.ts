@@ -14,6 +14,8 @@ import type { Sys } from '#pkg/sys/sys.ts';
 export interface ProxiedNode extends AsyncDisposable {
   readonly network: SmallCluster;
   readonly api: EmbeddedApi;
+  /** The path of the configuration that the daemon is started with. */
+  readonly config: string;
   /** Starts the daemon with a configuration that compares rules each 30 s. */
   startDaemon(flags?: readonly string[]): Daemon;
   /** Status and body of a URL, asked from the node. */
@@ -59,6 +61,7 @@ export async function createProxiedNode(): Promise<ProxiedNode> {
   return {
     network,
     api,
+    config,
     startDaemon: (flags = ['--config', config, '--hostname-override', nodeName]) => {
       const daemon = start(network.node.name, flags);
       daemons.add(daemon);

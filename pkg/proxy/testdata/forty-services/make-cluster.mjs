@@ -15,10 +15,11 @@ function add(name, { ports = [{ port: 80 }], endpoints = {}, ingress, ...spec } 
   const [namespace, short] = name.split('/');
   const families = spec.ipFamilies ?? ['IPv4'];
   const addresses = families.map((f) => (f === 'IPv4' ? `172.30.0.${count}` : `fd00:96::${count}`));
-  const named = ports.map(({ target: _, ...p }, i) => ({
-    ...(ports.length > 1 || p.name !== undefined ? { name: p.name ?? `p${i}` } : { name: 'p80' }),
-    protocol: 'TCP',
-    ...p,
+  const named = ports.map(({ name: portName = 'p80', protocol = 'TCP', port, nodePort: number }) => ({
+    name: portName,
+    protocol,
+    port,
+    ...(number === undefined ? {} : { nodePort: number }),
   }));
   services.push({
     apiVersion: 'v1',

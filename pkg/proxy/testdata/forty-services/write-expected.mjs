@@ -1,3 +1,4 @@
+/* oxlint-disable max-params -- a plain script, read beside the layout it describes */
 /**
  * Writes ip.txt and ip6.txt: what `iptables-save` should show for the 40 Services of
  * make-cluster.mjs on a node. It was written from a description of kube-proxy's layout (names,
