@@ -7,7 +7,7 @@ import { mkdirSync, mkdtempSync, readdirSync, rmSync, symlinkSync, writeFileSync
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { systemClock } from '#pkg/clock/clock.ts';
-import { pluginNames } from '#plugins/registry.ts';
+import { pluginNames } from '#plugins/plugin-names.ts';
 import { createScratchNetns, type ScratchNetns } from '#pkg/netns/scratch.ts';
 
 const root = join(import.meta.dirname, '../..');
