@@ -190,6 +190,7 @@ async function kernelState(netns: ScratchNetns): Promise<object> {
 function listLeases(dataDir: string): string[] {
   return readdirSync(dataDir, { recursive: true, withFileTypes: true })
     .filter((entry) => entry.isFile() && /^[0-9a-f]+[.:]/.test(entry.name))
+    .filter((entry) => !entry.parentPath.includes('/.podwire-resting/'))
     .map((entry) => entry.name)
     .toSorted();
 }
