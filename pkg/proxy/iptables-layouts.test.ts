@@ -27,13 +27,13 @@ function step(cluster: RandomCluster, model: ServiceModel, count: number): Set<s
 it.each(seeds)('both layouts treat every packet the same (seed %i)', (seed) => {
   for (const family of ['ip', 'ip6'] as const) {
     const [cluster, model] = modelOf(seed, family);
-    step(cluster, model, 150);
+    step(cluster, model, 110);
     const ports = [...model.ports.values()];
     const [compatible, tree] = layouts.map((layout) =>
       iptablesRuleset(ports, options({ family, layout })),
     ) as [Ruleset, Ruleset];
     const names = tree.tables.flatMap(({ chains }) => [...chains.keys()]);
-    expect(names.filter((name) => name.startsWith('KUBE-SVT-')).length).toBeGreaterThan(10);
+    expect(names.filter((name) => name.startsWith('KUBE-SVT-')).length).toBeGreaterThan(5);
     const sources =
       family === 'ip'
         ? ['10.0.0.2', '192.168.0.2', '203.0.113.2', '203.0.113.200']

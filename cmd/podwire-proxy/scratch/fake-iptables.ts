@@ -25,15 +25,15 @@ export class FakeIptables implements RulesDriver {
   async observe(): Promise<ObservedRuleset> {
     await this.#call('observe');
     const found = tables.map((name) => {
-      const lines = [...(this.kernel.get(name) ?? [])].flatMap(([chain, rules]) => [
-        `:${chain} ${chain.startsWith('KUBE-') ? '-' : 'ACCEPT'} [0:0]`,
-        ...rules.map((rule) => `-A ${chain} ${this.print(rule)}`),
-      ]);
-      // Declarations come before rules, as in iptables-save.
-      const sorted = lines.toSorted(
-        (a, b) => Number(b.startsWith(':')) - Number(a.startsWith(':')),
-      );
-      return parseSave([`*${name}`, ...sorted, 'COMMIT'].join('\n'), name);
+      const chains = [...(this.kernel.get(name) ?? [])];
+      const policy = (chain: string): string => (chain.startsWith('KUBE-') ? '-' : 'ACCEPT');
+      const text = [
+        `*${name}`,
+        ...chains.map(([chain]) => `:${chain} ${policy(chain)} [0:0]`),
+        ...chains.flatMap(([chain, rules]) => rules.map((r) => `-A ${chain} ${this.print(r)}`)),
+        'COMMIT',
+      ];
+      return parseSave(text.join('\n'), name);
     });
     return { family: 'ip', tables: found };
   }
@@ -61,20 +61,23 @@ export class FakeIptables implements RulesDriver {
   #commit(lines: readonly string[]): void {
     const name = tables.find((table) => lines[0] === `*${table}`);
     if (name === undefined) return;
-    const table = new Map(
-      [...(this.kernel.get(name) ?? [])].map(([chain, rules]) => [chain, [...rules]]),
-    );
+    const table = new Map(this.kernel.get(name));
+    // Lists of this transaction: the others must stay as they are when it fails.
+    const added = new Set<string[]>();
+    const own = (rules: string[]): string[] => (added.add(rules), rules);
     for (const [number, line] of lines.entries()) {
       const [, op, chain = '', rule = ''] = /^(:|-[AIDX] )(\S+) ?(.*)$/.exec(line) ?? [];
       const rules = table.get(chain) ?? [];
-      if (op === ':') table.set(chain, []);
+      if (op === ':') table.set(chain, own([]));
       else if (op === '-A ' || op === '-I ') {
         if (this.refuses(rule)) throw refused(number + 1, line);
-        table.set(chain, op === '-A ' ? [...rules, rule] : [rule, ...rules]);
+        if (op === '-I ') table.set(chain, [rule, ...rules]);
+        else if (added.has(rules)) rules.push(rule);
+        else table.set(chain, own([...rules, rule]));
       } else if (op === '-D ') {
         const at = rules.map(this.print).indexOf(this.print(rule));
         if (at < 0) throw refused(number + 1, line);
-        rules.splice(at, 1);
+        table.set(chain, rules.toSpliced(at, 1));
       } else if (op === '-X ') {
         const isHeld = [...table.values()].flat().some((r) => r.endsWith(`-j ${chain}`));
         if (isHeld || rules.length > 0) throw refused(number + 1, line);
