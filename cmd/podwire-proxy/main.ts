@@ -4,30 +4,37 @@
  * runs, and of which parts, is `wire.ts`.
  */
 import { hostname } from 'node:os';
-import { messageOf } from '#pkg/errors/agent-error.ts';
+import { basename } from 'node:path';
+import type { ProxyMode } from '#pkg/config/proxy-config.ts';
+import { AgentError, messageOf } from '#pkg/errors/agent-error.ts';
 import { exitCodeFor } from '#cmd/exit-code.ts';
 import { version } from '#cmd/version.ts';
 import { createLogger, type Logger } from '#pkg/log/logger.ts';
 import { readOptions, type ProxyOptions } from './options.ts';
 import { runProxy } from './wire.ts';
 
-const name = 'podwire-proxy';
+const runnable: readonly ProxyMode[] = ['iptables'];
 
-/** 0 = stopped on request, 1 = failed, 2 = wrong usage or configuration. */
+/** 0 = stopped on request or done, 1 = failed, 2 = wrong usage or configuration. */
 export async function main(
   argv: readonly string[],
   env: Readonly<Record<string, string | undefined>>,
+  program: string,
 ): Promise<0 | 1 | 2> {
+  const surroundings = { env, hostname: hostname(), version, program };
   let options: ProxyOptions;
   try {
-    const read = await readOptions(argv, { env, hostname: hostname(), version });
-    if ('kind' in read) return 0;
+    const read = await readOptions(argv, surroundings);
+    if ('kind' in read) {
+      process.stdout.write(read.text);
+      return 0;
+    }
     options = read;
   } catch (err) {
-    createLogger(name).error({ reason: messageOf(err) }, 'Cannot start');
+    createLogger(program).error({ reason: messageOf(err) }, 'Cannot start');
     return 2;
   }
-  const log = createLogger(name, options.config.verbosity >= 2 ? 'debug' : 'info');
+  const log = createLogger(program, options.config.verbosity >= 2 ? 'debug' : 'info');
   for (const warning of options.warnings) log.warn({ warning }, 'Configuration');
   return await run(options, env, log);
 }
@@ -45,6 +52,7 @@ async function run(
     });
   }
   try {
+    requireMode(options.config.mode);
     log.info({ node: options.nodeName, mode: options.config.mode, version }, 'Starting');
     await runProxy(options, { env, version, log }, stop.signal);
     return 0;
@@ -58,4 +66,20 @@ async function run(
   }
 }
 
-if (import.meta.main) process.exitCode = await main(process.argv.slice(2), process.env);
+/** Only what runs needs its mode: a configuration of another can still be written or cleaned up. */
+function requireMode(mode: ProxyMode): void {
+  if (runnable.includes(mode)) return;
+  throw new AgentError(
+    'InvalidConfig',
+    `Cannot run in mode ${mode}: this version has mode ${runnable.join(', ')} only`,
+  );
+}
+
+/** An image that is made to stand in for kube-proxy has this program under that name. */
+function programName(path: string | undefined): string {
+  return basename(path ?? '') === 'kube-proxy' ? 'kube-proxy' : 'podwire-proxy';
+}
+
+if (import.meta.main) {
+  process.exitCode = await main(process.argv.slice(2), process.env, programName(process.argv[1]));
+}
