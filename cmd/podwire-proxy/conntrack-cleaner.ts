@@ -7,8 +7,6 @@ import type { FlowSearch, FlowsRemoved, TrackedFlow } from '#pkg/conntrack/flow.
 import { AgentError } from '#pkg/errors/agent-error.ts';
 import type { Family } from '#pkg/ip/address.ts';
 import type { Logger } from '#pkg/log/logger.ts';
-import type { ProxiedPort } from '#pkg/proxy/proxied-port.ts';
-import type { PortChange } from '#pkg/proxy/service-model.ts';
 import {
   doubtfulDestinations,
   reviewFlows,
@@ -16,14 +14,11 @@ import {
   type ServiceDestination,
 } from '#pkg/proxy/stale-flows.ts';
 import { createReconcileLoop } from '#pkg/reconcile/loop.ts';
+import type { AfterWrite } from './round.ts';
 
 export interface ConntrackCleaner {
   /** What the round tells after a family was written. Only notes; never throws. */
-  afterWrite(
-    family: Family,
-    changes: readonly PortChange[],
-    ports: ReadonlyMap<string, ProxiedPort>,
-  ): void;
+  readonly afterWrite: AfterWrite;
   /** Cleans until the signal aborts, then resolves. */
   run(signal: AbortSignal): Promise<void>;
 }
@@ -68,7 +63,7 @@ export function createConntrackCleaner(parts: ConntrackCleanerParts): ConntrackC
 
   async function cleanAll(signal: AbortSignal): Promise<void> {
     const failures: unknown[] = [];
-    for (const family of [...backlogs.keys()]) {
+    for (const family of backlogs.keys()) {
       try {
         await clean(family, signal);
       } catch (error) {

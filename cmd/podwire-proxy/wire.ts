@@ -17,6 +17,7 @@ import type { EndpointSliceRecord, NodeRecord, ServiceRecord } from '#pkg/kube/t
 import type { Logger } from '#pkg/log/logger.ts';
 import { createProxyMetrics, type ProxyMetrics } from '#pkg/metrics/proxy-metrics.ts';
 import { createReconcileLoop } from '#pkg/reconcile/loop.ts';
+import { createAftermath } from './aftermath.ts';
 import { createApiFeed } from './api-feed.ts';
 import { proxyHost } from './host.ts';
 import { createIptablesMode } from './iptables-mode.ts';
@@ -67,8 +68,13 @@ export async function runProxy(
   const families = [...mode.writers.keys()];
   const tracker = createSyncTracker<Family>(families, 2 * syncPeriodMs, clock);
   using feed = createApiFeed(services, slices);
+  const aftermath = createAftermath(
+    { ...parts, mode, nodeName, nodes, services, client, tracker },
+    signal,
+  );
+  const { hooks: afterWrite } = aftermath;
   const loop = createReconcileLoop({
-    round: createRound({ ...parts, nodeName, feed, nodes, mode, tracker, afterWrite: [] }),
+    round: createRound({ ...parts, nodeName, feed, nodes, mode, tracker, afterWrite }),
     minIntervalMs: minSyncPeriodMs,
     maxIntervalMs: syncPeriodMs,
     retry: { initialMs: retryInitialMs, maxMs: Math.max(retryInitialMs, syncPeriodMs) },
@@ -102,8 +108,7 @@ export async function runProxy(
   for (const store of stores) changes.use(store.onChange(request));
   log.info({ services: services.size, slices: slices.size }, 'Services are known');
   request();
-  await loop.run(signal);
-  await Promise.all(servers);
+  await Promise.all([loop.run(signal), aftermath.run(signal), ...servers]);
 
   function serve(bind: BindAddress | undefined, routes: Routes): Promise<void> {
     if (bind === undefined) return Promise.resolve();

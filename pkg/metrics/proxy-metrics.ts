@@ -14,6 +14,8 @@ export interface ProxyMetrics {
     rules: ReadonlyMap<TableName, { readonly total: number; readonly written: number }>,
   ) => void;
   readonly restoreFailed: (family: Family, kind: 'full' | 'partial') => void;
+  /** A search for stale flows has ended. */
+  readonly conntrackCleaned: (family: Family, durationMs: number, deleted: number) => void;
   readonly healthAnswered: (endpoint: 'healthz' | 'livez', status: 200 | 503) => void;
 }
 
@@ -95,6 +97,15 @@ export function createProxyMetrics(): ProxyMetrics {
     'Service ports with policy Local and no endpoint on this node',
     ['traffic_policy', 'ip_family'],
   );
+  const cleaning = duration(
+    'conntrack_reconciler_sync_duration_seconds',
+    'Time one search for stale UDP flows took',
+  );
+  const cleaned = counter(
+    'conntrack_reconciler_deleted_entries_total',
+    'Stale UDP flows removed from connection tracking',
+    ['ip_family'],
+  );
   const healthz = counter('proxy_healthz_total', 'Answers of /healthz', ['code']);
   const livez = counter('proxy_livez_total', 'Answers of /livez', ['code']);
 
@@ -123,6 +134,10 @@ export function createProxyMetrics(): ProxyMetrics {
     restoreFailed: (family, kind) => {
       failures.inc({ ip_family: labelOf(family) });
       if (kind === 'partial') partialFailures.inc({ ip_family: labelOf(family) });
+    },
+    conntrackCleaned: (family, durationMs, deleted) => {
+      cleaning.observe({ ip_family: labelOf(family) }, durationMs / 1000);
+      cleaned.inc({ ip_family: labelOf(family) }, deleted);
     },
     healthAnswered: (endpoint, status) => {
       (endpoint === 'healthz' ? healthz : livez).inc({ code: String(status) });
