@@ -1,0 +1,57 @@
+/** Sets connection tracking up as the configuration asks, when the proxy starts. */
+import { cpus } from 'node:os';
+import {
+  conntrackSysctls,
+  type ConntrackConfig,
+  type SysctlWrite,
+} from '#pkg/conntrack/sysctls.ts';
+import { readSysctl, writeSysctl } from '#pkg/sysctl/sysctl.ts';
+
+export interface ConntrackHost {
+  /** Cores of the machine, whatever share of them this process may use. */
+  readonly cores: number;
+  /** As in pkg/sysctl. */
+  read(path: string): string | undefined;
+  write(path: string, value: string): void;
+}
+
+export const conntrackHost: ConntrackHost = {
+  // More where a container may use fewer: the table is the machine's.
+  cores: cpus().length,
+  read: readSysctl,
+  write: writeSysctl,
+};
+
+export interface ConntrackSetup {
+  readonly written: readonly SysctlWrite[];
+  /**
+   * What the kernel refused, in words. Outside the machine's own network namespace it refuses
+   * nf_conntrack_max; in a container without privileges, everything. The proxy works all the same.
+   */
+  readonly failures: readonly Error[];
+}
+
+/** Writes what differs; one setting that is refused does not keep the others from being written. */
+export function applyConntrackSysctls(
+  config: ConntrackConfig,
+  host: ConntrackHost = conntrackHost,
+): ConntrackSetup {
+  const written: SysctlWrite[] = [];
+  const failures: Error[] = [];
+  const attempt = <T>(action: () => T): T | undefined => {
+    try {
+      return action();
+    } catch (error) {
+      failures.push(error instanceof Error ? error : new Error(String(error)));
+      return undefined;
+    }
+  };
+  const wanted = attempt(() => conntrackSysctls(config, host.cores, (path) => host.read(path)));
+  for (const setting of wanted ?? []) {
+    attempt(() => {
+      host.write(setting.path, setting.value);
+      written.push(setting);
+    });
+  }
+  return { written, failures };
+}
