@@ -3,15 +3,20 @@
  * The service proxy's daemon. This file owns the process: arguments, signals, exit code. What
  * runs, and of which parts, is `wire.ts`.
  */
+import { writeFile } from 'node:fs/promises';
 import { hostname } from 'node:os';
 import { basename } from 'node:path';
+import { renderProxyConfig } from '#pkg/config/proxy-config-render.ts';
 import type { ProxyMode } from '#pkg/config/proxy-config.ts';
 import { AgentError, messageOf } from '#pkg/errors/agent-error.ts';
 import { exitCodeFor } from '#cmd/exit-code.ts';
 import { version } from '#cmd/version.ts';
-import { createLogger, type Logger } from '#pkg/log/logger.ts';
+import { createLogger, type LogLevel } from '#pkg/log/logger.ts';
+import { cleanUp } from './cleanup.ts';
+import { initializeHost } from './host-settings.ts';
+import { proxyHost } from './host.ts';
 import { readOptions, type ProxyOptions } from './options.ts';
-import { runProxy } from './wire.ts';
+import { runProxy, type ProxyContext } from './wire.ts';
 
 const runnable: readonly ProxyMode[] = ['iptables'];
 
@@ -34,16 +39,25 @@ export async function main(
     createLogger(program).error({ reason: messageOf(err) }, 'Cannot start');
     return 2;
   }
-  const log = createLogger(program, options.config.verbosity >= 2 ? 'debug' : 'info');
+  const log = createLogger(program, levelOf(options.config.verbosity));
   for (const warning of options.warnings) log.warn({ warning }, 'Configuration');
-  return await run(options, env, log);
+  const reread = async (): Promise<ProxyOptions> => {
+    const again = await readOptions(argv, surroundings);
+    if ('kind' in again) throw new Error('the command line has changed');
+    return again;
+  };
+  const setVerbosity = (level: number): void => void (log.level = levelOf(level));
+  return await perform(options, { env, version, program, log, setVerbosity, reread });
 }
 
-async function run(
-  options: ProxyOptions,
-  env: Readonly<Record<string, string | undefined>>,
-  log: Logger,
-): Promise<0 | 1 | 2> {
+/** Only two of kube-proxy's levels differ here. */
+function levelOf(verbosity: number): LogLevel {
+  return verbosity >= 2 ? 'debug' : 'info';
+}
+
+async function perform(options: ProxyOptions, context: ProxyContext): Promise<0 | 1 | 2> {
+  const { action, config, nodeName } = options;
+  const { log } = context;
   const stop = new AbortController();
   for (const signal of ['SIGTERM', 'SIGINT'] as const) {
     process.once(signal, () => {
@@ -52,12 +66,25 @@ async function run(
     });
   }
   try {
-    requireMode(options.config.mode);
-    log.info({ node: options.nodeName, mode: options.config.mode, version }, 'Starting');
-    await runProxy(options, { env, version, log }, stop.signal);
-    return 0;
+    switch (action.kind) {
+      case 'write-config':
+        await writeFile(action.path, renderProxyConfig(options.file));
+        log.info({ path: action.path }, 'Configuration written');
+        return 0;
+      case 'cleanup':
+        await cleanUp({ log, excludeCIDRs: config.ipvs.excludeCIDRs }, stop.signal);
+        return 0;
+      case 'init-only':
+        initializeHost(config, proxyHost, log);
+        return 0;
+      case 'run':
+        requireMode(config.mode);
+        log.info({ node: nodeName, mode: config.mode, version }, 'Starting');
+        await runProxy(options, context, stop.signal);
+        return 0;
+    }
   } catch (err) {
-    if (stop.signal.aborted) return 0;
+    if (stop.signal.aborted && action.kind === 'run') return 0;
     log.error({ reason: messageOf(err), err }, 'Failed');
     return exitCodeFor(err);
   } finally {

@@ -1,4 +1,5 @@
 /** What the service proxy needs to know, from a KubeProxyConfiguration or from kube-proxy's flags. */
+import type { ConntrackConfig } from '#pkg/conntrack/sysctls.ts';
 import { AgentError, messageOf } from '#pkg/errors/agent-error.ts';
 import { parseBindAddress, type BindAddress } from '#pkg/health/bind-address.ts';
 import type { Prefix } from '#pkg/ip/prefix.ts';
@@ -41,18 +42,6 @@ export interface IpvsConfig extends SyncPeriods {
 export interface NftablesConfig extends SyncPeriods {
   readonly masqueradeBit: number;
   readonly masqueradeAll: boolean;
-}
-
-/** Settings of connection tracking for the whole host; 0 = as the kernel has it. */
-export interface ConntrackConfig {
-  readonly maxPerCore: number;
-  /** Counts only with maxPerCore. */
-  readonly min: number;
-  readonly tcpEstablishedTimeoutMs: number;
-  readonly tcpCloseWaitTimeoutMs: number;
-  readonly tcpBeLiberal: boolean;
-  readonly udpTimeoutMs: number;
-  readonly udpStreamTimeoutMs: number;
 }
 
 export interface ProxyConfig {
