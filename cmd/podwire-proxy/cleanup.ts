@@ -1,4 +1,5 @@
 /** Removes what proxies left in the kernel: all of it (`--cleanup`), or what other modes left. */
+import { existsSync } from 'node:fs';
 import type { ProxyMode } from '#pkg/config/proxy-config.ts';
 import { AgentError, isErrno } from '#pkg/errors/agent-error.ts';
 import { runCommand } from '#pkg/exec/run.ts';
@@ -114,7 +115,8 @@ class Kernel {
       using socket = new NetlinkSocket(await openSys());
       found.hasDummyDevice = getLink(socket, dummyDevice) !== undefined;
     });
-    if (found.hasDummyDevice) {
+    // A kernel without IPVS has no such file, nor anything to clean up.
+    if (found.hasDummyDevice && existsSync('/proc/net/ip_vs')) {
       await attempt('list IPVS virtual servers', async () => {
         for (const [, server = ''] of (await this.#out('ipvsadm', ['-S', '-n'])).matchAll(
           /^-A ((?:-[tu]|--sctp-service) \S+)/gm,
