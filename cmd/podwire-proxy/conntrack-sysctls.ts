@@ -38,20 +38,29 @@ export function applyConntrackSysctls(
 ): ConntrackSetup {
   const written: SysctlWrite[] = [];
   const failures: Error[] = [];
-  const attempt = <T>(action: () => T): T | undefined => {
+  const unreadable = new Set<string>();
+  const current = (path: string): string | undefined => {
     try {
-      return action();
+      return host.read(path);
     } catch (error) {
-      failures.push(error instanceof Error ? error : new Error(String(error)));
+      failures.push(asError(error));
+      unreadable.add(path);
       return undefined;
     }
   };
-  const wanted = attempt(() => conntrackSysctls(config, host.cores, (path) => host.read(path)));
-  for (const setting of wanted ?? []) {
-    attempt(() => {
+  for (const setting of conntrackSysctls(config, host.cores, current)) {
+    // What it is we do not know: it may be an admin's, and larger.
+    if (unreadable.has(setting.path)) continue;
+    try {
       host.write(setting.path, setting.value);
       written.push(setting);
-    });
+    } catch (error) {
+      failures.push(asError(error));
+    }
   }
   return { written, failures };
+}
+
+function asError(error: unknown): Error {
+  return error instanceof Error ? error : new Error(String(error));
 }
