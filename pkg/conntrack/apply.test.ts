@@ -48,6 +48,8 @@ describe('removeFlows()', () => {
     };
     await removeFlows(kernel, search({ family: 'ip6', destinations, isStale }), signal);
     expect(kernel.entries).toEqual([stale, ...others.slice(0, -1)]);
+    // By an address the kernel would list all others.
+    expect(kernel.queries).toMatchObject([{ destination: undefined, destinationPort: 53 }]);
   });
 
   it('122. many destinations share one dump, and requests do not grow with the table', async () => {
@@ -62,6 +64,16 @@ describe('removeFlows()', () => {
     }));
     const removed = await removeFlows(kernel, search({ destinations }), signal);
     expect(removed).toMatchObject({ deleted: 1, listed: 5_001, requests: 2 });
+  });
+
+  it('what one query covers is not asked for twice', async () => {
+    const kernel = new FakeConntrack([stale, ...others]);
+    const destinations = ['fd00::2', 'fd00::4'].map((address) => ({
+      addresses: [address],
+      port: 53,
+    }));
+    await removeFlows(kernel, search({ family: 'ip6', destinations }), signal);
+    expect(kernel.queries).toHaveLength(1);
   });
 
   it('does nothing, and asks nothing, for no destinations', async () => {

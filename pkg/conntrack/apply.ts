@@ -1,6 +1,6 @@
 /**
  * Makes the kernel forget stale flows: asks it for the flows to certain destinations, and deletes
- * those that are found stale, each by its identity. Works in parts, so that a table of a million
+ * those that are found stale. Works in parts, so that a table of a million
  * entries neither fills the memory nor holds up the event loop.
  */
 import { isErrno } from '#pkg/errors/agent-error.ts';
@@ -14,7 +14,7 @@ import {
   type ConntrackQuery,
 } from '#pkg/netlink/conntrack.ts';
 import { NETLINK_NETFILTER } from '#pkg/netlink/constants.ts';
-import { dumpAside } from '#pkg/netlink/dump-aside.ts';
+import { DumpSocket } from '#pkg/netlink/dump-socket.ts';
 import type { Message } from '#pkg/netlink/message.ts';
 import type { NetlinkRequest, NetlinkResult } from '#pkg/netlink/socket.ts';
 import { NetlinkSocket } from '#pkg/netlink/socket.ts';
@@ -39,12 +39,19 @@ const maxAttempts = 5;
 
 /** The connection tracking table of the calling thread's network namespace. */
 export function openConntrack(sys: Sys): ConntrackKernel {
-  const socket = new NetlinkSocket(sys, NETLINK_NETFILTER);
-  return {
-    dump: (query) => dumpAside(sys, NETLINK_NETFILTER, conntrackDump(query)),
-    delete: (requests) => socket.batch(requests),
-    [Symbol.dispose]: () => socket[Symbol.dispose](),
-  };
+  const stack = new DisposableStack();
+  try {
+    const lister = stack.use(new DumpSocket(sys, NETLINK_NETFILTER));
+    const deleter = stack.use(new NetlinkSocket(sys, NETLINK_NETFILTER));
+    return {
+      dump: (query) => lister.dump(conntrackDump(query)),
+      delete: (requests) => deleter.batch(requests),
+      [Symbol.dispose]: () => stack.dispose(),
+    };
+  } catch (error) {
+    stack.dispose();
+    throw error;
+  }
 }
 
 /**
@@ -90,17 +97,23 @@ async function listRepeatedly(
   return false;
 }
 
-/** One narrow query for each destination, or a wide one for all. */
+/** A narrow query for each destination, or a wide one for all. */
 function queriesFor(search: FlowSearch): readonly ConntrackQuery[] {
   const { destinations, family, protocol } = search;
-  if (destinations.length === 0) return [];
-  const queries = destinations.map(({ addresses, port }): ConntrackQuery => {
-    const [only, ...others] = addresses;
-    const destination = only === undefined || others.length > 0 ? undefined : tryParseAddress(only);
-    return { family, protocol, direction: 'original', destinationPort: port, destination };
-  });
-  const [first] = queries;
-  return first === undefined || queries.length <= maxQueries ? queries : [wide(first)];
+  const queries = new Map<string, ConntrackQuery>();
+  for (const { addresses, port } of destinations) {
+    const [only] = addresses;
+    const destination =
+      family === 'ip' && only !== undefined && addresses.length === 1
+        ? tryParseAddress(only)
+        : undefined;
+    const key = `${destination === undefined ? '' : only} ${port}`;
+    const destinationPort = port;
+    queries.set(key, { family, protocol, direction: 'original', destinationPort, destination });
+  }
+  const [first] = queries.values();
+  if (first === undefined || queries.size <= maxQueries) return [...queries.values()];
+  return [wide(first)];
 }
 
 function wide({ family, protocol, direction }: ConntrackQuery): ConntrackQuery {
@@ -166,7 +179,7 @@ class Removal {
     const results = this.#kernel.delete(stale.map((m) => conntrackDeletion(family, m)));
     for (const { error } of results) {
       if (error === undefined) this.#deleted += 1;
-      // It ended by itself meanwhile, or another took its place.
+      // It ended by itself meanwhile.
       else if (!isErrno(error, 'ENOENT')) throw error;
     }
   }
