@@ -4,14 +4,14 @@
  * entries neither fills the memory nor holds up the event loop.
  */
 import { isErrno } from '#pkg/errors/agent-error.ts';
-import { formatAddress, tryParseAddress, type Address } from '#pkg/ip/address.ts';
+import { addressFromBytes, formatAddress, tryParseAddress } from '#pkg/ip/address.ts';
 import {
   conntrackDeletion,
   conntrackDump,
-  peekConntrack,
-  readConntrack,
-  type ConntrackEntry,
+  peekDestination,
+  peekServer,
   type ConntrackQuery,
+  type RawEndpoint,
 } from '#pkg/netlink/conntrack.ts';
 import { NETLINK_NETFILTER } from '#pkg/netlink/constants.ts';
 import { DumpSocket } from '#pkg/netlink/dump-socket.ts';
@@ -19,7 +19,7 @@ import type { Message } from '#pkg/netlink/message.ts';
 import type { NetlinkRequest, NetlinkResult } from '#pkg/netlink/socket.ts';
 import { NetlinkSocket } from '#pkg/netlink/socket.ts';
 import type { Sys } from '#pkg/sys/sys.ts';
-import type { FlowSearch, FlowsRemoved, TrackedFlow } from './flow.ts';
+import type { FlowSearch, FlowsRemoved } from './flow.ts';
 
 /** The kernel, as far as this needs it: replaced in tests. */
 export interface ConntrackKernel extends Disposable {
@@ -164,14 +164,16 @@ class Removal {
   #take(part: readonly Message[], query: ConntrackQuery): void {
     this.#listed += part.length;
     const stale = part.filter((message) => {
-      const peek = peekConntrack(message);
-      if (peek?.destinationPort === undefined) return false;
-      const { destinationPort, protocol } = peek;
+      const destination = peekDestination(message);
+      if (destination?.port === undefined) return false;
       // Kernels before 5.8 ignore the filter and list all there is.
-      if (destinationPort !== (query.destinationPort ?? destinationPort)) this.#sawAll = true;
-      if (protocol !== this.#search.protocol || !this.#ports.has(destinationPort)) return false;
-      const entry = readConntrack(message);
-      return entry !== undefined && this.#search.isStale(flowOf(entry));
+      if (destination.port !== (query.destinationPort ?? destination.port)) this.#sawAll = true;
+      const { protocol } = this.#search;
+      if (destination.protocol !== protocol || !this.#ports.has(destination.port)) return false;
+      const to = endpointText(destination);
+      const server = endpointText(peekServer(message));
+      if (to === undefined || server === undefined) return false;
+      return this.#search.isStale({ destination: to, server });
     });
     if (stale.length === 0) return;
     const { family } = this.#search;
@@ -185,14 +187,11 @@ class Removal {
   }
 }
 
-function flowOf({ original, reply }: ConntrackEntry): TrackedFlow {
-  return {
-    destination: endpointText(original.destination, original.destinationPort),
-    server: endpointText(reply.source, reply.sourcePort),
-  };
-}
-
-function endpointText(address: Address, port: number | undefined): string {
-  const text = formatAddress(address);
-  return address.family === 'ip6' ? `[${text}]:${port ?? 0}` : `${text}:${port ?? 0}`;
+/** "ip:port" or "[ip]:port". IPv4 is by far the most, and written without ado. */
+function endpointText({ address, port }: RawEndpoint): string | undefined {
+  if (address?.byteLength === 4) {
+    return `${address[0]}.${address[1]}.${address[2]}.${address[3]}:${port ?? 0}`;
+  }
+  if (address?.byteLength !== 16) return undefined;
+  return `[${formatAddress(addressFromBytes(address))}]:${port ?? 0}`;
 }

@@ -182,19 +182,36 @@ export function readConntrack(message: Message): ConntrackEntry | undefined {
   return original === undefined || reply === undefined ? undefined : { original, reply };
 }
 
-/**
- * Protocol and destination port of a listed entry's first packet: all that is needed of most of
- * a million entries.
- */
-export function peekConntrack(
-  message: Message,
-): Pick<ConntrackTuple, 'protocol' | 'destinationPort'> | undefined {
+/** One end of a listed flow, undecoded: most of a million entries are not worth more. */
+export interface RawEndpoint {
+  readonly protocol: number | undefined;
+  readonly port: number | undefined;
+  /** 4 or 16 bytes, in the message that listed it; undefined where there is none. */
+  readonly address: Uint8Array | undefined;
+}
+
+/** Where a listed entry's first packet went; undefined for any other message. */
+export function peekDestination(message: Message): RawEndpoint | undefined {
   if (message.type !== IPCTNL_MSG_CT_NEW) return undefined;
-  const tuple = findAttribute(attributesOf(message), CTA_TUPLE_ORIG) ?? nothing;
+  return readEnd(message, CTA_TUPLE_ORIG, 'destination');
+}
+
+/** Who answers a listed entry. */
+export function peekServer(message: Message): RawEndpoint {
+  return readEnd(message, CTA_TUPLE_REPLY, 'source');
+}
+
+function readEnd(message: Message, type: number, end: 'source' | 'destination'): RawEndpoint {
+  const tuple = findAttribute(attributesOf(message), type) ?? nothing;
+  const ip = findAttribute(tuple, CTA_TUPLE_IP) ?? nothing;
   const proto = findAttribute(tuple, CTA_TUPLE_PROTO) ?? nothing;
+  const isSource = end === 'source';
   return {
     protocol: readU8(findAttribute(proto, CTA_PROTO_NUM)),
-    destinationPort: readBe16(findAttribute(proto, CTA_PROTO_DST_PORT)),
+    port: readBe16(findAttribute(proto, isSource ? CTA_PROTO_SRC_PORT : CTA_PROTO_DST_PORT)),
+    address:
+      findAttribute(ip, isSource ? CTA_IP_V4_SRC : CTA_IP_V4_DST) ??
+      findAttribute(ip, isSource ? CTA_IP_V6_SRC : CTA_IP_V6_DST),
   };
 }
 
