@@ -108,6 +108,21 @@ describe('cleaning', () => {
     expect(bench.kernel.entries).toEqual([good]);
   });
 
+  it('searches that take long leave three quarters of the time to others', async () => {
+    await using bench = await started();
+    const at: number[] = [];
+    bench.onSearch = async () => {
+      at.push(bench.clock.now());
+      await bench.clock.sleep(1_000);
+    };
+    const start = bench.clock.now();
+    await bench.round(onlyOne);
+    await bench.clock.advance(1_100);
+    await bench.round({ services: [] }, { services: ['ns/a'] });
+    await bench.clock.advance(10_000);
+    expect(at.map((ms) => ms - start)).toEqual([0, 4_000]);
+  });
+
   it('a Service that is deleted and comes back empty ends all its flows', async () => {
     await using bench = await started();
     await bench.round({ services: [] }, { services: ['ns/a'], slices: ['ns/a-v4'] });

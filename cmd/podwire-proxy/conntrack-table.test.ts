@@ -97,21 +97,33 @@ describe('118. of a whole table', () => {
     ]),
   ];
 
-  it.each(['known', 'ignored', 'refused'] as const)(
-    'exactly what is stale is deleted, whether the kernel’s filters are known, ignored or refused: %s',
-    async (filters) => {
+  const oneByOne = cluster.services.map((s): Cluster => ({
+    services: [s],
+    slices: (cluster.slices ?? []).filter(({ serviceName }) => serviceName === s.name),
+  }));
+
+  it.each([
+    ['known', 'all at once', [cluster]],
+    ['known', 'one Service after another', oneByOne],
+    ['ignored', 'one Service after another', oneByOne],
+    ['refused', 'one Service after another', oneByOne],
+  ] as const)(
+    'exactly what is stale is deleted: the kernel’s filters are %s, changes come %s',
+    async (filters, _, rounds) => {
       expect([...stale, ...kept].length).toBeGreaterThanOrEqual(63);
       await using bench = new Bench([...stale, ...kept].toSorted());
       bench.kernel.filters = filters;
-      await bench.round(cluster);
-      await bench.clock.advance(100);
+      for (const round of rounds) {
+        await bench.round(round);
+        await bench.clock.advance(1_000);
+      }
       expect(bench.kernel.entries.toSorted()).toEqual(kept.toSorted());
       const deleted = bench.cleaned.map(({ removed }) => removed.deleted);
       expect(deleted.reduce((sum, n) => sum + n, 0)).toBe(stale.length);
       // The second time there is nothing to do, and nothing is asked.
       const asked = bench.kernel.queries.length;
       await bench.round({ services: [], slices: [] });
-      await bench.clock.advance(100);
+      await bench.clock.advance(1_000);
       expect(bench.kernel.queries).toHaveLength(asked);
     },
   );
