@@ -19,7 +19,7 @@ describe('cleaning', () => {
     return bench;
   }
 
-  it('123c. is not lost by rules that could not be written', async () => {
+  it('S123c. is not lost by rules that could not be written', async () => {
     await using bench = await started();
     bench.fails = 'ip';
     await bench.round(onlyOne);
@@ -76,7 +76,7 @@ describe('cleaning', () => {
     expect(bench.kernel.entries).toEqual([]);
   });
 
-  it('121. a table that never stands still is looked at again later', async () => {
+  it('S121. a table that never stands still is looked at again later', async () => {
     await using bench = await started();
     bench.kernel.interruptions = 5;
     bench.kernel.add(stale.replace(':4000', ':4001'));

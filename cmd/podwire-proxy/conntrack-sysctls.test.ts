@@ -32,7 +32,8 @@ function host(
 it('a namespace where the table’s size is not ours to set gets all the rest', () => {
   const inner = host(/_(?:max|buckets)$/);
   const { failures, written } = applyConntrackSysctls(defaults, inner);
-  expect(failures).toMatchObject([{ code: 'EACCES' }, { code: 'EACCES' }]);
+  // One for both: the hash is for the table.
+  expect(failures).toMatchObject([{ code: 'EACCES' }]);
   expect(written.map(({ path, value }) => `${path}=${value}`)).toEqual([
     'net/netfilter/nf_conntrack_tcp_timeout_established=86400',
     'net/netfilter/nf_conntrack_tcp_timeout_close_wait=3600',
@@ -54,5 +55,5 @@ it('a value that may not be read is not written, others are', () => {
   };
   const { failures, written } = applyConntrackSysctls(defaults, { ...inner, read });
   expect(failures).toMatchObject([{ code: 'EACCES' }]);
-  expect(written).toHaveLength(3);
+  expect(written).toHaveLength(2);
 });

@@ -1,7 +1,9 @@
 /** Sets connection tracking up as the configuration asks, when the proxy starts. */
 import { cpus } from 'node:os';
 import {
+  bucketsPath,
   conntrackSysctls,
+  maxPath,
   type ConntrackConfig,
   type SysctlWrite,
 } from '#pkg/conntrack/sysctls.ts';
@@ -38,24 +40,28 @@ export function applyConntrackSysctls(
 ): ConntrackSetup {
   const written: SysctlWrite[] = [];
   const failures: Error[] = [];
-  const unreadable = new Set<string>();
+  /** Paths that could not be read or written. */
+  const refused = new Set<string>();
   const current = (path: string): string | undefined => {
     try {
       return host.read(path);
     } catch (error) {
       failures.push(asError(error));
-      unreadable.add(path);
+      refused.add(path);
       return undefined;
     }
   };
   for (const setting of conntrackSysctls(config, host.cores, current)) {
     // What it is we do not know: it may be an admin's, and larger.
-    if (unreadable.has(setting.path)) continue;
+    if (refused.has(setting.path)) continue;
+    // A hash for more entries than there may be: one refusal says it all.
+    if (setting.path === bucketsPath && refused.has(maxPath)) continue;
     try {
       host.write(setting.path, setting.value);
       written.push(setting);
     } catch (error) {
       failures.push(asError(error));
+      refused.add(setting.path);
     }
   }
   return { written, failures };

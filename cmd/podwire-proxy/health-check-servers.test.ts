@@ -73,7 +73,7 @@ const pods = (...addresses: string[]): EndpointSliceRecord[] => [
 const idle: Cluster = { services: [] };
 
 describe('health check node ports', () => {
-  it('49. answer on any path with the count of endpoints here', async () => {
+  it('S49. answer on any path with the count of endpoints here', async () => {
     await bench.sync({ services: [balanced('a', ports[0])], slices: pods() });
     expect(await ask(ports[0])).toMatchObject({ status: 503, weight: '0' });
     await bench.sync({ services: [], slices: pods('10.1.0.1', '10.1.0.2') });
@@ -86,7 +86,7 @@ describe('health check node ports', () => {
     });
   });
 
-  it('50. say 503 while the proxy is not well, with the right count', async () => {
+  it('S50. say 503 while the proxy is not well, with the right count', async () => {
     await bench.sync({ services: [balanced('a', ports[0])], slices: pods('10.1.0.1') });
     bench.isProxyHealthy = false;
     const answer = await ask(ports[0]);
@@ -94,20 +94,20 @@ describe('health check node ports', () => {
     expect(answer.body).toContain('"serviceProxyHealthy": false');
   });
 
-  it('51. close with their Service, also to who is connected', async () => {
+  it('S51. close with their Service, also to who is connected', async () => {
     await bench.sync({ services: [balanced('a', ports[0])], slices: pods('10.1.0.1') });
     await bench.sync(idle, ['ns/a']);
     await expect(ask(ports[0])).rejects.toMatchObject({ code: 'ECONNREFUSED' });
   });
 
-  it('51. a Service that is gone before its port is open leaves nothing open', async () => {
+  it('S51. a Service that is gone before its port is open leaves nothing open', async () => {
     bench.tell({ services: [balanced('a', ports[0])] });
     bench.tell(idle, ['ns/a']);
     await bench.servers.settled();
     await expect(ask(ports[0])).rejects.toMatchObject({ code: 'ECONNREFUSED' });
   });
 
-  it('152. close when externalTrafficPolicy becomes Cluster, and open again', async () => {
+  it('S152. close when externalTrafficPolicy becomes Cluster, and open again', async () => {
     const local = balanced('a', ports[0]);
     await bench.sync({ services: [local], slices: pods('10.1.0.1') });
     await bench.sync({ services: [{ ...local, externalTrafficPolicy: 'Cluster' }] });
@@ -151,7 +151,7 @@ describe('health check node ports', () => {
     expect(bench.reports).toEqual([]);
   });
 
-  it('53. listen where node ports answer, and follow when that changes', async () => {
+  it('S53. listen where node ports answer, and follow when that changes', async () => {
     bench.addresses = { ip: ['127.0.0.2', '127.0.0.3'], ip6: [] };
     await bench.sync({ services: [balanced('a', ports[0])], slices: pods('10.1.0.1') });
     const hosts = ['127.0.0.1', '127.0.0.2', '127.0.0.3', '127.0.0.4', '::1'];

@@ -108,7 +108,7 @@ describe('on the real kernel', () => {
     expect(await entries()).toEqual([stale]);
   });
 
-  it('122. of a large table: few requests, and the event loop goes on meanwhile', async () => {
+  it('S122. of a large table: few requests, and the event loop goes on meanwhile', async () => {
     const count = 20_000;
     put(
       Array.from({ length: count }, (_, i) => {

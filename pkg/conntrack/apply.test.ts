@@ -52,7 +52,7 @@ describe('removeFlows()', () => {
     expect(kernel.queries).toMatchObject([{ destination: undefined, destinationPort: 53 }]);
   });
 
-  it('122. many destinations share one dump, and requests do not grow with the table', async () => {
+  it('S122. many destinations share one dump, and requests do not grow with the table', async () => {
     const table = Array.from(
       { length: 5_000 },
       (_, i) => `udp 10.2.${i >> 8}.${i & 255}:4000 > 172.30.0.${i % 200}:53 = 10.1.0.8:53`,
@@ -112,7 +112,7 @@ describe('removeFlows()', () => {
     });
   });
 
-  it('121. an interrupted dump is used as far as it goes, and made again', async () => {
+  it('S121. an interrupted dump is used as far as it goes, and made again', async () => {
     const kernel = new FakeConntrack([stale, ...others]);
     kernel.interruptions = 2;
     const removed = await removeFlows(kernel, search(), signal);
@@ -120,7 +120,7 @@ describe('removeFlows()', () => {
     expect(kernel.queries).toHaveLength(3);
   });
 
-  it('121. a table that never stands still: what was seen is done, and the rest admitted', async () => {
+  it('S121. a table that never stands still: what was seen is done, and the rest admitted', async () => {
     const kernel = new FakeConntrack([stale, ...others]);
     kernel.interruptions = 99;
     expect(await removeFlows(kernel, search(), signal)).toMatchObject({

@@ -31,7 +31,7 @@ function writes(
   }).map(({ path, value }) => `${path.replace('net/netfilter/nf_conntrack_', '')}=${value}`);
 }
 
-describe('123. of connection tracking', () => {
+describe('S123. of connection tracking', () => {
   it('nothing is touched that the configuration leaves at zero', () => {
     expect(writes({})).toEqual([]);
     expect(writes({ min: 1_000_000 })).toEqual([]);

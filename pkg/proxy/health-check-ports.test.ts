@@ -26,7 +26,7 @@ const here = (
 describe('a health check node port', () => {
   it.each([
     [
-      '3. not with externalTrafficPolicy Cluster',
+      'S3. not with externalTrafficPolicy Cluster',
       balanced('a', { externalTrafficPolicy: 'Cluster' }),
     ],
     ['not for a Service of another type', balanced('a', { type: 'NodePort' })],
@@ -35,7 +35,7 @@ describe('a health check node port', () => {
     expect(found({ services: [given] })).toEqual([]);
   });
 
-  it('49., 54. counts distinct ready endpoints on this node, whatever the port', () => {
+  it('S49., S54. counts distinct ready endpoints on this node, whatever the port', () => {
     const two = balanced('a', {
       ports: [
         { name: 'p80', protocol: 'TCP', port: 80, nodePort: 0 },
@@ -55,11 +55,11 @@ describe('a health check node port', () => {
     ]);
   });
 
-  it('52. endpoints of no Service ask for nothing', () => {
+  it('S52. endpoints of no Service ask for nothing', () => {
     expect(found({ services: [], slices: [slice('ns/a', [here('10.1.0.1')])] })).toEqual([]);
   });
 
-  it('54. with all endpoints here ending: none, while the data path still has them', () => {
+  it('S54. with all endpoints here ending: none, while the data path still has them', () => {
     const slices = [slice('ns/a', [here('10.1.0.1', { terminating: true })])];
     const { ports } = snapshot({ services: [balanced('a')], slices });
     expect(healthCheckPorts(ports).get('ns/a')?.localEndpoints).toBe(0);
@@ -67,7 +67,7 @@ describe('a health check node port', () => {
   });
 });
 
-describe('49., 50. the answer', () => {
+describe('S49., S50. the answer', () => {
   const port = (localEndpoints: number): HealthCheckPort => ({
     namespace: 'ns',
     name: 'a',
@@ -99,7 +99,7 @@ describe('49., 50. the answer', () => {
   });
 });
 
-it('53. each address has its listener; a number two Services claim goes to the first', () => {
+it('S53. each address has its listener; a number two Services claim goes to the first', () => {
   const asked = new Map(
     ['ns/b', 'ns/a'].map((key): [string, HealthCheckPort] => [
       key,

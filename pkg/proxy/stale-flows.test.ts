@@ -74,11 +74,11 @@ const exposed = dns({
 describe('flows are looked at', () => {
   it.each<[string, Cluster[], string[]]>([
     [
-      '100. when an endpoint goes',
+      'S100. when an endpoint goes',
       [before, { ...before, slices: [pods(['10.1.0.1'])] }],
       ['172.30.0.10:53'],
     ],
-    ['100. not when one of a TCP port goes', [tcp, { ...tcp, slices: [] }], []],
+    ['S100. not when one of a TCP port goes', [tcp, { ...tcp, slices: [] }], []],
     [
       'not when an endpoint is added',
       [before, { ...before, slices: [pods(['10.1.0.1', '10.1.0.2', '10.1.0.3'])] }],
