@@ -45,13 +45,14 @@ export function createAftermath(parts: AftermathParts, signal: AbortSignal): Aft
   const events = createEventRecorder({ client, clock, component: 'podwire-proxy', nodeName });
   const targets = (family: Family): 'all' | readonly string[] =>
     nodePortAddresses({ config, host, node: parts.nodes.get(nodeName) }, family);
-  const localhost = parts.mode.name === 'iptables' && config.iptables.localhostNodePorts;
 
   const cleaner = createConntrackCleaner({
     clock,
     log,
-    nodePortAddresses: (family) =>
-      nodePortAnswers(targets(family), family, { all: host.addresses(), localhost }),
+    nodePortAddresses: (family) => {
+      const localhost = parts.mode.name === 'iptables' && config.iptables.localhostNodePorts;
+      return nodePortAnswers(targets(family), family, { all: host.addresses(), localhost });
+    },
     remove: async (search, s) => {
       using kernel = openConntrack(await openSys());
       return await removeFlows(kernel, search, s);

@@ -35,6 +35,9 @@ export interface ConntrackCleanerParts {
 
 /** The kernel walks its whole table for each search: bursts of changes share one. */
 const minIntervalMs = 250;
+/** Where a search takes long, searching gets a quarter of the time and no more. */
+const restShare = 3;
+const maxRestMs = 10_000;
 /** Nothing comes up by itself; this is how often the loop finds that out. */
 const maxIntervalMs = 3_600_000;
 const retry = { initialMs: 1_000, maxMs: 60_000 };
@@ -63,6 +66,7 @@ export function createConntrackCleaner(parts: ConntrackCleanerParts): ConntrackC
 
   async function cleanAll(signal: AbortSignal): Promise<void> {
     const failures: unknown[] = [];
+    const startedMs = clock.now();
     for (const family of backlogs.keys()) {
       try {
         await clean(family, signal);
@@ -72,6 +76,8 @@ export function createConntrackCleaner(parts: ConntrackCleanerParts): ConntrackC
       }
     }
     if (failures.length > 0) throw new AggregateError(failures, 'Cannot remove stale UDP flows');
+    const restMs = Math.min(maxRestMs, restShare * (clock.now() - startedMs)) - minIntervalMs;
+    if (restMs > 0) await clock.sleep(restMs, signal).catch(() => undefined);
   }
 
   async function clean(family: Family, signal: AbortSignal): Promise<void> {

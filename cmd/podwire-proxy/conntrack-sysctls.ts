@@ -1,7 +1,9 @@
 /** Sets connection tracking up as the configuration asks, when the proxy starts. */
 import { cpus } from 'node:os';
 import {
+  bucketsPath,
   conntrackSysctls,
+  maxPath,
   type ConntrackConfig,
   type SysctlWrite,
 } from '#pkg/conntrack/sysctls.ts';
@@ -38,20 +40,33 @@ export function applyConntrackSysctls(
 ): ConntrackSetup {
   const written: SysctlWrite[] = [];
   const failures: Error[] = [];
-  const attempt = <T>(action: () => T): T | undefined => {
+  /** Paths that could not be read or written. */
+  const refused = new Set<string>();
+  const current = (path: string): string | undefined => {
     try {
-      return action();
+      return host.read(path);
     } catch (error) {
-      failures.push(error instanceof Error ? error : new Error(String(error)));
+      failures.push(asError(error));
+      refused.add(path);
       return undefined;
     }
   };
-  const wanted = attempt(() => conntrackSysctls(config, host.cores, (path) => host.read(path)));
-  for (const setting of wanted ?? []) {
-    attempt(() => {
+  for (const setting of conntrackSysctls(config, host.cores, current)) {
+    // What it is we do not know: it may be an admin's, and larger.
+    if (refused.has(setting.path)) continue;
+    // A hash for more entries than there may be: one refusal says it all.
+    if (setting.path === bucketsPath && refused.has(maxPath)) continue;
+    try {
       host.write(setting.path, setting.value);
       written.push(setting);
-    });
+    } catch (error) {
+      failures.push(asError(error));
+      refused.add(setting.path);
+    }
   }
   return { written, failures };
+}
+
+function asError(error: unknown): Error {
+  return error instanceof Error ? error : new Error(String(error));
 }

@@ -3,12 +3,11 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { systemClock } from '#pkg/clock/clock.ts';
-import { completeProxyConfig } from '#pkg/config/proxy-config-defaults.ts';
 import { proxyConfig } from '#pkg/config/proxy-config.ts';
 import { liveView, watchFile } from './live-config.ts';
 
 it('a live view shows the present configuration, also when it is spread', () => {
-  const defaults = proxyConfig(completeProxyConfig({}));
+  const defaults = proxyConfig({});
   let current = defaults;
   const view = liveView(() => current);
   expect({ ...view }).toEqual(defaults);

@@ -7,7 +7,7 @@ import {
   type CompleteProxyConfig,
 } from '#pkg/config/proxy-config-defaults.ts';
 import { parseProxyConfigFile } from '#pkg/config/proxy-config-file.ts';
-import { proxyConfig, type ProxyConfig } from '#pkg/config/proxy-config.ts';
+import { checkedProxyConfig, type ProxyConfig } from '#pkg/config/proxy-config.ts';
 import { AgentError } from '#pkg/errors/agent-error.ts';
 import { flags, parseBoolean, usage, type Draft, type Flag } from './flags.ts';
 
@@ -66,7 +66,7 @@ export async function readOptions(
   const { file, warnings } = await readFileAndFlags(given, configPath);
   const override = hostnameOverride(valueOf(given, 'hostname-override'));
   const complete = override === undefined ? file : { ...file, hostnameOverride: override };
-  const config = proxyConfig(complete, configPath);
+  const config = checkedProxyConfig(complete, configPath);
   const master = serverUrl(valueOf(given, 'master') || valueOf(given, 'apiserver') || undefined);
   return {
     config: { ...config, master },

@@ -74,7 +74,15 @@ export async function runProxy(
   const parts = { config, host: proxyHost, metrics, clock, log };
   // Before the first round there is nothing to look after.
   let onDrift = (): void => undefined;
-  using mode = await createIptablesMode({ ...parts, request: () => onDrift() }, signal);
+  using mode = await createIptablesMode(
+    {
+      ...parts,
+      request: () => onDrift(),
+      onParked: ({ printName, protocol }, err) =>
+        log.error({ err, port: printName, protocol }, 'Left out a Service port'),
+    },
+    signal,
+  );
   await using client = createKubeClient(await clusterConfig(options, context), {
     clock,
     log,

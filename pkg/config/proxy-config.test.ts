@@ -11,7 +11,7 @@ const head = 'apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfi
 
 function read(yaml: string): ProxyConfig & { readonly warnings: readonly string[] } {
   const { file, warnings } = parseProxyConfigFile(head + yaml, 'config.conf');
-  return { ...proxyConfig(completeProxyConfig(file)), warnings };
+  return { ...proxyConfig(file), warnings };
 }
 
 /** Values and spelling as of Kubernetes 1.36: its defaults, Go's durations, keys sorted, nil = null. */

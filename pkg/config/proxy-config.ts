@@ -5,7 +5,8 @@ import { parseBindAddress, type BindAddress } from '#pkg/health/bind-address.ts'
 import type { Prefix } from '#pkg/ip/prefix.ts';
 import { canonicalAddress, prefixFromApi } from '#pkg/proxy/address-text.ts';
 import { checkProxyConfig, formatProblem, type FieldProblem } from './proxy-config-checks.ts';
-import type { CompleteProxyConfig } from './proxy-config-defaults.ts';
+import { completeProxyConfig, type CompleteProxyConfig } from './proxy-config-defaults.ts';
+import type { ProxyConfigFile } from './proxy-config-file.ts';
 
 export type ProxyMode = 'iptables' | 'ipvs' | 'nftables';
 export type DetectLocalMode =
@@ -77,12 +78,21 @@ export interface ProxyConfig {
 }
 
 /**
- * The configuration, checked as kube-proxy checks it.
+ * The configuration that a file asks for, with kube-proxy's defaults for what it leaves out.
+ *
+ * @throws {AgentError} InvalidConfig, naming every field that is wrong and what was expected
+ */
+export function proxyConfig(file: ProxyConfigFile): ProxyConfig {
+  return checkedProxyConfig(completeProxyConfig(file));
+}
+
+/**
+ * The same of a file that has its defaults already, and what flags say beside.
  *
  * @param source what a person wrote it in, for the error; undefined = flags
  * @throws {AgentError} InvalidConfig, naming every field that is wrong and what was expected
  */
-export function proxyConfig(file: CompleteProxyConfig, source?: string): ProxyConfig {
+export function checkedProxyConfig(file: CompleteProxyConfig, source?: string): ProxyConfig {
   const problems = checkProxyConfig(file);
   const config = convert(file, problems);
   if (problems.length === 0) return config;

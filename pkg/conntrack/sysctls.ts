@@ -18,6 +18,10 @@ export interface SysctlWrite {
   readonly value: string;
 }
 
+/** How many entries the table may have, and in how many buckets it has them. */
+export const maxPath = pathOf('max');
+export const bucketsPath = pathOf('buckets');
+
 /** Large machines would otherwise spend gigabytes on a table that is never full. */
 const maxScaled = 1_048_576;
 
@@ -38,14 +42,14 @@ export function conntrackSysctls(
       ? Math.max(Math.min(config.maxPerCore * cores, maxScaled), config.min)
       : 0;
   const wanted = [
-    atLeast('max', max),
+    atLeast(maxPath, max),
     // The kernel's own ratio of entries to hash buckets is at most this.
-    atLeast('buckets', Math.floor(max / 4)),
-    exactly('tcp_timeout_established', seconds(config.tcpEstablishedTimeoutMs)),
-    exactly('tcp_timeout_close_wait', seconds(config.tcpCloseWaitTimeoutMs)),
-    exactly('tcp_be_liberal', config.tcpBeLiberal ? 1 : 0),
-    exactly('udp_timeout', seconds(config.udpTimeoutMs)),
-    exactly('udp_timeout_stream', seconds(config.udpStreamTimeoutMs)),
+    atLeast(bucketsPath, Math.floor(max / 4)),
+    exactly(pathOf('tcp_timeout_established'), seconds(config.tcpEstablishedTimeoutMs)),
+    exactly(pathOf('tcp_timeout_close_wait'), seconds(config.tcpCloseWaitTimeoutMs)),
+    exactly(pathOf('tcp_be_liberal'), config.tcpBeLiberal ? 1 : 0),
+    exactly(pathOf('udp_timeout'), seconds(config.udpTimeoutMs)),
+    exactly(pathOf('udp_timeout_stream'), seconds(config.udpStreamTimeoutMs)),
   ];
   return wanted.flatMap(({ isEnough, path, value }) => {
     if (value === 0) return [];
@@ -62,12 +66,12 @@ interface Wanted {
   readonly isEnough: (now: number) => boolean;
 }
 
-function atLeast(name: string, value: number): Wanted {
-  return { path: pathOf(name), value, isEnough: (now) => now >= value };
+function atLeast(path: string, value: number): Wanted {
+  return { path, value, isEnough: (now) => now >= value };
 }
 
-function exactly(name: string, value: number): Wanted {
-  return { path: pathOf(name), value, isEnough: (now) => now === value };
+function exactly(path: string, value: number): Wanted {
+  return { path, value, isEnough: (now) => now === value };
 }
 
 function pathOf(name: string): string {

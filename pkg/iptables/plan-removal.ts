@@ -54,7 +54,7 @@ function planTable(
     const remove = rules
       .filter(({ chain, rule }) => chain === from && ours.includes(targetOf(rule) ?? ''))
       .map(({ rule }) => rule);
-    if (remove.length > 0) steps.push({ op: 'put-jumps', table, chain: from, remove, insert: [] });
+    if (remove.length > 0) steps.push({ op: 'edit-chain', table, chain: from, remove, insert: [] });
   }
   const held = ours.filter((chain) => fromOthers.has(chain));
   for (const chain of ours) {

@@ -71,6 +71,10 @@ export interface ConntrackQuery {
   readonly protocol: number;
   /** Undefined = any, as with the address. */
   readonly destinationPort: number | undefined;
+  /**
+   * IPv4 only: by an IPv6 address kernels list all other entries (ctnetlink_filter_match_tuple has
+   * the comparison the wrong way round, seen in 6.18).
+   */
   readonly destination?: Address | undefined;
 }
 
@@ -115,13 +119,13 @@ function listMessages(socket: NetlinkSocket, query: ConntrackQuery): readonly Me
  * equality only; older ones ignore the query and list the family's whole table.
  */
 export function conntrackDump(query: ConntrackQuery): NetlinkRequest {
-  const { destination, destinationPort, family, protocol } = query;
+  const { destinationPort, family, protocol } = query;
+  const destination = family === 'ip' ? query.destination : undefined;
   const isOriginal = query.direction === 'original';
   const flags =
     CTA_FILTER_F_CTA_PROTO_NUM |
     (destinationPort === undefined ? 0 : CTA_FILTER_F_CTA_PROTO_DST_PORT) |
     (destination === undefined ? 0 : CTA_FILTER_F_CTA_IP_DST);
-  const ip = family === 'ip' ? CTA_IP_V4_DST : CTA_IP_V6_DST;
   return {
     type: IPCTNL_MSG_CT_GET,
     body: [
@@ -129,7 +133,7 @@ export function conntrackDump(query: ConntrackQuery): NetlinkRequest {
       nested(isOriginal ? CTA_TUPLE_ORIG : CTA_TUPLE_REPLY, [
         ...(destination === undefined
           ? []
-          : [nested(CTA_TUPLE_IP, [attributeAddress(ip, destination)])]),
+          : [nested(CTA_TUPLE_IP, [attributeAddress(CTA_IP_V4_DST, destination)])]),
         nested(CTA_TUPLE_PROTO, [
           attributeU8(CTA_PROTO_NUM, protocol),
           ...(destinationPort === undefined
@@ -146,7 +150,10 @@ export function conntrackDump(query: ConntrackQuery): NetlinkRequest {
   };
 }
 
-/** The deletion of the very entry a dump listed, and of none that took its place since. */
+/**
+ * The deletion of an entry that a dump listed. By its identity it hardly ever hits one that took its
+ * place since: identities are made from the entry's place in memory, which the kernel uses again.
+ */
 export function conntrackDeletion(family: Family, listed: Message): NetlinkRequest {
   const attributes = attributesOf(listed);
   const copy = (type: number): Uint8Array[] => {
@@ -175,19 +182,36 @@ export function readConntrack(message: Message): ConntrackEntry | undefined {
   return original === undefined || reply === undefined ? undefined : { original, reply };
 }
 
-/**
- * Protocol and destination port of a listed entry's first packet: all that is needed of most of
- * a million entries.
- */
-export function peekConntrack(
-  message: Message,
-): Pick<ConntrackTuple, 'protocol' | 'destinationPort'> | undefined {
+/** One end of a listed flow, undecoded: most of a million entries are not worth more. */
+export interface RawEndpoint {
+  readonly protocol: number | undefined;
+  readonly port: number | undefined;
+  /** 4 or 16 bytes, in the message that listed it; undefined where there is none. */
+  readonly address: Uint8Array | undefined;
+}
+
+/** Where a listed entry's first packet went; undefined for any other message. */
+export function peekDestination(message: Message): RawEndpoint | undefined {
   if (message.type !== IPCTNL_MSG_CT_NEW) return undefined;
-  const tuple = findAttribute(attributesOf(message), CTA_TUPLE_ORIG) ?? nothing;
+  return readEnd(message, CTA_TUPLE_ORIG, 'destination');
+}
+
+/** Who answers a listed entry. */
+export function peekServer(message: Message): RawEndpoint {
+  return readEnd(message, CTA_TUPLE_REPLY, 'source');
+}
+
+function readEnd(message: Message, type: number, end: 'source' | 'destination'): RawEndpoint {
+  const tuple = findAttribute(attributesOf(message), type) ?? nothing;
+  const ip = findAttribute(tuple, CTA_TUPLE_IP) ?? nothing;
   const proto = findAttribute(tuple, CTA_TUPLE_PROTO) ?? nothing;
+  const isSource = end === 'source';
   return {
     protocol: readU8(findAttribute(proto, CTA_PROTO_NUM)),
-    destinationPort: readBe16(findAttribute(proto, CTA_PROTO_DST_PORT)),
+    port: readBe16(findAttribute(proto, isSource ? CTA_PROTO_SRC_PORT : CTA_PROTO_DST_PORT)),
+    address:
+      findAttribute(ip, isSource ? CTA_IP_V4_SRC : CTA_IP_V4_DST) ??
+      findAttribute(ip, isSource ? CTA_IP_V6_SRC : CTA_IP_V6_DST),
   };
 }
 
