@@ -26,6 +26,7 @@ export type AfterWrite = (
   family: Family,
   changes: readonly PortChange[],
   ports: ReadonlyMap<string, ProxiedPort>,
+  report: WriteReport,
 ) => void;
 
 export interface RoundParts {
@@ -121,7 +122,7 @@ export function createRound(parts: RoundParts): (signal: AbortSignal) => Promise
       const counts = { ports: ports.size, changes: changes.length, written, ms: durationMs };
       log.debug({ family, kind, ...counts }, 'Rules written');
     }
-    for (const tell of parts.afterWrite) tell(family, changes, ports);
+    for (const tell of parts.afterWrite) tell(family, changes, ports, { kind, written });
     return { kind, written };
   }
 
