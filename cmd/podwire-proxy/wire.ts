@@ -2,6 +2,7 @@
 import { systemClock } from '#pkg/clock/clock.ts';
 import { configChange } from '#pkg/config/proxy-config-change.ts';
 import { syncPeriods } from '#pkg/config/proxy-config.ts';
+import { messageOf } from '#pkg/errors/agent-error.ts';
 import { proxyHealthRoutes } from '#pkg/health/proxy-health.ts';
 import { createSyncTracker } from '#pkg/health/sync-tracker.ts';
 import type { Family } from '#pkg/ip/address.ts';
@@ -17,9 +18,15 @@ import { projectEndpointSlice, projectNode } from '#pkg/kube/project.ts';
 import { startJitterMs } from '#cmd/start-jitter.ts';
 import { oneNode, proxiedEndpointSlices, proxiedServices } from '#pkg/kube/resources.ts';
 import { createStore } from '#pkg/kube/store.ts';
-import type { EndpointSliceRecord, NodeRecord, ServiceRecord } from '#pkg/kube/types.ts';
+import {
+  objectKey,
+  type EndpointSliceRecord,
+  type NodeRecord,
+  type ServiceRecord,
+} from '#pkg/kube/types.ts';
 import type { Logger } from '#pkg/log/logger.ts';
 import { createProxyMetrics } from '#pkg/metrics/proxy-metrics.ts';
+import type { Problem } from '#pkg/proxy/proxied-port.ts';
 import { createReconcileLoop } from '#pkg/reconcile/loop.ts';
 import { createAftermath } from './aftermath.ts';
 import { createApiFeed } from './api-feed.ts';
@@ -74,12 +81,19 @@ export async function runProxy(
   const parts = { config, host: proxyHost, metrics, clock, log };
   // Before the first round there is nothing to look after.
   let onDrift = (): void => undefined;
+  let onProblem: (problem: Problem) => void = () => undefined;
   using mode = await createIptablesMode(
     {
       ...parts,
       request: () => onDrift(),
-      onParked: ({ printName, protocol }, err) =>
-        log.error({ err, port: printName, protocol }, 'Left out a Service port'),
+      onParked: (port, err) => {
+        log.error(
+          { err, port: port.printName, protocol: port.protocol },
+          'Left out a Service port',
+        );
+        const problem = `the rules of port ${JSON.stringify(port.portName)} are refused: ${messageOf(err)}`;
+        onProblem({ kind: 'Service', object: objectKey(port), problem });
+      },
     },
     signal,
   );
@@ -98,6 +112,7 @@ export async function runProxy(
 
   const recorder = createEventRecorder({ client, clock, component: program, nodeName });
   const events = createProxyEvents({ recorder, nodeName, services, slices, log }, signal);
+  onProblem = (problem) => events.ofProblem(problem);
   const families = [...mode.writers.keys()];
   const timeoutMs = (): number => 2 * syncPeriods(config).syncPeriodMs;
   using tracker = trackChanges({
