@@ -4,6 +4,7 @@ import { configChange } from '#pkg/config/proxy-config-change.ts';
 import { syncPeriods } from '#pkg/config/proxy-config.ts';
 import { proxyHealthRoutes } from '#pkg/health/proxy-health.ts';
 import { createSyncTracker } from '#pkg/health/sync-tracker.ts';
+import { messageOf } from '#pkg/errors/agent-error.ts';
 import type { Family } from '#pkg/ip/address.ts';
 import { onceWritten } from './once-written.ts';
 import { removeLeftovers } from './cleanup.ts';
@@ -17,7 +18,12 @@ import { projectEndpointSlice, projectNode } from '#pkg/kube/project.ts';
 import { startJitterMs } from '#cmd/start-jitter.ts';
 import { oneNode, proxiedEndpointSlices, proxiedServices } from '#pkg/kube/resources.ts';
 import { createStore } from '#pkg/kube/store.ts';
-import type { EndpointSliceRecord, NodeRecord, ServiceRecord } from '#pkg/kube/types.ts';
+import {
+  objectKey,
+  type EndpointSliceRecord,
+  type NodeRecord,
+  type ServiceRecord,
+} from '#pkg/kube/types.ts';
 import type { Logger } from '#pkg/log/logger.ts';
 import { createProxyMetrics } from '#pkg/metrics/proxy-metrics.ts';
 import { createReconcileLoop } from '#pkg/reconcile/loop.ts';
@@ -31,7 +37,7 @@ import { createIptablesMode } from './iptables-mode.ts';
 import { liveView, watchFile } from './live-config.ts';
 import type { ProxyOptions } from './options.ts';
 import { createProblemLog } from './problem-log.ts';
-import { createProxyEvents } from './proxy-events.ts';
+import { createProxyEvents, type ProxyEvents } from './proxy-events.ts';
 import { adjustHost, requireLive, reread } from './reconfigure.ts';
 import { createRound } from './round.ts';
 import { isEligible } from './round-options.ts';
@@ -74,12 +80,16 @@ export async function runProxy(
   const parts = { config, host: proxyHost, metrics, clock, log };
   // Before the first round there is nothing to look after.
   let onDrift = (): void => undefined;
+  let tellProblem: ProxyEvents['ofProblem'] = () => undefined;
   using mode = await createIptablesMode(
     {
       ...parts,
       request: () => onDrift(),
-      onParked: ({ printName, protocol }, err) =>
-        log.error({ err, port: printName, protocol }, 'Left out a Service port'),
+      onParked: ({ name, namespace, printName, protocol }, err) => {
+        log.error({ err, port: printName, protocol }, 'Left out a Service port');
+        const problem = `${printName} (${protocol}) is left out: ${messageOf(err)}`;
+        tellProblem({ kind: 'Service', object: objectKey({ namespace, name }), problem });
+      },
     },
     signal,
   );
@@ -98,6 +108,7 @@ export async function runProxy(
 
   const recorder = createEventRecorder({ client, clock, component: program, nodeName });
   const events = createProxyEvents({ recorder, nodeName, services, slices, log }, signal);
+  tellProblem = (problem) => events.ofProblem(problem);
   const families = [...mode.writers.keys()];
   const timeoutMs = (): number => 2 * syncPeriods(config).syncPeriodMs;
   using tracker = trackChanges({
@@ -117,7 +128,7 @@ export async function runProxy(
     ...aftermath.hooks,
     onceWritten(families, () => void removeLeftovers(mode.name, cleaning, signal)),
   ];
-  const problems = createProblemLog(log, (problem) => events.ofProblem(problem));
+  const problems = createProblemLog(log, tellProblem);
   const round = { ...parts, nodeName, feed, nodes, mode, tracker, afterWrite, problems };
   const loop = createReconcileLoop({
     round: createRound(round),
