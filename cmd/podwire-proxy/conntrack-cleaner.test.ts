@@ -108,6 +108,34 @@ describe('cleaning', () => {
     expect(bench.kernel.entries).toEqual([good]);
   });
 
+  it('rules that somebody took away are back: flows that began without them end', async () => {
+    await using bench = await started();
+    const untranslated = 'udp 10.1.0.203:4000 > 172.30.0.1:53 = 172.30.0.1:53';
+    bench.kernel.add(untranslated);
+    await bench.round({ services: [] });
+    await bench.clock.advance(1_000);
+    expect(bench.kernel.entries).toEqual([stale, good, untranslated]);
+    bench.repairs = true;
+    await bench.round({ services: [] });
+    await bench.clock.advance(1_000);
+    expect(bench.kernel.entries).toEqual([stale, good]);
+  });
+
+  it('rules written during a search have the last word in it', async () => {
+    await using bench = await started();
+    const taken = 'udp 10.1.0.203:4000 > 172.30.0.1:53 = 10.1.0.3:5353';
+    let release: () => void = () => undefined;
+    const held = new Promise<void>((resolve) => (release = resolve));
+    bench.onSearch = () => held;
+    await bench.round(onlyOne);
+    await bench.clock.advance(0);
+    await bench.round({ services: [], slices: [pods('a', ['10.1.0.1', '10.1.0.3'])] });
+    bench.kernel.add(taken);
+    release();
+    await bench.clock.advance(60_000);
+    expect(bench.kernel.entries).toEqual([good, taken]);
+  });
+
   it('searches that take long leave three quarters of the time to others', async () => {
     await using bench = await started();
     const at: number[] = [];

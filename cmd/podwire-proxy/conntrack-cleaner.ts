@@ -9,6 +9,7 @@ import type { Family } from '#pkg/ip/address.ts';
 import type { Logger } from '#pkg/log/logger.ts';
 import {
   doubtfulDestinations,
+  everyDestination,
   reviewFlows,
   type FlowReview,
   type ServiceDestination,
@@ -107,10 +108,13 @@ export function createConntrackCleaner(parts: ConntrackCleanerParts): ConntrackC
   }
 
   return {
-    afterWrite: (family, changes, ports) => {
-      if (changes.length === 0) return;
+    afterWrite: (family, changes, ports, { written }) => {
+      if (changes.length === 0 && written === 0) return;
       const waiting = backlogs.get(family)?.destinations ?? [];
-      const destinations = new Map([...waiting, ...doubtfulDestinations(changes)]);
+      // Rules put back that somebody took away: flows may have begun without them.
+      const doubtful =
+        changes.length === 0 ? everyDestination(ports.values()) : doubtfulDestinations(changes);
+      const destinations = new Map([...waiting, ...doubtful]);
       if (destinations.size === 0) return;
       const addresses = parts.nodePortAddresses(family);
       const review = reviewFlows(destinations.values(), ports.values(), addresses);

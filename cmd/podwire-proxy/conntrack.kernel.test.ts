@@ -15,7 +15,7 @@ afterEach(async () => {
   await node[Symbol.asyncDispose]();
 });
 
-const slow = { timeout: 10_000, interval: 50 };
+const slow = { timeout: 20_000, interval: 50 };
 const vips = ['10.96.0.10', 'fd00:96::10'] as const;
 const nodePort = 30053;
 const [podOne, podTwo] = [
@@ -98,7 +98,7 @@ describe('S157. a UDP client that never changes its port', () => {
     putService();
     putPods([podOne]);
     const daemon = node.startDaemon();
-    await expect.poll(latest, { timeout: 20_000, interval: 50 }).toEqual(all('one'));
+    await expect.poll(latest, slow).toEqual(all('one'));
 
     // The pod that is no endpoint any more would still answer.
     putPods([podTwo]);

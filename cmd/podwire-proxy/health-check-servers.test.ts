@@ -1,4 +1,4 @@
-import { createServer, type Server } from 'node:net';
+import { connect, createServer, type Server } from 'node:net';
 import { request } from 'node:http';
 import { once } from 'node:events';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
@@ -39,7 +39,7 @@ class Bench {
       this.models.set(family, model);
       const deleted = gone.map((key) => ({ key, new: undefined }));
       const changes = model.update({ ...news, services: [...deleted, ...news.services] });
-      this.servers.afterWrite(family, changes, model.ports);
+      this.servers.afterWrite(family, changes, model.ports, { kind: 'partial', written: 1 });
     }
   }
 
@@ -96,7 +96,14 @@ describe('health check node ports', () => {
 
   it('S51. close with their Service, also to who is connected', async () => {
     await bench.sync({ services: [balanced('a', ports[0])], slices: pods('10.1.0.1') });
+    const slow = connect({ host: '127.0.0.1', port: ports[0] });
+    await once(slow, 'connect');
+    slow.write('GET / HTTP/1.1\r\n');
+    slow.on('error', () => undefined);
+    const ended = new Promise((resolve) => slow.once('close', resolve));
+    await ask(ports[0]);
     await bench.sync(idle, ['ns/a']);
+    await ended;
     await expect(ask(ports[0])).rejects.toMatchObject({ code: 'ECONNREFUSED' });
   });
 

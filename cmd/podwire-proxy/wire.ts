@@ -37,7 +37,7 @@ import { createIptablesMode } from './iptables-mode.ts';
 import { liveView, watchFile } from './live-config.ts';
 import type { ProxyOptions } from './options.ts';
 import { createProblemLog } from './problem-log.ts';
-import { createProxyEvents, type ProxyEvents } from './proxy-events.ts';
+import { createProxyEvents } from './proxy-events.ts';
 import { adjustHost, requireLive, reread } from './reconfigure.ts';
 import { createRound } from './round.ts';
 import { isEligible } from './round-options.ts';
@@ -78,21 +78,6 @@ export async function runProxy(
 
   const metrics = createProxyMetrics(aboutComponent(version, config.featureGates));
   const parts = { config, host: proxyHost, metrics, clock, log };
-  // Before the first round there is nothing to look after.
-  let onDrift = (): void => undefined;
-  let tellProblem: ProxyEvents['ofProblem'] = () => undefined;
-  using mode = await createIptablesMode(
-    {
-      ...parts,
-      request: () => onDrift(),
-      onParked: ({ name, namespace, printName, protocol }, err) => {
-        log.error({ err, port: printName, protocol }, 'Left out a Service port');
-        const problem = `${printName} (${protocol}) is left out: ${messageOf(err)}`;
-        tellProblem({ kind: 'Service', object: objectKey({ namespace, name }), problem });
-      },
-    },
-    signal,
-  );
   await using client = createKubeClient(await clusterConfig(options, context), {
     clock,
     log,
@@ -108,7 +93,21 @@ export async function runProxy(
 
   const recorder = createEventRecorder({ client, clock, component: program, nodeName });
   const events = createProxyEvents({ recorder, nodeName, services, slices, log }, signal);
-  tellProblem = (problem) => events.ofProblem(problem);
+  // Before the first round there is nothing to look after.
+  let onDrift = (): void => undefined;
+  using mode = await createIptablesMode(
+    {
+      ...parts,
+      request: () => onDrift(),
+      onParked: (port, err) => {
+        const { name, namespace, printName: object, protocol } = port;
+        log.error({ err, port: object, protocol }, 'Left out a Service port');
+        const problem = `port ${object} (${protocol}) is left out: ${messageOf(err)}`;
+        events.ofProblem({ kind: 'Service', object: objectKey({ namespace, name }), problem });
+      },
+    },
+    signal,
+  );
   const families = [...mode.writers.keys()];
   const timeoutMs = (): number => 2 * syncPeriods(config).syncPeriodMs;
   using tracker = trackChanges({
@@ -128,7 +127,7 @@ export async function runProxy(
     ...aftermath.hooks,
     onceWritten(families, () => void removeLeftovers(mode.name, cleaning, signal)),
   ];
-  const problems = createProblemLog(log, tellProblem);
+  const problems = createProblemLog(log, (problem) => events.ofProblem(problem));
   const round = { ...parts, nodeName, feed, nodes, mode, tracker, afterWrite, problems };
   const loop = createReconcileLoop({
     round: createRound(round),
@@ -226,9 +225,9 @@ export async function runProxy(
  * With --master alone: a Pod's own credentials but that server, since a proxy cannot start through
  * the Service address that it provides itself; outside a Pod that server without credentials.
  */
-async function clusterConfig(
+export async function clusterConfig(
   { config }: ProxyOptions,
-  { env }: ProxyContext,
+  { env }: Pick<ProxyContext, 'env'>,
 ): Promise<ClusterConfig> {
   const { kubeconfig, master } = config;
   if (kubeconfig !== undefined) {

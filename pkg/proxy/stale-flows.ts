@@ -60,6 +60,13 @@ export function doubtfulDestinations(
   return doubtful;
 }
 
+/** All destinations of UDP ports: for when the rules were not what they should be. */
+export function everyDestination(
+  ports: Iterable<ProxiedPort>,
+): ReadonlyMap<string, ServiceDestination> {
+  return doubtfulDestinations([...ports].map((port) => ({ key: '', old: undefined, new: port })));
+}
+
 /**
  * The judgement by what the rules say now. Where Services answer, a flow is stale unless it goes to
  * one of their endpoints; so it is when there are none. Where none answers any more, it is stale if

@@ -19,6 +19,8 @@ export class CleanerBench {
   readonly cleaned: { readonly family: Family; readonly removed: FlowsRemoved }[] = [];
   readonly warnings: string[] = [];
   fails: Family | undefined;
+  /** The next writes find rules that are not as they were left. */
+  repairs = false;
   /** Called before each search. */
   onSearch: () => void | Promise<void> = () => undefined;
   #news = asChanges({ services: [], slices: [] });
@@ -49,9 +51,10 @@ export class CleanerBench {
         (['ip', 'ip6'] as const).map((family) => [
           family,
           {
-            write: async () => {
+            write: async ({ changed }) => {
               if (this.fails === family) throw new Error('kernel fails');
-              return { kind: 'partial', written: 1 };
+              if (changed === 'all' || this.repairs) return { kind: 'full', written: 1 };
+              return { kind: 'partial', written: changed.size };
             },
             doubt: () => undefined,
           },
