@@ -127,9 +127,9 @@ async function replace(daemon: Daemon, node: ProxiedNode): Promise<Daemon> {
 }
 
 /** What the proxy would still change, by `podwire diff`; its complaint when it cannot tell. */
-async function differences({ config, network }: ProxiedNode): Promise<string> {
+async function differences({ configPath, network }: ProxiedNode): Promise<string> {
   const program = [programs.node, join(programs.dist, 'podwire'), 'diff'];
-  const flags = ['--config', config, '--hostname-override', nodeName];
+  const flags = ['--config', configPath, '--hostname-override', nodeName];
   const { exitCode, stderr, stdout } = await execa(
     'ip',
     ['netns', 'exec', network.node.name, ...program, ...flags],
