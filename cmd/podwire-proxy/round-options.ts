@@ -20,7 +20,7 @@ export function iptablesOptions(
   of: { readonly family: Family; readonly randomFully: boolean },
 ): IptablesOptions {
   const { layout, localhostNodePorts, masqueradeAll, masqueradeBit } = config.iptables;
-  const primary = nodeAddress(node, of.family);
+  const primary = nodeAddress(node, of.family, config.nodeAddress);
   return {
     ...of,
     layout,
@@ -39,7 +39,7 @@ export function nodePortAddresses(
   { config, node, host }: Given,
   family: Family,
 ): 'all' | readonly string[] {
-  const primary = nodeAddress(node, family);
+  const primary = nodeAddress(node, family, config.nodeAddress);
   return nodePortTargets(config.nodePortAddresses, family, { all: host.addresses(), primary });
 }
 
@@ -68,8 +68,13 @@ function localDetector(config: ProxyConfig, node: NodeRecord | undefined): Local
   }
 }
 
-function nodeAddress(node: NodeRecord | undefined, family: Family): string | undefined {
-  return (node?.internalIPs ?? [])
+/** What the configuration says comes first, in its family. */
+function nodeAddress(
+  node: NodeRecord | undefined,
+  family: Family,
+  configured?: string,
+): string | undefined {
+  return [configured ?? '', ...(node?.internalIPs ?? [])]
     .map(canonicalAddress)
     .find((ip) => ip !== undefined && ip.includes(':') === (family === 'ip6'));
 }
