@@ -94,7 +94,11 @@ it('S146. an ExternalName becomes a cluster address, a node port, and an Externa
     spec: {
       type: 'ExternalName',
       externalName: 'example.com',
-      ...{ clusterIP: null, clusterIPs: null, ipFamilies: null, ipFamilyPolicy: null, ports: null },
+      clusterIP: null,
+      clusterIPs: null,
+      ipFamilies: null,
+      ipFamilyPolicy: null,
+      ports: null,
     },
   });
   await expect.poll(() => rulesHave('default/morph'), slow).toBe(false);
@@ -111,8 +115,10 @@ it('S104. S150. labels take a Service away from this proxy, and its slices, and 
   await answersBecome(['two 10.1.1.2'], '10.96.0.22');
 
   const slice = {
-    ...{ apiVersion: 'discovery.k8s.io/v1', kind: 'EndpointSlice' },
-    ...{ namespace: 'default', name: 'labelled-ipv4' },
+    apiVersion: 'discovery.k8s.io/v1',
+    kind: 'EndpointSlice',
+    namespace: 'default',
+    name: 'labelled-ipv4',
   };
   const headless = 'service.kubernetes.io/headless';
   node.api.objects.patch(slice, 'merge', { metadata: { labels: { [headless]: '' } } });
@@ -123,8 +129,10 @@ it('S104. S150. labels take a Service away from this proxy, and its slices, and 
 
 it('S152. external Local to Cluster closes the health check node port, back opens the same', async () => {
   putService('checked', {
-    ...{ type: 'LoadBalancer', clusterIP: '10.96.0.23' },
-    ...{ externalTrafficPolicy: 'Local', healthCheckNodePort: 31023 },
+    type: 'LoadBalancer',
+    clusterIP: '10.96.0.23',
+    externalTrafficPolicy: 'Local',
+    healthCheckNodePort: 31023,
   });
   const rule = 'default/checked:http health check node port';
   await expect.poll(() => rulesHave(rule), slow).toBe(true);
