@@ -2,7 +2,7 @@ import { mkdir, mkdtemp, rename, rm, symlink, unlink, writeFile } from 'node:fs/
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { systemClock } from '#pkg/clock/clock.ts';
+import type { systemClock } from '#pkg/clock/clock.ts';
 import { proxyConfig } from '#pkg/config/proxy-config.ts';
 import { liveView, watchFile } from './live-config.ts';
 

@@ -4,6 +4,7 @@ import { configChange } from '#pkg/config/proxy-config-change.ts';
 import { syncPeriods } from '#pkg/config/proxy-config.ts';
 import { proxyHealthRoutes } from '#pkg/health/proxy-health.ts';
 import { createSyncTracker } from '#pkg/health/sync-tracker.ts';
+import { messageOf } from '#pkg/errors/agent-error.ts';
 import type { Family } from '#pkg/ip/address.ts';
 import { onceWritten } from './once-written.ts';
 import { removeLeftovers } from './cleanup.ts';
@@ -17,7 +18,12 @@ import { projectEndpointSlice, projectNode } from '#pkg/kube/project.ts';
 import { startJitterMs } from '#cmd/start-jitter.ts';
 import { oneNode, proxiedEndpointSlices, proxiedServices } from '#pkg/kube/resources.ts';
 import { createStore } from '#pkg/kube/store.ts';
-import type { EndpointSliceRecord, NodeRecord, ServiceRecord } from '#pkg/kube/types.ts';
+import {
+  objectKey,
+  type EndpointSliceRecord,
+  type NodeRecord,
+  type ServiceRecord,
+} from '#pkg/kube/types.ts';
 import type { Logger } from '#pkg/log/logger.ts';
 import { createProxyMetrics } from '#pkg/metrics/proxy-metrics.ts';
 import { createReconcileLoop } from '#pkg/reconcile/loop.ts';
@@ -72,17 +78,6 @@ export async function runProxy(
 
   const metrics = createProxyMetrics(aboutComponent(version, config.featureGates));
   const parts = { config, host: proxyHost, metrics, clock, log };
-  // Before the first round there is nothing to look after.
-  let onDrift = (): void => undefined;
-  using mode = await createIptablesMode(
-    {
-      ...parts,
-      request: () => onDrift(),
-      onParked: ({ printName, protocol }, err) =>
-        log.error({ err, port: printName, protocol }, 'Left out a Service port'),
-    },
-    signal,
-  );
   await using client = createKubeClient(await clusterConfig(options, context), {
     clock,
     log,
@@ -98,6 +93,21 @@ export async function runProxy(
 
   const recorder = createEventRecorder({ client, clock, component: program, nodeName });
   const events = createProxyEvents({ recorder, nodeName, services, slices, log }, signal);
+  // Before the first round there is nothing to look after.
+  let onDrift = (): void => undefined;
+  using mode = await createIptablesMode(
+    {
+      ...parts,
+      request: () => onDrift(),
+      onParked: (port, err) => {
+        const { name, namespace, printName: object, protocol } = port;
+        log.error({ err, port: object, protocol }, 'Left out a Service port');
+        const problem = `port ${object} (${protocol}) is left out: ${messageOf(err)}`;
+        events.ofProblem({ kind: 'Service', object: objectKey({ namespace, name }), problem });
+      },
+    },
+    signal,
+  );
   const families = [...mode.writers.keys()];
   const timeoutMs = (): number => 2 * syncPeriods(config).syncPeriodMs;
   using tracker = trackChanges({
