@@ -68,7 +68,7 @@ function patchService(
 async function answersBecome(expected: string[], host: string, port = 80): Promise<void> {
   const { client } = node.network;
   const answers = async (): Promise<string[]> => [
-    ...new Set(await node.network.connect(client, { host, port, count: 20, timeoutMs: 1500 })),
+    ...new Set(await node.network.connect(client, { host, port, count: 12, timeoutMs: 500 })),
   ];
   await expect.poll(async () => (await answers()).toSorted(), slow).toEqual(expected);
 }
@@ -99,6 +99,8 @@ it('S146. an ExternalName becomes a cluster address, a node port, and an Externa
       ipFamilies: null,
       ipFamilyPolicy: null,
       ports: null,
+      externalTrafficPolicy: null,
+      internalTrafficPolicy: null,
     },
   });
   await expect.poll(() => rulesHave('default/morph'), slow).toBe(false);
