@@ -1,8 +1,7 @@
-import { afterEach, beforeAll, beforeEach, describe, expect, it, type TestContext } from 'vitest';
+import { describe, expect, it, type TestContext } from 'vitest';
 import type { ScratchNetns } from '#pkg/netns/scratch.ts';
+import { eachOnScratchNode } from './scratch-each.ts';
 import {
-  buildExecutable,
-  createScratchNode,
   eventually,
   goPluginDir,
   reaches,
@@ -15,9 +14,8 @@ let node: ScratchNode;
 let pod: ScratchNetns;
 /** A machine beyond the node, which knows no way to pods. */
 let outside: ScratchNetns;
-beforeAll(buildExecutable);
-beforeEach(async () => {
-  node = await createScratchNode();
+eachOnScratchNode(async (fresh) => {
+  node = fresh;
   pod = await node.pod();
   outside = await node.pod();
   await node.netns.ip(`link add up0 type veth peer name up0 netns ${outside.name}`);
@@ -30,7 +28,6 @@ beforeEach(async () => {
     await netns.ip('link set up0 up');
   }
 });
-afterEach(async () => node[Symbol.asyncDispose]());
 
 interface Ask {
   readonly command?: string;

@@ -1,13 +1,9 @@
 import { spawn } from 'node:child_process';
 import { join } from 'node:path';
-import { afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import type { ScratchNetns } from '#pkg/netns/scratch.ts';
-import {
-  buildExecutable,
-  createScratchNode,
-  writeNodeFacts,
-  type ScratchNode,
-} from './scratch-node.ts';
+import { eachOnScratchNode } from './scratch-each.ts';
+import { writeNodeFacts, type ScratchNode } from './scratch-node.ts';
 import { everythingOn, records, settledOn } from './scratch-traffic.ts';
 
 /**
@@ -16,12 +12,10 @@ import { everythingOn, records, settledOn } from './scratch-traffic.ts';
  * there before.
  */
 let node: ScratchNode;
-beforeAll(buildExecutable);
-beforeEach(async () => {
-  node = await createScratchNode();
+eachOnScratchNode((fresh) => {
+  node = fresh;
   writeNodeFacts(node, ['10.244.1.0/24', 'fd00:10:244:1::/64']);
 });
-afterEach(async () => node[Symbol.asyncDispose]());
 
 const runtimeConfig = {
   portMappings: [
