@@ -206,7 +206,7 @@ describe('macspoofchk', () => {
     const { stdout } = await node.netns.exec('nft', ['list', 'table', 'bridge', 'nat']);
     expect(stdout).toContain('jump cni-br-iface-pod-1-eth0 comment "macspoofchk-pod-1-eth0"');
     await pod.ip('link set eth0 address 02:00:00:00:00:09');
-    expect(await reaches(pod, '10.1.2.1')).toBe(false);
+    expect(await reaches(pod, '10.1.2.1', 1)).toBe(false);
     expect(await call({ more, netns: '', command: 'DEL' })).toEqual(fine);
     const after = await node.netns.exec('nft', ['list', 'table', 'bridge', 'nat']);
     expect(after.stdout).not.toContain('pod-1');

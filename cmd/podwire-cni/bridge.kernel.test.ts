@@ -89,7 +89,7 @@ describe('ADD', () => {
       for (const address of [...gateways, ...others]) {
         expect(await reaches(pod, address), address).toBe(true);
       }
-      expect(await reaches(pod, '10.1.2.99')).toBe(false);
+      expect(await reaches(pod, '10.1.2.99', 1)).toBe(false);
     },
   );
 
@@ -143,7 +143,7 @@ describe('ADD', () => {
     const other = await node.pod();
     await add({ id: 'pod-2', pod: other, more });
     expect(await reaches(pod, '10.1.2.1')).toBe(true);
-    expect(await reaches(pod, '10.1.2.3')).toBe(false);
+    expect(await reaches(pod, '10.1.2.3', 1)).toBe(false);
     const quiet = await node.pod();
     await add({ id: 'pod-3', pod: quiet, more: { promiscMode: true } });
     expect((await showLink(node.netns, 'cni0')).flags).toContain('PROMISC');
