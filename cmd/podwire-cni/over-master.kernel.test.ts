@@ -21,6 +21,8 @@ eachOnScratchNode(async (fresh) => {
   pod = await node.pod();
   neighbour = await node.pod();
   await node.netns.ip(`link add up0 type veth peer name up0 netns ${neighbour.name}`);
+  // No link of these networks looks a second long for who else has its address.
+  await pod.exec('sysctl', ['-qw', 'net.ipv6.conf.default.accept_dad=0']);
   await node.netns.ip('link set up0 up');
   await neighbour.ip('addr add 10.1.2.200/24 dev up0');
   await neighbour.ip('addr add fd00:1::200/64 dev up0 nodad');
