@@ -60,7 +60,7 @@ function eventsOf(kind: string): readonly (readonly unknown[])[] {
 
 const periods = 'iptables: { syncPeriod: 1s, minSyncPeriod: 50ms }\n';
 
-test('answers what kube-proxy answers, and tells of itself and of bad objects by Events', async () => {
+test('S162. answers what kube-proxy answers, and tells of itself and of bad objects by Events', async () => {
   await configure(`${periods}enableProfiling: true\noomScoreAdj: 321\n`);
   const service = (name: string, spec: Record<string, Json>): void => {
     const metadata = { namespace: 'default', name };
@@ -98,6 +98,10 @@ test('answers what kube-proxy answers, and tells of itself and of bad objects by
     HostnameOverride: nodeName,
     Linux: { OOMScoreAdj: 321 },
   });
+  expect(JSON.parse((await node.ask(healthz)).body)).toMatchObject({
+    lastUpdated: expect.stringMatching(/^\d{4}-\d\d-\d\dT/),
+  });
+  expect((await node.ask(`${status}/proxyMode`)).body).toBe('iptables');
   expect(await node.ask(`${status}/healthz`)).toEqual({ status: 200, body: 'ok' });
   expect((await node.ask(`${status}/healthz?verbose`)).body).toContain('healthz check passed');
   expect((await node.ask(`${status}/metrics/slis`)).body).toContain(
@@ -137,7 +141,7 @@ test('answers what kube-proxy answers, and tells of itself and of bad objects by
     .toMatch(/network_programming_duration_seconds_count\{ip_family="IPv4"\} 1$/m);
 });
 
-test('takes over a new configuration, keeps the old one when it is wrong, ends when it must', async () => {
+test('S126. S159. takes over a new configuration, keeps the old one when it is wrong, ends when it must', async () => {
   await configure(periods);
   const daemon = await up();
   expect(await node.save('ip')).not.toContain('-s 10.9.0.0/16');
