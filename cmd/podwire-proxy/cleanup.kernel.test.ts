@@ -61,7 +61,7 @@ async function save(tool: string): Promise<string> {
   return stdout.replaceAll(/^#.*\n?/gm, '').replaceAll(/\[\d+:\d+\]/g, '[0:0]');
 }
 
-test('S131. removes what each mode left, and not what belongs to others or to the kubelet', async () => {
+test('removes what each mode left, and not what belongs to others or to the kubelet', async () => {
   await restore('iptables-nft-restore', rules(true, '10.96.0.1/32'));
   await restore('ip6tables-nft-restore', rules(false, 'fd00:96::1/128'));
   await restore('iptables-legacy-restore', rules(false, '10.96.0.1/32'));
@@ -105,7 +105,7 @@ test('S131. removes what each mode left, and not what belongs to others or to th
   expect((await cleanup()).log).not.toContain('Removed');
 });
 
-test('S131. fails, naming what is left and why, when rules of others lead into our chains', async () => {
+test('fails, naming what is left and why, when rules of others lead into our chains', async () => {
   await restore('iptables-nft-restore', rules(false, '10.96.0.1/32'));
   await node.exec('iptables-nft', '-t nat -A OTHER -j KUBE-SVC-NPX46M4PTMTKRN6Y'.split(' '));
   await node.exec('ipset', ['create', 'KUBE-CLUSTER-IP', 'hash:ip']);

@@ -60,7 +60,7 @@ function eventsOf(kind: string): readonly (readonly unknown[])[] {
 
 const periods = 'iptables: { syncPeriod: 1s, minSyncPeriod: 50ms }\n';
 
-test('S162. answers what kube-proxy answers, and tells of itself and of bad objects by Events', async () => {
+test('answers what kube-proxy answers, and tells of itself and of bad objects by Events', async () => {
   await configure(`${periods}enableProfiling: true\noomScoreAdj: 321\n`);
   const service = (name: string, spec: Record<string, Json>): void => {
     const metadata = { namespace: 'default', name };
@@ -141,7 +141,7 @@ test('S162. answers what kube-proxy answers, and tells of itself and of bad obje
     .toMatch(/network_programming_duration_seconds_count\{ip_family="IPv4"\} 1$/m);
 });
 
-test('S126. S159. takes over a new configuration, keeps the old one when it is wrong, ends when it must', async () => {
+test('takes over a new configuration, keeps the old one when it is wrong, ends when it must', async () => {
   await configure(periods);
   const daemon = await up();
   expect(await node.save('ip')).not.toContain('-s 10.9.0.0/16');

@@ -255,7 +255,7 @@ describe('with --config', () => {
     ]);
   });
 
-  it('S127. --hostname-override, --master and the flags of logging beat the file', async () => {
+  it('--hostname-override, --master and the flags of logging beat the file', async () => {
     const argv = ['--config', file, '--hostname-override', ' Flag ', '--master=https://a', '-v=5'];
     const { config, nodeName } = await read(argv);
     expect(nodeName).toBe('flag');

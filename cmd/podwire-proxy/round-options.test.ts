@@ -35,7 +35,7 @@ const mode = (detectLocalMode: string, more: object = {}): ProxyConfigFile => ({
 });
 const podCIDRs = ['10.1.2.0/24', '10.1.3.0/24', 'fd00:1::/64'];
 
-describe("S129. this node's pods are told", () => {
+describe("this node's pods are told", () => {
   it.each<[ProxyConfigFile, Family, readonly string[], LocalMatch | undefined]>([
     [{}, 'ip', podCIDRs, undefined],
     [{ clusterCIDR: '10.0.0.0/8' }, 'ip', podCIDRs, { source: '10.0.0.0/8' }],

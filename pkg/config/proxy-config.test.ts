@@ -211,7 +211,7 @@ it("kubeadm's file is read without a warning; its empty values are defaults", ()
   });
 });
 
-it('S126. values that are given are used', () => {
+it('values that are given are used', () => {
   const config = read(`
 hostnameOverride: " Node-One "
 bindAddress: "fd00::1"
@@ -302,7 +302,7 @@ it('an address of a CIDR may have leading zeros and host bits', () => {
   ]);
 });
 
-it('S126. unknown and repeated fields are warnings, and do not stop the others', () => {
+it('unknown and repeated fields are warnings, and do not stop the others', () => {
   const config = read(
     'clusterCIDRs: x\niptables: { masqueradeAl: true }\nmode: nftables\nmode: ipvs\n',
   );

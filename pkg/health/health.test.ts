@@ -32,7 +32,7 @@ describe('parseBindAddress()', () => {
   );
 });
 
-describe('S124. a sync tracker is', () => {
+describe('a sync tracker is', () => {
   const families: readonly Family[] = ['ip', 'ip6'];
   const healthyParts = (tracker: ReturnType<typeof createSyncTracker<Family>>): string =>
     [...tracker.status()]
@@ -195,7 +195,7 @@ describe('/healthz and /livez', () => {
     expect(answer('/livez')).toEqual([200, undefined]);
   });
 
-  it('S125. a node that shall get no traffic is unhealthy, but alive', () => {
+  it('a node that shall get no traffic is unhealthy, but alive', () => {
     expect(ask('/healthz', [['ip', true]], false)).toMatchObject({
       answers: ['healthz 503'],
       body: { reasons: ['the node shall get no new traffic'] },

@@ -30,7 +30,7 @@ it.each<[string, string | undefined, readonly string[], string, readonly string[
     'ip',
     ['192.168.0.41'],
   ],
-])('S128. %s', (...row) => {
+])('%s', (...row) => {
   const [, configured, ofNode, primaryFamily, addresses] = row;
   const found = nodeAddresses(configured, ofNode);
   expect(found.primaryFamily).toBe(primaryFamily);
