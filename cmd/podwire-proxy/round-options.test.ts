@@ -1,77 +1,97 @@
+/** From configuration, Node and host to what the renderer asks. */
 import { describe, expect, it } from 'vitest';
-import { completeProxyConfig } from '#pkg/config/proxy-config-defaults.ts';
 import type { ProxyConfigFile } from '#pkg/config/proxy-config-file.ts';
-import { checkedProxyConfig } from '#pkg/config/proxy-config.ts';
-import type { Family } from '#pkg/ip/address.ts';
+import { proxyConfig } from '#pkg/config/proxy-config.ts';
+import { families, type Family } from '#pkg/ip/address.ts';
 import type { NodeRecord } from '#pkg/kube/types.ts';
-import { localMatch, type LocalMatch } from '#pkg/proxy/local-detector.ts';
+import type { IptablesOptions } from '#pkg/proxy/iptables-options.ts';
+import { localMatch, notLocalMatch } from '#pkg/proxy/local-detector.ts';
 import { iptablesOptions } from './round-options.ts';
 
-const host = {
-  addresses: () => ['127.0.0.1', '192.0.2.1'],
-  conntrackLiberal: () => false,
-  allowRouteLocalnet: () => undefined,
-};
-
-function options(
-  file: ProxyConfigFile,
-  family: Family,
-  node: Partial<NodeRecord> = {},
-): ReturnType<typeof iptablesOptions> {
-  const config = checkedProxyConfig(completeProxyConfig(file));
-  const given = { config, host, node: { podCIDRs: [], internalIPs: [], ...node } as NodeRecord };
-  return iptablesOptions(given as Parameters<typeof iptablesOptions>[0], {
-    family,
-    randomFully: true,
-  });
+interface NodeFields {
+  readonly internalIPs?: readonly string[];
+  readonly podCIDRs?: readonly string[];
 }
 
-const dual = '10.0.0.0/8,fd00:10::/32';
-const bridge = { bridgeInterface: 'cni0', interfaceNamePrefix: '' };
-const prefix = { bridgeInterface: '', interfaceNamePrefix: 'veth' };
-const mode = (detectLocalMode: string, more: object = {}): ProxyConfigFile => ({
-  detectLocalMode,
-  ...more,
+function optionsFor(file: ProxyConfigFile, family: Family, fields?: NodeFields): IptablesOptions {
+  const node: NodeRecord | undefined = fields && {
+    namespace: '',
+    name: 'node-one',
+    uid: '1',
+    resourceVersion: '1',
+    createdAt: '',
+    annotations: {},
+    labels: {},
+    podCIDRs: [],
+    internalIPs: [],
+    taintKeys: [],
+    deleting: false,
+    ...fields,
+  };
+  const host = {
+    addresses: () => ['192.0.2.1'],
+    conntrackLiberal: () => false,
+    allowRouteLocalnet: () => undefined,
+  };
+  return iptablesOptions({ config: proxyConfig(file), node, host }, { family, randomFully: true });
+}
+
+const both = { internalIPs: ['192.0.2.1', 'fd00::1', '192.0.2.2'] };
+
+/** What is wanted: of IPv4, of IPv6. */
+it.each<[string, string, NodeFields | undefined, readonly (string | undefined)[]]>([
+  ['S128. the wildcard of IPv4', '0.0.0.0', both, ['192.0.2.1', 'fd00::1']],
+  ['S128. the wildcard of IPv6', '::', both, ['192.0.2.1', 'fd00::1']],
+  ['S128. an address of IPv4', '192.0.2.9', both, ['192.0.2.9', 'fd00::1']],
+  ['S128. an address of IPv6', 'fd00:0::9', both, ['192.0.2.1', 'fd00::9']],
+  ['S128. a Node of one family', '0.0.0.0', { internalIPs: ['fd00::1'] }, [undefined, 'fd00::1']],
+  ['S128. a Node without addresses', '0.0.0.0', {}, [undefined, undefined]],
+  ['S128. no Node', '0.0.0.0', undefined, [undefined, undefined]],
+  ['S128. an address, and no Node', '192.0.2.9', undefined, ['192.0.2.9', undefined]],
+])('%s', (_, bindAddress, node, wanted) => {
+  const found = families.map((family) => optionsFor({ bindAddress }, family, node).nodeAddress);
+  expect(found).toEqual(wanted);
 });
-const podCIDRs = ['10.1.2.0/24', '10.1.3.0/24', 'fd00:1::/64'];
 
-describe("this node's pods are told", () => {
-  it.each<[ProxyConfigFile, Family, readonly string[], LocalMatch | undefined]>([
-    [{}, 'ip', podCIDRs, undefined],
-    [{ clusterCIDR: '10.0.0.0/8' }, 'ip', podCIDRs, { source: '10.0.0.0/8' }],
-    [{ clusterCIDR: '10.0.0.0/8' }, 'ip6', podCIDRs, undefined],
-    [{ clusterCIDR: 'fd00:10::/32' }, 'ip', podCIDRs, undefined],
-    [{ clusterCIDR: 'fd00:10::/32' }, 'ip6', podCIDRs, { source: 'fd00:10::/32' }],
-    [{ clusterCIDR: dual }, 'ip', [], { source: '10.0.0.0/8' }],
-    [{ clusterCIDR: dual }, 'ip6', [], { source: 'fd00:10::/32' }],
-    [mode('ClusterCIDR', { clusterCIDR: dual }), 'ip', [], { source: '10.0.0.0/8' }],
-    [mode('NodeCIDR'), 'ip', podCIDRs, { source: '10.1.2.0/24' }],
-    [mode('NodeCIDR'), 'ip6', podCIDRs, { source: 'fd00:1::/64' }],
-    [mode('NodeCIDR', { clusterCIDR: dual }), 'ip', [], undefined],
-    [mode('NodeCIDR'), 'ip6', ['10.1.2.0/24'], undefined],
-    [mode('NodeCIDR'), 'ip', ['nonsense', '10.1.2.7/24'], { source: '10.1.2.0/24' }],
-    [mode('BridgeInterface', { detectLocal: bridge }), 'ip', [], { inInterface: 'cni0' }],
-    [mode('BridgeInterface', { detectLocal: bridge }), 'ip6', [], { inInterface: 'cni0' }],
-    [mode('InterfaceNamePrefix', { detectLocal: prefix }), 'ip', [], { inInterface: 'veth+' }],
-    [mode('InterfaceNamePrefix', { detectLocal: prefix }), 'ip6', [], { inInterface: 'veth+' }],
-  ])('by %j in %s of a node with %j', (file, family, ofNode, expected) => {
-    const { localDetector } = options(file, family, { podCIDRs: ofNode });
-    expect(localMatch(localDetector, family)).toEqual(expected);
-  });
-});
-
-describe('the address of the node', () => {
-  it('is the configured one, else that of the Node object', () => {
-    const node = { internalIPs: ['192.0.2.1', 'fd00::1'] };
-    expect(options({}, 'ip', node).nodeAddress).toBe('192.0.2.1');
-    expect(options({}, 'ip6', node).nodeAddress).toBe('fd00::1');
-    expect(options({ bindAddress: '192.0.2.9' }, 'ip', node).nodeAddress).toBe('192.0.2.9');
-    expect(options({ bindAddress: '192.0.2.9' }, 'ip6', node).nodeAddress).toBe('fd00::1');
-  });
-
-  it('is where node ports answer with "primary"', () => {
-    const file = { nodePortAddresses: ['primary'], bindAddress: '192.0.2.9' };
-    expect(options(file, 'ip').nodePortAddresses).toEqual(['192.0.2.9']);
-    expect(options(file, 'ip6').nodePortAddresses).toEqual([]);
+describe('S129. pods are told', () => {
+  const dual = { podCIDRs: ['10.1.0.7/24', 'fd00:10::/64'] };
+  const cidrs = { clusterCIDR: '10.0.0.0/8,fd00:10::/48' };
+  const bridge = {
+    detectLocalMode: 'BridgeInterface',
+    detectLocal: { bridgeInterface: 'cni0', interfaceNamePrefix: undefined },
+  };
+  const prefix = {
+    detectLocalMode: 'InterfaceNamePrefix',
+    detectLocal: { bridgeInterface: undefined, interfaceNamePrefix: 'veth' },
+  };
+  const nodeCIDR = { detectLocalMode: 'NodeCIDR' };
+  const neither = [undefined, undefined];
+  const ofNode = [{ source: '10.1.0.0/24' }, { source: 'fd00:10::/64' }];
+  const ofCluster = [{ source: '10.0.0.0/8' }, { source: 'fd00:10::/48' }];
+  const v4 = { clusterCIDR: '010.0.0.0/8' };
+  const v6 = { clusterCIDR: 'fd00:10::/48' };
+  const one = { podCIDRs: ['10.1.0.0/24'] };
+  it.each<[string, ProxyConfigFile, NodeFields | undefined, readonly (object | undefined)[]]>([
+    ['by the range of the cluster', cidrs, dual, ofCluster],
+    ['in IPv4 only', v4, dual, [ofCluster[0], undefined]],
+    ['in IPv6 only', v6, dual, [undefined, ofCluster[1]]],
+    ['not at all without a range', {}, dual, neither],
+    ["by the node's ranges", nodeCIDR, dual, ofNode],
+    ["by the node's one range", nodeCIDR, one, [ofNode[0], undefined]],
+    ["by the node's, whatever the cluster has", { ...cidrs, ...nodeCIDR }, dual, ofNode],
+    ['not at all while the node has no range', nodeCIDR, {}, neither],
+    ['not at all without a Node', nodeCIDR, undefined, neither],
+    ['by a bridge', bridge, dual, [{ inInterface: 'cni0' }, { inInterface: 'cni0' }]],
+    ['by names', prefix, dual, [{ inInterface: 'veth+' }, { inInterface: 'veth+' }]],
+  ])('%s', (_, file, node, wanted) => {
+    for (const [i, family] of families.entries()) {
+      const match = wanted[i];
+      const { localDetector } = optionsFor(file, family, node);
+      expect(localMatch(localDetector, family)).toEqual(match);
+      const negated = Object.entries(match ?? {}).map(([name, value]) => [name, `! ${value}`]);
+      expect(notLocalMatch(localDetector, family)).toEqual(
+        match === undefined ? undefined : Object.fromEntries(negated),
+      );
+    }
   });
 });
