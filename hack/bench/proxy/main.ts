@@ -63,8 +63,10 @@ async function compare(services: number): Promise<void> {
     mkdirSync(ownDir);
     const [changes, connections] = [Number(values.changes), Number(values.connections)];
     const place = { node: benchNode, objects, dir: ownDir, changes, connections };
-    rows.push([contestant.name, await measure(contestant, place)]);
-    console.error(`${services} Services: ${contestant.name} measured`);
+    const row = [contestant.name, await measure(contestant, place)] as const;
+    rows.push(row);
+    // The whole table comes when all are done, which can take minutes.
+    console.error(`${services} Services:\n${figuresTable([row])}`);
   }
   const load = loadavg()[0]?.toFixed(1);
   console.log(`\n${services} Services x ${values.endpoints} endpoints, load ${load}`);
