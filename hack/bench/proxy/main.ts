@@ -33,14 +33,29 @@ const { values } = parseArgs({
 
 const chosen = contestants(values.modes.split(','), values.peer);
 const dir = mkdtempSync(join(tmpdir(), 'podwire-bench-'));
+/** Of the comparison under way: nodes with all that runs on them, and the API server. */
+let opened = new AsyncDisposableStack();
+let stopped: Promise<void> | undefined;
+for (const signal of ['SIGINT', 'SIGTERM'] as const) {
+  // Not once(): execa ends the process when nobody else listens by the time it hears of the signal.
+  process.on(signal, () => void (stopped ??= opened.disposeAsync()));
+}
 try {
-  for (const services of values.services.split(',').map(Number)) await compare(services);
+  for (const services of values.services.split(',').map(Number)) {
+    if (stopped === undefined) await compare(services);
+  }
+} catch (error) {
+  // What is measured fails when its node goes.
+  if (stopped === undefined) throw error;
+  process.exitCode = 1;
 } finally {
+  await (stopped ?? opened.disposeAsync());
   rmSync(dir, { recursive: true });
 }
 
 async function compare(services: number): Promise<void> {
-  await using opened = new AsyncDisposableStack();
+  await opened.disposeAsync();
+  opened = new AsyncDisposableStack();
   const nodes: (readonly [Contestant, BenchNode])[] = [];
   for (const contestant of chosen) nodes.push([contestant, opened.use(await createBenchNode())]);
   const api = opened.use(
