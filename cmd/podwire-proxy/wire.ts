@@ -26,6 +26,7 @@ import {
 } from '#pkg/kube/types.ts';
 import type { Logger } from '#pkg/log/logger.ts';
 import { createProxyMetrics } from '#pkg/metrics/proxy-metrics.ts';
+import type { Problem } from '#pkg/proxy/proxied-port.ts';
 import { createReconcileLoop } from '#pkg/reconcile/loop.ts';
 import { createAftermath } from './aftermath.ts';
 import { createApiFeed } from './api-feed.ts';
@@ -78,6 +79,22 @@ export async function runProxy(
 
   const metrics = createProxyMetrics(aboutComponent(version, config.featureGates));
   const parts = { config, host: proxyHost, metrics, clock, log };
+  // Before the first round there is nothing to look after.
+  let onDrift = (): void => undefined;
+  let onProblem = (_: Problem): void => undefined;
+  using mode = await createIptablesMode(
+    {
+      ...parts,
+      request: () => onDrift(),
+      onParked: (port, err) => {
+        const { portName, printName, protocol } = port;
+        log.error({ err, port: printName, protocol }, 'Left out a Service port');
+        const problem = `the rules of port ${JSON.stringify(portName)} are refused: ${messageOf(err)}`;
+        onProblem({ kind: 'Service', object: objectKey(port), problem });
+      },
+    },
+    signal,
+  );
   await using client = createKubeClient(await clusterConfig(options, context), {
     clock,
     log,
@@ -93,21 +110,7 @@ export async function runProxy(
 
   const recorder = createEventRecorder({ client, clock, component: program, nodeName });
   const events = createProxyEvents({ recorder, nodeName, services, slices, log }, signal);
-  // Before the first round there is nothing to look after.
-  let onDrift = (): void => undefined;
-  using mode = await createIptablesMode(
-    {
-      ...parts,
-      request: () => onDrift(),
-      onParked: (port, err) => {
-        const { portName, printName, protocol } = port;
-        log.error({ err, port: printName, protocol }, 'Left out a Service port');
-        const problem = `the rules of port ${JSON.stringify(portName)} are refused: ${messageOf(err)}`;
-        events.ofProblem({ kind: 'Service', object: objectKey(port), problem });
-      },
-    },
-    signal,
-  );
+  onProblem = (problem) => events.ofProblem(problem);
   const families = [...mode.writers.keys()];
   const timeoutMs = (): number => 2 * syncPeriods(config).syncPeriodMs;
   using tracker = trackChanges({
