@@ -7,23 +7,13 @@ import { formatPrefix } from '#pkg/ip/prefix.ts';
 import { renderTable } from '#pkg/nftables/render.ts';
 import type { BaseChain, Chain, Rule, Table } from '#pkg/nftables/ruleset.ts';
 import { localMatch } from './local-detector.ts';
-import {
-  dispatchName,
-  front,
-  markRule,
-  onDemandChain,
-  originalFront,
-  protocols,
-  rejectChain,
-} from './nftables-dispatch.ts';
+import { affinityRules, onDemandChain } from './nftables-affinity.ts';
 import { markBit, type NftablesOptions } from './nftables-options.ts';
-import { proxyMaps, proxySets, proxyTableName } from './nftables-sets.ts';
-
-/** Made in advance: up to so many endpoints, the usual Service needs no new chain. */
-const preparedCounts = 16;
+import { front, pickChain, pickChains, portKey } from './nftables-pick.ts';
+import { affinityMap, proxyMaps, proxySets, proxyTableName } from './nftables-sets.ts';
 
 /**
- * The table without elements. `chains` names on-demand chains beyond the prepared ones. Its comment
+ * The table without elements. `chains` names on-demand chains. Its comment
  * ends with a digest of all but on-demand chains: who reads the table back knows what made it.
  */
 export function proxySkeleton(options: NftablesOptions, chains: Iterable<string>): Table {
@@ -32,26 +22,15 @@ export function proxySkeleton(options: NftablesOptions, chains: Iterable<string>
     name: proxyTableName,
     sets: proxySets(options.family),
     maps: proxyMaps(options.family),
-    chains: [...baseChains(options), ...innerChains(options)],
+    chains: [...baseChains(options), ...innerChains(options), ...pickChains(options.family)],
   };
   const digest = createHash('sha256').update(renderTable(core)).digest('hex').slice(0, 12);
-  const onDemand = [...new Set([...preparedChains(), ...chains])];
+  const onDemand = [...new Set(chains)].toSorted();
   return {
     ...core,
     comment: `Services of Kubernetes, by podwire-proxy #${digest}`,
     chains: [...core.chains, ...onDemand.map((name) => onDemandChain(name, options))],
   };
-}
-
-function preparedChains(): string[] {
-  const kinds = [
-    { by: 'vip', masquerade: false, local: false, sticky: false },
-    { by: 'vip', masquerade: true, local: false, sticky: false },
-    { by: 'node-port', masquerade: true, local: false, sticky: false },
-  ] as const;
-  return kinds.flatMap((kind) =>
-    Array.from({ length: preparedCounts }, (_, i) => dispatchName({ ...kind, count: i + 1 })),
-  );
 }
 
 function baseChains(options: NftablesOptions): Chain[] {
@@ -86,15 +65,21 @@ function baseChains(options: NftablesOptions): Chain[] {
 }
 
 function innerChains(options: NftablesOptions): Chain[] {
+  const { family } = options;
+  const key = front(family);
   return [
-    { name: 'services', rules: [...serviceRules(options), ...toNodePorts(options, 'node-ports')] },
-    { name: 'node-ports', rules: nodePortRules(options) },
+    { name: 'services', rules: serviceRules(options) },
+    { name: 'special-services', rules: specialRules(options, key, 'services') },
+    { name: 'special-node-ports', rules: specialRules(options, portKey, 'node-ports') },
+    { name: 'local-policy-services', rules: localPolicyRules(options, 'services') },
+    { name: 'local-policy-node-ports', rules: localPolicyRules(options, 'node-ports') },
     {
-      name: 'no-endpoint-node-ports-check',
+      name: 'node-ports',
       rules: [
-        { text: `${portKey} vmap @no-endpoint-node-ports`, why: 'node ports without endpoints' },
+        { text: `${portKey} @special-node-ports goto special-node-ports`, why: 'node ports' },
       ],
     },
+    { name: 'unserved-node-ports', rules: unservedRules(portKey, 'node-ports') },
     { name: 'affinity', rules: affinityRules(options) },
     {
       name: 'masquerading',
@@ -107,11 +92,8 @@ function innerChains(options: NftablesOptions): Chain[] {
         { text: 'masquerade fully-random', why: 'so that replies come back to this node' },
       ],
     },
-    { name: rejectChain, rules: [{ text: 'reject', why: 'nobody is there' }] },
   ];
 }
-
-const portKey = 'meta l4proto . th dport';
 
 /** Before translation: afterwards the load balancer's address is gone. */
 function firewallRules({ family }: NftablesOptions): Rule[] {
@@ -125,34 +107,45 @@ function firewallRules({ family }: NftablesOptions): Rule[] {
 }
 
 function serviceRules(options: NftablesOptions): Rule[] {
-  const { family } = options;
-  const key = front(family);
+  const key = front(options.family);
   return [
     ...masqueradeClusterAddresses(options),
-    { text: `${key} vmap @service-ips`, why: 'Services' },
-    ...byOrigin(options, key, 'services'),
+    { text: `${key} @plain-services goto ${pickChain('services')}`, why: 'Services' },
+    { text: `${key} @special-services goto special-services`, why: 'Services with more to know' },
+    ...toNodePorts(options, 'node-ports'),
   ];
 }
 
-function nodePortRules(options: NftablesOptions): Rule[] {
+/** Marked first: the choice of an endpoint ends the way through the table. */
+function specialRules(
+  options: NftablesOptions,
+  key: string,
+  what: 'services' | 'node-ports',
+): Rule[] {
+  const { family } = options;
   return [
-    { text: `${portKey} vmap @node-ports`, why: 'node ports' },
-    ...byOrigin(options, portKey, 'node-ports'),
+    markRule(options, `${key} @masqueraded-${what} `),
+    // The node's source may be the external address itself.
+    markRule(options, `fib saddr type local ${key} @local-policy-${what} `),
+    {
+      text: `${key} @sticky-${what} dnat ${family} to ${front(family)} . ${family} saddr map @${affinityMap}`,
+      why: 'the endpoint this client had',
+    },
+    { text: `${key} @local-policy-${what} goto local-policy-${what}`, why: 'policy Local' },
+    { text: `goto ${pickChain(what)}`, why: 'any endpoint' },
   ];
 }
 
-/** Policy Local: pods and the node itself reach every endpoint, others those of this node. */
-function byOrigin(options: NftablesOptions, key: string, what: 'services' | 'node-ports'): Rule[] {
+/** Pods and the node itself reach every endpoint, others those of this node. */
+function localPolicyRules(options: NftablesOptions, what: 'services' | 'node-ports'): Rule[] {
   const pods = localText(options, false);
+  const anyEndpoint = `goto ${pickChain(what)}`;
   return [
     ...(pods === undefined
       ? []
-      : [{ text: `${pods} ${key} vmap @${what}-from-pods`, why: 'policy Local, from pods' }]),
-    {
-      text: `fib saddr type local ${key} vmap @${what}-from-node`,
-      why: 'policy Local, from this node',
-    },
-    { text: `${key} vmap @${what}-from-outside`, why: 'policy Local' },
+      : [{ text: `${pods} ${anyEndpoint}`, why: 'pods, as if they had gone out and back' }]),
+    { text: `fib saddr type local ${anyEndpoint}`, why: 'this node, likewise' },
+    { text: `goto ${pickChain(`local-${what}`)}`, why: 'others' },
   ];
 }
 
@@ -185,13 +178,18 @@ function toNodePorts({ family, nodePortAddresses }: NftablesOptions, chain: stri
 }
 
 function noEndpointRules(options: NftablesOptions): Rule[] {
-  const [toPorts] = toNodePorts(options, 'no-endpoint-node-ports-check');
+  const [toPorts] = toNodePorts(options, 'unserved-node-ports');
+  const rules = [
+    ...unservedRules(front(options.family), 'services'),
+    ...(toPorts === undefined ? [] : [toPorts]),
+  ];
+  return rules.map((rule) => ({ ...rule, text: `ct state new ${rule.text}` }));
+}
+
+function unservedRules(key: string, what: 'services' | 'node-ports'): Rule[] {
   return [
-    {
-      text: `ct state new ${front(options.family)} vmap @no-endpoint-services`,
-      why: 'Services without endpoints',
-    },
-    ...(toPorts === undefined ? [] : [{ ...toPorts, text: `ct state new ${toPorts.text}` }]),
+    { text: `${key} @refused-${what} reject`, why: 'no endpoints' },
+    { text: `${key} @dropped-${what} drop`, why: 'no endpoints on this node' },
   ];
 }
 
@@ -209,17 +207,11 @@ function clusterAddressRules({ family, serviceCIDRs }: NftablesOptions): Rule[] 
   ];
 }
 
-function affinityRules({ family }: NftablesOptions): Rule[] {
-  return protocols.flatMap((protocol) => [
-    {
-      text: `meta l4proto ${protocol} ${originalFront(family)} vmap @affinity-services`,
-      why: 'Services with session affinity',
-    },
-    {
-      text: `meta l4proto ${protocol} meta l4proto . ct original proto-dst vmap @affinity-node-ports`,
-      why: 'node ports with session affinity',
-    },
-  ]);
+function markRule(options: NftablesOptions, match: string): Rule {
+  return {
+    text: `${match}meta mark set meta mark or ${markBit(options)}`,
+    why: 'replies must come back through this node',
+  };
 }
 
 function postroutingRules(options: NftablesOptions): Rule[] {

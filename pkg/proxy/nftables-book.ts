@@ -4,12 +4,12 @@
  */
 import { commonElements, elementsOf, type Frontend, type ProxyElement } from './nftables-elements.ts';
 import type { NftablesOptions } from './nftables-options.ts';
-import type { ProxyMap, ProxySet } from './nftables-sets.ts';
+import type { ProxySet } from './nftables-sets.ts';
 import type { ProxiedPort } from './proxied-port.ts';
 
 /** An element that is not what it was: undefined = it is not there. A set's value is ''. */
 export interface ElementChange {
-  readonly set: ProxySet | ProxyMap;
+  readonly set: ProxySet;
   readonly key: string;
   readonly old: string | undefined;
   readonly new: string | undefined;

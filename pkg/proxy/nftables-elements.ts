@@ -2,14 +2,14 @@
 import { containsAddress, containsPrefix, formatPrefix, type Prefix } from '#pkg/ip/prefix.ts';
 import { addressBits, formatAddress, parseAddress } from '#pkg/ip/address.ts';
 import type { Endpoint } from './endpoints.ts';
-import { dispatchName, rejectChain, rememberName, type Dispatch } from './nftables-dispatch.ts';
+import { rememberName } from './nftables-affinity.ts';
 import type { NftablesOptions } from './nftables-options.ts';
-import { localSlots, type ProxyMap, type ProxySet } from './nftables-sets.ts';
+import { classSet, localSlots, type ProxySet } from './nftables-sets.ts';
 import type { ProxiedPort } from './proxied-port.ts';
 
 /** A set's element, whose value is '', or a map's. Both texts are canonical nft. */
 export interface ProxyElement {
-  readonly set: ProxySet | ProxyMap;
+  readonly set: ProxySet;
   readonly key: string;
   readonly value: string;
 }
@@ -37,7 +37,7 @@ export function elementsOf(port: ProxiedPort, options: NftablesOptions): PortEle
     if (!frontends.has(frontend.key)) frontends.set(frontend.key, frontend);
   };
   const vip = (address: string): Place => ({
-    by: 'vip',
+    what: 'services',
     key: `${address} . ${port.protocol} . ${port.port}`,
   });
   put(internalFrontend(port, vip(port.clusterIP)));
@@ -49,7 +49,7 @@ export function elementsOf(port: ProxiedPort, options: NftablesOptions): PortEle
   }
   if (port.nodePort !== 0) {
     const key = `${port.protocol} . ${port.nodePort}`;
-    put(externalFrontend(port, { by: 'node-port', key }));
+    put(externalFrontend(port, { what: 'node-ports', key }));
   }
   return { frontends: [...frontends.values()], shared: sharedElements(port) };
 }
@@ -68,107 +68,71 @@ export function chainOf({ value }: Pick<ProxyElement, 'value'>): string | undefi
 }
 
 interface Place {
-  readonly by: Dispatch['by'];
+  readonly what: 'services' | 'node-ports';
   readonly key: string;
 }
-
-const maps = {
-  vip: {
-    all: 'service-ips',
-    pods: 'services-from-pods',
-    node: 'services-from-node',
-    outside: 'services-from-outside',
-    slots: 'endpoints',
-    none: 'no-endpoint-services',
-    affinity: 'affinity-services',
-  },
-  'node-port': {
-    all: 'node-ports',
-    pods: 'node-ports-from-pods',
-    node: 'node-ports-from-node',
-    outside: 'node-ports-from-outside',
-    slots: 'node-port-endpoints',
-    none: 'no-endpoint-node-ports',
-    affinity: 'affinity-node-ports',
-  },
-} as const;
 
 function internalFrontend(port: ProxiedPort, place: Place): Frontend {
   const { cluster, hasAny, local } = port.endpoints;
   const endpoints = port.internalPolicy === 'Local' ? local : cluster;
-  if (!hasAny || endpoints.length === 0) return { key: place.key, elements: nobody(port, place) };
-  const elements = [
-    ...lead(port, place, { map: 'all', masquerade: false, local: false, endpoints }),
-    ...slots(place, endpoints, 0),
-    ...affinity(port, place),
-  ];
-  return { key: place.key, elements };
+  const { key } = place;
+  if (!hasAny || endpoints.length === 0) return { key, elements: [nobody(port, place)] };
+  const head: ProxyElement[] =
+    port.affinitySeconds === 0
+      ? [{ set: 'plain-services', key, value: '' }]
+      : [{ set: 'special-services', key, value: '' }, ...affinity(port, place)];
+  return { key, elements: [...head, ...served(place, endpoints, false)] };
 }
 
 function externalFrontend(port: ProxiedPort, place: Place): Frontend {
   const { cluster, hasAny, local } = port.endpoints;
-  if (!hasAny) return { key: place.key, elements: nobody(port, place) };
-  const shared = [...slots(place, cluster, 0), ...affinity(port, place)];
-  if (port.externalPolicy === 'Cluster') {
-    // Any node may take the packet, so the reply must come back through this one.
-    const all = { map: 'all', masquerade: true, local: false, endpoints: cluster } as const;
-    return { key: place.key, elements: [...lead(port, place, all), ...shared] };
-  }
-  const pods = { map: 'pods', masquerade: false, local: false, endpoints: cluster } as const;
-  // The node's source may be the external address itself, hence masqueraded.
-  const node = { map: 'node', masquerade: true, local: false, endpoints: cluster } as const;
-  const outside = { map: 'outside', masquerade: false, local: true, endpoints: local } as const;
-  const elements = [
-    ...lead(port, place, pods),
-    ...lead(port, place, node),
-    ...shared,
-    ...(local.length === 0
-      ? nobody(port, place)
-      : [...lead(port, place, outside), ...slots(place, local, localSlots)]),
+  const { key, what } = place;
+  if (!hasAny) return { key, elements: [nobody(port, place)] };
+  // Policy Cluster: any node may take the packet, so the reply must come back through this one.
+  const policy = port.externalPolicy === 'Local' ? 'local-policy' : 'masqueraded';
+  const elements: ProxyElement[] = [
+    { set: `special-${what}`, key, value: '' },
+    { set: `${policy}-${what}`, key, value: '' },
+    ...affinity(port, place),
+    ...served(place, cluster, false),
   ];
-  return { key: place.key, elements };
+  if (policy === 'masqueraded') return { key, elements };
+  const rest = local.length === 0 ? [nobody(port, place)] : served(place, local, true);
+  return { key, elements: [...elements, ...rest] };
 }
 
-function lead(
-  port: ProxiedPort,
-  { by, key }: Place,
-  to: {
-    readonly map: 'all' | 'pods' | 'node' | 'outside';
-    readonly masquerade: boolean;
-    readonly local: boolean;
-    readonly endpoints: readonly Endpoint[];
-  },
-): ProxyElement[] {
-  const count = to.endpoints.length;
-  const sticky = port.affinitySeconds > 0;
-  const name = dispatchName({ by, sticky, count, masquerade: to.masquerade, local: to.local });
-  return count === 0 ? [] : [{ set: maps[by][to.map], key, value: `goto ${name}` }];
-}
-
-function slots(
-  { by, key }: Place,
+/** The class, and a slot for each endpoint. */
+function served(
+  { what, key }: Place,
   endpoints: readonly Endpoint[],
-  first: number,
-): readonly ProxyElement[] {
-  return endpoints.map(({ address, port }, i) => ({
-    set: maps[by].slots,
-    key: `${key} . ${first + i}`,
-    value: `${address} . ${port}`,
-  }));
+  local: boolean,
+): ProxyElement[] {
+  const reached = endpoints.slice(0, localSlots);
+  const kind = local ? (`local-${what}` as const) : what;
+  const map = what === 'services' ? 'endpoints' : 'node-port-endpoints';
+  const first = local ? localSlots : 0;
+  return [
+    { set: classSet(kind, reached.length), key, value: '' },
+    ...reached.map(({ address, port }, i): ProxyElement => {
+      return { set: map, key: `${key} . ${first + i}`, value: `${address} . ${port}` };
+    }),
+  ];
 }
 
 /**
  * The answer when no endpoint may be used: REJECT when there is none anywhere, so that clients fail
  * at once; DROP when only this node has none, so that a load balancer tries another node.
  */
-function nobody(port: ProxiedPort, { by, key }: Place): ProxyElement[] {
-  const value = port.endpoints.hasAny ? 'drop' : `goto ${rejectChain}`;
-  return [{ set: maps[by].none, key, value }];
+function nobody(port: ProxiedPort, { what, key }: Place): ProxyElement {
+  return { set: port.endpoints.hasAny ? `dropped-${what}` : `refused-${what}`, key, value: '' };
 }
 
-function affinity(port: ProxiedPort, { by, key }: Place): ProxyElement[] {
+function affinity(port: ProxiedPort, { what, key }: Place): ProxyElement[] {
   if (port.affinitySeconds === 0) return [];
-  return [{ set: maps[by].affinity, key, value: `jump ${rememberName(port.affinitySeconds)}` }];
+  return [
+    { set: `sticky-${what}`, key, value: '' },
+    { set: `affinity-${what}`, key, value: `jump ${rememberName(port.affinitySeconds)}` },
+  ];
 }
 
 function sharedElements(port: ProxiedPort): ProxyElement[] {

@@ -5,7 +5,7 @@
 import type { ElementStep } from '#pkg/nftables/plan.ts';
 import { elementText } from '#pkg/nftables/plan.ts';
 import type { ElementBook, ElementChange } from './nftables-book.ts';
-import { mapNames, proxyTableName, setNames } from './nftables-sets.ts';
+import { proxySetNames, proxyTableName } from './nftables-sets.ts';
 import type { ProxiedPort } from './proxied-port.ts';
 
 /** Elements by set: key to value, '' in sets. */
@@ -45,7 +45,7 @@ export function* reconcile(
   }
   yield [...[...firewallSets].flatMap((set) => leftIn(set, left)), ...firewall];
   yield* units;
-  for (const set of [...mapNames, ...setNames]) {
+  for (const set of proxySetNames) {
     if (firewallSets.has(set)) continue;
     for (const change of leftIn(set, left)) yield [change];
   }
@@ -80,7 +80,7 @@ function leftIn(
   set: string,
   left: ReadonlyMap<string, ReadonlyMap<string, string>>,
 ): ElementChange[] {
-  const known = [...setNames, ...mapNames].find((name) => name === set);
+  const known = proxySetNames.find((name) => name === set);
   if (known === undefined) return [];
   return [...(left.get(set) ?? [])].map(([key, old]) => {
     return { set: known, key, old, new: undefined };

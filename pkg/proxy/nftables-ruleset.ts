@@ -2,7 +2,7 @@
 import type { Table } from '#pkg/nftables/ruleset.ts';
 import { proxySkeleton } from './nftables-base.ts';
 import { ElementBook } from './nftables-book.ts';
-import { isOnDemand } from './nftables-dispatch.ts';
+import { isOnDemand } from './nftables-affinity.ts';
 import { chainOf } from './nftables-elements.ts';
 import type { NftablesOptions } from './nftables-options.ts';
 import { reconcile, type SetContents } from './nftables-reconcile.ts';

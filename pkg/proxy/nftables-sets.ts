@@ -1,6 +1,8 @@
 /**
  * The sets and maps of the nftables mode. Services and endpoints are elements and nothing else:
- * rules and chains do not grow with them.
+ * rules and chains do not grow with them. What every Service needs are plain sets and maps of data:
+ * for each element with a verdict the kernel validates the whole table again (nft_table_validate),
+ * so a map of verdicts for all Services would make one more Service cost what all of them cost.
  */
 import type { Family } from '#pkg/ip/address.ts';
 import type { ElementMap, ElementSet } from '#pkg/nftables/ruleset.ts';
@@ -14,61 +16,96 @@ const affinityClients = 262_144;
 /** Slots of endpoints on this node, for traffic of policy Local, start here. */
 export const localSlots = 65_536;
 
-export const setNames = [
+/**
+ * Services are sorted by how many endpoints they have: class 8 are those with 5 to 8. What has more
+ * than the last is cut.
+ */
+export const classes = Array.from({ length: 17 }, (_, i) => 2 ** i);
+
+export function classOf(count: number): number {
+  return classes.find((size) => count <= size) ?? localSlots;
+}
+
+/** Whose endpoints: a Service's or a node port's, all or those on this node. */
+export const kinds = [
+  'services',
+  'local-services',
+  'node-ports',
+  'local-node-ports',
+] as const;
+export type Kind = (typeof kinds)[number];
+
+/** Set of the Services of one class: "services-8". */
+export function classSet(kind: Kind, count: number): `${Kind}-${number}` {
+  return `${kind}-${classOf(count)}`;
+}
+
+/** In the order in which what is not wanted is deleted: what leads somewhere goes first. */
+const setNames = [
+  /** Served as they are: cluster addresses without affinity. */
+  'plain-services',
+  /** Those that one of the next sets says more about. */
+  'special-services',
+  'special-node-ports',
+  /** Replies must come back through this node. */
+  'masqueraded-services',
+  'masqueraded-node-ports',
+  /** externalTrafficPolicy Local. */
+  'local-policy-services',
+  'local-policy-node-ports',
+  /** Session affinity. */
+  'sticky-services',
+  'sticky-node-ports',
+  ...kinds.flatMap((kind) => classes.map((size) => classSet(kind, size))),
+  /** Nobody is there. */
+  'refused-services',
+  'refused-node-ports',
+  /** Nobody is there on this node. */
+  'dropped-services',
+  'dropped-node-ports',
+  /** Load balancer addresses with loadBalancerSourceRanges, and the sources they admit. */
+  'firewalled-services',
+  'source-ranges',
+  /** A local endpoint and itself: a connection that came back to where it started. */
+  'hairpin-connections',
   /** Every cluster address. */
   'cluster-ips',
   /** Addresses node ports answer on, unless all do. */
   'node-port-ips',
-  /** A local endpoint and itself: a connection that came back to where it started. */
-  'hairpin-connections',
-  /** Load balancer addresses with loadBalancerSourceRanges, and the sources they admit. */
-  'firewalled-services',
-  'source-ranges',
 ] as const;
 
-export const mapNames = [
-  /** Where a Service's address leads, whoever asks. */
-  'service-ips',
-  /** The same for externalTrafficPolicy Local, by who asks. */
-  'services-from-pods',
-  'services-from-node',
-  'services-from-outside',
-  'node-ports',
-  'node-ports-from-pods',
-  'node-ports-from-node',
-  'node-ports-from-outside',
+const mapNames = [
+  /** Services that remember their clients, and for how long. */
+  'affinity-services',
+  'affinity-node-ports',
   /** Address, protocol, port and slot to endpoint. */
   'endpoints',
   /** Protocol, node port and slot to endpoint. */
   'node-port-endpoints',
-  'no-endpoint-services',
-  'no-endpoint-node-ports',
-  /** Services that remember their clients, and for how long. */
-  'affinity-services',
-  'affinity-node-ports',
 ] as const;
 
 /** Which endpoint a client had; filled by packets. */
 export const affinityMap = 'affinity';
 
-export type ProxySet = (typeof setNames)[number];
-export type ProxyMap = (typeof mapNames)[number];
+export type ProxySet = (typeof setNames)[number] | (typeof mapNames)[number];
+
+/** All whose elements are ours to write, in the order of deletion. */
+export const proxySetNames: readonly ProxySet[] = [...setNames, ...mapNames];
 
 const empty: ReadonlySet<string> = new Set();
 const noEntries: ReadonlyMap<string, string> = new Map();
 
 export function proxySets(family: Family): ElementSet[] {
   const types = keyTypes(family);
-  const typeOf: Record<ProxySet, string> = {
-    'cluster-ips': types.address,
-    'node-port-ips': types.address,
-    'hairpin-connections': `${types.address} . ${types.front}`,
-    'firewalled-services': types.front,
-    'source-ranges': `${types.front} . ${types.address}`,
+  const typeOf = (name: ProxySet): string => {
+    if (name === 'cluster-ips' || name === 'node-port-ips') return types.address;
+    if (name === 'hairpin-connections') return `${types.address} . ${types.front}`;
+    if (name === 'source-ranges') return `${types.front} . ${types.address}`;
+    return name.includes('node-ports') ? types.port : types.front;
   };
   return setNames.map((name) => ({
     name,
-    type: typeOf[name],
+    type: typeOf(name),
     interval: name === 'source-ranges',
     elements: empty,
   }));
@@ -77,43 +114,36 @@ export function proxySets(family: Family): ElementSet[] {
 export function proxyMaps(family: Family): ElementMap[] {
   const types = keyTypes(family);
   const target = `${types.address} . inet_service`;
-  const targetOf = `${family} daddr . th dport`;
-  const maps = mapNames.map((name): ElementMap => {
-    if (name === 'endpoints') {
-      const key = `${family} daddr . meta l4proto . th dport . numgen random mod 2`;
-      return slotMap(name, { type: types.front, valueType: target, typeof: `${key} : ${targetOf}` });
-    }
-    if (name === 'node-port-endpoints') {
-      const key = 'meta l4proto . th dport . numgen random mod 2';
-      return slotMap(name, { type: types.port, valueType: target, typeof: `${key} : ${targetOf}` });
-    }
-    const type = name.includes('node-port') ? types.port : types.front;
+  const key = `${family} daddr . meta l4proto . th dport . numgen random mod 2`;
+  const portKey = 'meta l4proto . th dport . numgen random mod 2';
+  const value = `${family} daddr . th dport`;
+  // "integer" has no width of its own in nft's types: it wants the expression.
+  const slots = (name: string, of: Pick<ElementMap, 'type' | 'declaration'>): ElementMap => {
+    return { name, ...of, valueType: target, interval: false, elements: noEntries };
+  };
+  const verdicts = (name: string, type: string): ElementMap => {
     return { name, type, valueType: 'verdict', interval: false, elements: noEntries };
-  });
-  const affinity: ElementMap = {
-    name: affinityMap,
-    type: `${types.front} . ${types.address}`,
-    valueType: target,
-    interval: false,
-    elements: noEntries,
-    declaration: { dynamic: { size: affinityClients } },
   };
-  return [...maps, affinity];
-}
-
-function slotMap(
-  name: string,
-  of: { readonly type: string; readonly valueType: string; readonly typeof: string },
-): ElementMap {
-  return {
-    name,
-    // "integer" has no width of its own in nft's types: it wants the expression.
-    type: `${of.type} . integer`,
-    valueType: of.valueType,
-    interval: false,
-    elements: noEntries,
-    declaration: { typeof: of.typeof },
-  };
+  return [
+    slots('endpoints', {
+      type: `${types.front} . integer`,
+      declaration: { typeof: `${key} : ${value}` },
+    }),
+    slots('node-port-endpoints', {
+      type: `${types.port} . integer`,
+      declaration: { typeof: `${portKey} : ${value}` },
+    }),
+    verdicts('affinity-services', types.front),
+    verdicts('affinity-node-ports', types.port),
+    {
+      name: affinityMap,
+      type: `${types.front} . ${types.address}`,
+      valueType: target,
+      interval: false,
+      elements: noEntries,
+      declaration: { dynamic: { size: affinityClients } },
+    },
+  ];
 }
 
 interface KeyTypes {
