@@ -44,10 +44,10 @@ export async function readOptions(
   }
   const flags = command.opts<Flags>();
   const { config, warnings } = await readConfig(flags);
-  if (config.mode !== 'iptables') {
+  if (config.mode === 'ipvs') {
     throw new AgentError(
       'InvalidConfig',
-      `Cannot run in mode ${config.mode}: this version has mode iptables only`,
+      `Cannot run in mode ${config.mode}: this version has modes iptables and nftables`,
     );
   }
   return { config, nodeName: nodeName(flags, config, surroundings), warnings };
@@ -90,7 +90,7 @@ function commandLine(version: string): Command {
     .option('--master <url>', "the API server, instead of the kubeconfig's")
     .option('--apiserver <url>', 'the same as --master')
     .option('-v, --v <level>', 'verbosity; 2 and more log details')
-    .option('--proxy-mode <mode>', 'iptables')
+    .option('--proxy-mode <mode>', 'iptables or nftables')
     .option('--cluster-cidr <cidrs>', 'range of pods, one a family')
     .option('--detect-local-mode <mode>', 'how to tell pods of this node')
     .option('--pod-bridge-interface <name>', 'for detect-local-mode BridgeInterface')

@@ -5,6 +5,7 @@ import { networkOf, tryParsePrefix } from '#pkg/ip/prefix.ts';
 import type { NodeRecord } from '#pkg/kube/types.ts';
 import { canonicalAddress } from '#pkg/proxy/address-text.ts';
 import type { IptablesOptions } from '#pkg/proxy/iptables-options.ts';
+import type { NftablesOptions } from '#pkg/proxy/nftables-options.ts';
 import type { LocalDetector } from '#pkg/proxy/local-detector.ts';
 import { nodePortTargets } from '#pkg/proxy/node-port-addresses.ts';
 import type { ProxyHost } from './host.ts';
@@ -33,6 +34,23 @@ export function iptablesOptions(
     }),
     nodeAddress: primary,
     conntrackLiberal: host.conntrackLiberal(),
+  };
+}
+
+/** As kube-proxy's nftables mode, node ports answer on the node's own address if nothing is said. */
+export function nftablesOptions({ config, node, host }: Given, family: Family): NftablesOptions {
+  const { masqueradeAll, masqueradeBit } = config.iptables;
+  const primary = nodeAddress(node, family);
+  const admitted =
+    config.nodePortAddresses.length === 0 ? ('primary' as const) : config.nodePortAddresses;
+  return {
+    family,
+    masqueradeBit,
+    masqueradeAll,
+    localDetector: localDetector(config, node),
+    nodePortAddresses: nodePortTargets(admitted, family, { all: host.addresses(), primary }),
+    nodeAddress: primary,
+    serviceCIDRs: [],
   };
 }
 

@@ -19,7 +19,8 @@ import { createProxyMetrics, type ProxyMetrics } from '#pkg/metrics/proxy-metric
 import { createReconcileLoop } from '#pkg/reconcile/loop.ts';
 import { createApiFeed } from './api-feed.ts';
 import { proxyHost } from './host.ts';
-import { createIptablesMode } from './iptables-mode.ts';
+import { createIptablesMode, type IptablesModeParts } from './iptables-mode.ts';
+import { createNftablesMode } from './nftables-mode.ts';
 import type { ProxyOptions } from './options.ts';
 import type { ProxyMode } from './proxy-mode.ts';
 import { createRound } from './round.ts';
@@ -51,7 +52,7 @@ export async function runProxy(
   const parts = { config, host: proxyHost, metrics, clock, log };
   // Before the first round there is nothing to look after.
   let onDrift = (): void => undefined;
-  using mode = await createIptablesMode({ ...parts, request: () => onDrift() }, signal);
+  using mode = await createMode({ ...parts, request: () => onDrift() }, signal);
   await using client = createKubeClient(await clusterConfig(options, context), {
     clock,
     log,
@@ -110,6 +111,11 @@ export async function runProxy(
     const onError = (err: unknown, doing: string): void => log.error({ err }, doing);
     return serveHttp({ bind, routes, clock, onError }, signal);
   }
+}
+
+function createMode(parts: IptablesModeParts, signal: AbortSignal): Promise<ProxyMode> {
+  if (parts.config.mode === 'nftables') return createNftablesMode(parts, signal);
+  return createIptablesMode(parts, signal);
 }
 
 /**

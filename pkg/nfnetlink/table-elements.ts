@@ -1,4 +1,5 @@
 /** Reading and changing the elements of one table, many at a time, as nft's text. */
+import { isErrno } from '#pkg/errors/agent-error.ts';
 import { attributeString, concatBytes, readAttributes } from '#pkg/netlink/attribute.ts';
 import { NLM_F_CREATE } from '#pkg/netlink/constants.ts';
 import type { NetlinkRequest, NetlinkSocket } from '#pkg/netlink/socket.ts';
@@ -110,3 +111,39 @@ function requestsFor(
     what: `${op} elements of ${family} ${table} ${set}`,
   }));
 }
+
+/**
+ * Deletes elements that rules made, and that may go by themselves at any moment: those that are not
+ * there count as deleted.
+ *
+ * @throws {NetlinkError} any refusal but ENOENT; then none of a chunk is deleted
+ */
+export function forgetElements(
+  socket: NetlinkSocket,
+  of: TableRef & { readonly set: string; readonly layout: ElementLayout },
+  keys: readonly string[],
+): void {
+  const { family, table, set, layout } = of;
+  for (let at = 0; at < keys.length; at += elementsPerForget) {
+    let rest = keys.slice(at, at + elementsPerForget);
+    // One that is gone spoils the transaction for the others.
+    while (rest.length > 0) {
+      const requests = rest.flatMap((key) => {
+        const deletes = [{ key, value: undefined }];
+        return requestsFor({ family, table }, { set, layout, deletes, adds: [] }, 'delete');
+      });
+      const results = socket
+        .transaction([batchEnd(NFNL_MSG_BATCH_BEGIN), ...requests, batchEnd(NFNL_MSG_BATCH_END)])
+        .map(({ error }) => error);
+      const whole = results.at(0) ?? results.at(-1);
+      const errors = results.slice(1, -1);
+      const refusal = whole ?? errors.find((error) => error && !isErrno(error, 'ENOENT'));
+      if (refusal !== undefined) throw refusal;
+      if (errors.every((error) => error === undefined)) break;
+      rest = rest.filter((_, i) => errors[i] === undefined);
+    }
+  }
+}
+
+/** Each is a message of its own: which ones are gone must be told apart. */
+const elementsPerForget = 500;

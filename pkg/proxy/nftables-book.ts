@@ -38,9 +38,9 @@ export class ElementBook {
     });
   }
 
-  /** Whether some port of the book uses this key of a frontend. */
-  hasFrontend(key: string): boolean {
-    return this.#claims.has(key);
+  /** The port as it was put last. */
+  get(key: string): ProxiedPort | undefined {
+    return this.#ports.get(key);
   }
 
   /**
