@@ -5,6 +5,7 @@
 import type { Family } from '#pkg/ip/address.ts';
 import type { TextElement } from '#pkg/nfnetlink/element-list.ts';
 import { elementLayout, type ElementLayout } from '#pkg/nfnetlink/element-text.ts';
+import { addRememberChain } from '#pkg/nfnetlink/remember-chain.ts';
 import {
   editElements,
   forgetElements,
@@ -19,6 +20,8 @@ import {
 } from '#pkg/nfnetlink/table-structure.ts';
 import type { NetlinkSocket } from '#pkg/netlink/socket.ts';
 import type { NftCommand } from '#pkg/nftables/observe.ts';
+import { ruleMark } from '#pkg/nftables/ruleset.ts';
+import type { OnDemandChain } from '#pkg/proxy/nftables-affinity.ts';
 import type { ElementChange } from '#pkg/proxy/nftables-book.ts';
 import { affinityMap, proxyMaps, proxySets, proxyTableName } from '#pkg/proxy/nftables-sets.ts';
 
@@ -29,6 +32,8 @@ export interface NftablesDriver {
   generation(): number;
   /** Runs a script of nft as one transaction. */
   load(script: string, signal: AbortSignal): Promise<void>;
+  /** Adds a chain that is not there yet. */
+  addChain(chain: OnDemandChain): void;
   /**
    * Changes elements in one transaction.
    *
@@ -63,6 +68,10 @@ export function createNftablesDriver(
     structure: () => readStructure(socket, table),
     generation: () => readGeneration(socket),
     load: async (script, signal) => void (await nft(['-f', '-'], script, signal)),
+    addChain: ({ name, seconds, rules: [rule] }) => {
+      const comment = `${rule.why} ${ruleMark(rule)}`;
+      addRememberChain(socket, { ...table, chain: name, map: affinityMap, seconds, comment });
+    },
     edit: (changes) => editElements(socket, table, editsOf(changes, layoutOf)),
     read: (set) => readElements(socket, { ...table, set, layout: layoutOf(set) }),
     forget: (clients) => {

@@ -9,7 +9,6 @@ import type { Family } from '#pkg/ip/address.ts';
 import type { NodeRecord } from '#pkg/kube/types.ts';
 import type { Logger } from '#pkg/log/logger.ts';
 import { renderSteps, renderTable } from '#pkg/nftables/render.ts';
-import type { Chain } from '#pkg/nftables/ruleset.ts';
 import { onDemandChain } from '#pkg/proxy/nftables-affinity.ts';
 import { proxySkeleton } from '#pkg/proxy/nftables-base.ts';
 import { Changes, ElementBook, type ElementChange } from '#pkg/proxy/nftables-book.ts';
@@ -22,8 +21,8 @@ import {
 import { chainOf } from '#pkg/proxy/nftables-elements.ts';
 import type { NftablesOptions } from '#pkg/proxy/nftables-options.ts';
 import { reconcile } from '#pkg/proxy/nftables-reconcile.ts';
-import { chainsIn, fillTable } from '#pkg/proxy/nftables-ruleset.ts';
-import { affinityMap, proxySetNames, proxyTableName } from '#pkg/proxy/nftables-sets.ts';
+import { fillTable } from '#pkg/proxy/nftables-ruleset.ts';
+import { affinityMap, proxySetNames } from '#pkg/proxy/nftables-sets.ts';
 import { compareStructure, onDemandChainsOf } from '#pkg/proxy/nftables-structure.ts';
 import type { ProxiedPort } from '#pkg/proxy/proxied-port.ts';
 import type { NftablesDriver } from './nftables-driver.ts';
@@ -180,7 +179,7 @@ class Writer implements NftablesWriter {
     this.#chains = new Set(onDemandChainsOf(found));
     const skeleton = proxySkeleton(book.options, this.#chains);
     if (found === undefined) {
-      await driver.load(renderTable(skeleton), signal);
+      await driver.load(renderTable(proxySkeleton(book.options, [])), signal);
     } else if (compareStructure(skeleton, found).kind === 'replace') {
       return await this.#replace(book, ports, signal);
     }
@@ -196,22 +195,28 @@ class Writer implements NftablesWriter {
     signal: AbortSignal,
   ): Promise<number> {
     const contents = new Map<string, Map<string, string>>();
+    const later: ElementChange[] = [];
     let written = 0;
     await inSlices(reconcile(book, ports, new Map()), (unit) => {
-      for (const { set, key, new: value } of unit) {
+      for (const change of unit) {
+        const { set, key, new: value } = change;
         if (value === undefined) continue;
+        // nft cannot read the chains that these lead to.
+        if (chainOf({ value }) !== undefined) {
+          later.push(change);
+          continue;
+        }
         let elements = contents.get(set);
         if (elements === undefined) contents.set(set, (elements = new Map<string, string>()));
         elements.set(key, value);
         written += 1;
       }
     });
-    this.#chains = chainsIn(contents);
-    const skeleton = proxySkeleton(book.options, this.#chains);
-    const table = fillTable(skeleton, contents);
+    this.#chains = new Set();
+    const table = fillTable(proxySkeleton(book.options, []), contents);
     await this.#parts.driver.load(renderSteps([{ op: 'replaceTable', table }]), signal);
     for (const set of proxySetNames) this.#counts.set(set, contents.get(set)?.size ?? 0);
-    return written;
+    return written + (await this.#apply([later], book.options, signal));
   }
 
   async #contents(
@@ -237,12 +242,12 @@ class Writer implements NftablesWriter {
   ): Promise<number> {
     let pending = new Changes();
     let written = 0;
-    const send = async (): Promise<void> => {
+    const send = (): void => {
       const changes = pending.list();
       pending = new Changes();
       if (changes.length === 0) return;
       signal.throwIfAborted();
-      await this.#addChains(changes, options, signal);
+      this.#addChains(changes, options);
       this.#parts.driver.edit(changes);
       written += changes.length;
       for (const change of changes) this.#count(change);
@@ -251,31 +256,24 @@ class Writer implements NftablesWriter {
     for (const unit of units) {
       for (const change of unit) pending.put(change);
       const isFull = pending.size >= elementsPerTransaction;
-      if (isFull) await send();
+      if (isFull) send();
       if (isFull || performance.now() - sentAtMs > sliceMs) {
         await breathe();
         sentAtMs = performance.now();
       }
     }
-    await send();
+    send();
     return written;
   }
 
-  async #addChains(
-    changes: readonly ElementChange[],
-    options: NftablesOptions,
-    signal: AbortSignal,
-  ): Promise<void> {
-    const names = new Set<string>();
+  /** Elements that lead to a chain can only be added once it is there. */
+  #addChains(changes: readonly ElementChange[], options: NftablesOptions): void {
     for (const { new: value } of changes) {
       const name = value === undefined || value === '' ? undefined : chainOf({ value });
-      if (name !== undefined && !this.#chains.has(name)) names.add(name);
+      if (name === undefined || this.#chains.has(name)) continue;
+      this.#parts.driver.addChain(onDemandChain(name, options));
+      this.#chains.add(name);
     }
-    if (names.size === 0) return;
-    const chains = [...names].map((name): Chain => onDemandChain(name, options));
-    const table = { family: options.family, name: proxyTableName, sets: [], maps: [], chains };
-    await this.#parts.driver.load(renderTable(table), signal);
-    for (const name of names) this.#chains.add(name);
   }
 
   async #forget(kept: KeptEndpoints, isComplete: boolean): Promise<void> {

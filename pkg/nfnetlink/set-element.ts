@@ -122,7 +122,7 @@ function readElement(payload: Uint8Array): SetElement[] {
   return [{ key, data, comment: readComment(attributes.get(NFTA_SET_ELEM_USERDATA)) }];
 }
 
-function commentBytes(comment: string): Uint8Array {
+export function commentBytes(comment: string): Uint8Array {
   const text = encoder.encode(`${comment}\0`);
   return concatBytes([Uint8Array.of(udataComment, text.byteLength), text]);
 }

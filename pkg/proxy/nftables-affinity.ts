@@ -22,23 +22,27 @@ export function isOnDemand(name: string): boolean {
   return pattern.test(name);
 }
 
+/** One rule, which nft can print but not read: see `pkg/nfnetlink/remember-chain.ts`. */
+export interface OnDemandChain extends Chain {
+  readonly seconds: number;
+  readonly rules: readonly [Rule];
+}
+
 /**
  * The chain of a name that elements use.
  *
  * @throws {AgentError} UnknownChain
  */
-export function onDemandChain(name: string, { family }: NftablesOptions): Chain {
+export function onDemandChain(name: string, { family }: NftablesOptions): OnDemandChain {
   const seconds = pattern.exec(name)?.[1];
   if (seconds === undefined) {
     throw new AgentError('UnknownChain', `Cannot make chain ${name}: expected remember-<seconds>`);
   }
-  const rules = protocols.map((protocol) => ({
-    text:
-      `meta l4proto ${protocol} update @${affinityMap} ` +
-      `{ ${original(family)} . ${family} saddr timeout ${seconds}s : ${family} daddr . th dport }`,
-    why: `${protocol} clients return for ${seconds} s`,
-  }));
-  return { name, rules };
+  const rule = {
+    text: `update @${affinityMap} { ${original(family)} . ${family} saddr timeout ${seconds}s : ${family} daddr . th dport }`,
+    why: `clients return for ${seconds} s`,
+  };
+  return { name, seconds: Number(seconds), rules: [rule] };
 }
 
 /** Leads to the chain above; for packets that were translated. */
