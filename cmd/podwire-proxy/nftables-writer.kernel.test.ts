@@ -37,9 +37,12 @@ function rigFor(family: Family): NftablesRig {
 }
 
 /** Every element the kernel has, but for remembered clients. */
-function observed({ driver }: NftablesRig): Map<string, Map<string, string>> {
+function observed(
+  { driver }: NftablesRig,
+  sets: readonly string[] = proxySetNames,
+): Map<string, Map<string, string>> {
   const contents = new Map<string, Map<string, string>>();
-  for (const set of proxySetNames) {
+  for (const set of sets) {
     const elements = new Map<string, string>();
     for (const part of driver.read(set)) {
       for (const { key, value } of part) elements.set(key, value ?? '');
@@ -58,8 +61,9 @@ function everythingIsWritten(
   rig: NftablesRig,
   ports: ReadonlyMap<string, ProxiedPort>,
   family: Family,
+  sets = proxySetNames,
 ): void {
-  expect(sorted(observed(rig))).toEqual(sorted(contentsOf(ports, nftablesTestOptions({ family }))));
+  expect(sorted(observed(rig, sets))).toEqual(sorted(contentsOf(ports, nftablesTestOptions({ family }))));
 }
 
 describe('the nftables writer', () => {
@@ -161,6 +165,8 @@ describe('the nftables writer', () => {
   it.each(families)('1,000 random changes end with nothing left to write (%s)', async (family) => {
     const rig = rigFor(family);
     const random = createRandom(family === 'ip' ? 1 : 2);
+    // No port has more than 40 endpoints: sets of larger classes are looked at once, at the end.
+    const used = proxySetNames.filter((name) => !(Number(/\d+$/.exec(name)?.[0]) > 64));
     const ports = new Map<string, ProxiedPort>();
     const writer = rig.newWriter();
     await writer.write({ ports, changed: 'all', node }, signal);
@@ -168,8 +174,9 @@ describe('the nftables writer', () => {
       const changed = changeSome(ports, { random, family });
       const report = await writer.write({ ports, changed, node }, signal);
       expect(report.kind).toBe('partial');
-      everythingIsWritten(rig, ports, family);
+      everythingIsWritten(rig, ports, family, used);
     }
+    everythingIsWritten(rig, ports, family);
     expect(found(writer, rig)).toBeUndefined();
     // What a restart would do: nothing.
     const again = await rig.newWriter().write({ ports, changed: 'all', node }, signal);

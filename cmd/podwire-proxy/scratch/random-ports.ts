@@ -1,6 +1,6 @@
 /** Ports of random Services, few enough to meet again and to claim each other's addresses. */
 import type { Family } from '#pkg/ip/address.ts';
-import { parsePrefix } from '#pkg/ip/prefix.ts';
+import { networkOf, parsePrefix } from '#pkg/ip/prefix.ts';
 import type { Endpoint } from '#pkg/proxy/endpoints.ts';
 import { portKey, type ProxiedPort } from '#pkg/proxy/proxied-port.ts';
 import { nodeName } from '#pkg/proxy/testdata/records.ts';
@@ -27,13 +27,13 @@ export function createRandom(seed: number): Random {
 /** A port and its key. Only few differ in key, so that most come again in another shape. */
 export function randomPort(random: Random, family: Family): [string, ProxiedPort] {
   const v4 = family === 'ip';
-  const name = `s${random.below(8)}`;
+  const name = `s${1 + random.below(8)}`;
   const flip = (): boolean => random.below(2) === 0;
   const some = (limit: number): number[] =>
     [0, 1, 2].slice(0, random.below(limit)).map(() => random.below(3));
-  const external = (n: number): string => (v4 ? `192.0.2.${n}` : `2001:db8::${n}`);
+  const external = (n: number): string => (v4 ? `192.0.2.${n + 1}` : `2001:db8::${n + 1}`);
   const range = (n: number): string =>
-    v4 ? `10.${n}.0.0/${[16, 24, 8][n]}` : `fd00:${n}::/${[32, 48, 16][n]}`;
+    v4 ? `10.${n}.0.0/${[16, 24, 8][n]}` : `fd00:${n + 1}::/${[32, 48, 16][n]}`;
   const port = {
     family,
     namespace: 'ns',
@@ -47,14 +47,14 @@ export function randomPort(random: Random, family: Family): [string, ProxiedPort
     // Shared between Services: they claim the same addresses.
     externalIPs: some(3).map(external),
     loadBalancerIPs: some(3).map((n) => external(n + 1)),
-    sourceRanges: some(4).map((n) => parsePrefix(range(n))),
+    sourceRanges: some(4).map((n) => networkOf(parsePrefix(range(n)))),
     internalPolicy: flip() ? ('Cluster' as const) : ('Local' as const),
     externalPolicy: flip() ? ('Cluster' as const) : ('Local' as const),
     affinitySeconds: flip() ? 0 : 10 + random.below(3),
     healthCheckNodePort: 0,
   };
   const endpoints = Array.from({ length: random.below(random.below(8) === 0 ? 40 : 5) }, (_, i) =>
-    endpoint(v4 ? `10.1.${random.below(3)}.${i + 1}` : `fd00:10:${random.below(3)}::${i + 1}`, random),
+    endpoint(v4 ? `10.1.${random.below(3)}.${i + 1}` : `fd00:10:${1 + random.below(3)}::${i + 1}`, random),
   );
   const categorized = categorizeEndpoints(endpoints, port, { name: nodeName, zone: undefined });
   return [portKey(port), { ...port, endpoints: categorized }];
