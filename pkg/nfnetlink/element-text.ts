@@ -3,9 +3,10 @@
  * each field at a multiple of four bytes, addresses and ports in network order.
  */
 import { AgentError } from '#pkg/errors/agent-error.ts';
-import { addressBytes, addressFromBytes, formatAddress, parseAddress } from '#pkg/ip/address.ts';
+import { formatAddress, parseAddress } from '#pkg/ip/address.ts';
 import { lastAddress, parsePrefix } from '#pkg/ip/prefix.ts';
 import { littleEndian, viewOf } from '#pkg/netlink/attribute.ts';
+import { readIp4, readIp6, writeIp4, writeIp6 } from './address-text.ts';
 
 const fieldBytes = {
   ipv4_addr: 4,
@@ -91,9 +92,9 @@ function writeField(
     case 'ipv4_addr':
     case 'ipv6_addr': {
       const slash = word.indexOf('/');
-      const address = parseAddress(slash < 0 ? word : word.slice(0, slash));
-      if (address.family !== (type === 'ipv4_addr' ? 'ip' : 'ip6')) throw unreadable(word, [type]);
-      bytes.set(addressBytes(address), at);
+      const text = slash < 0 ? word : word.slice(0, slash);
+      if (text.includes(':') !== (type === 'ipv6_addr')) throw unreadable(word, [type]);
+      (type === 'ipv4_addr' ? writeIp4 : writeIp6)(text, bytes, at);
       return;
     }
     case 'inet_proto':
@@ -113,9 +114,9 @@ function writeField(
 function readField(bytes: Uint8Array, type: FieldType, at: number): string {
   switch (type) {
     case 'ipv4_addr':
-      return `${bytes[at]}.${bytes[at + 1]}.${bytes[at + 2]}.${bytes[at + 3]}`;
+      return readIp4(bytes, at);
     case 'ipv6_addr':
-      return formatAddress(addressFromBytes(bytes.subarray(at, at + 16)));
+      return readIp6(bytes, at);
     case 'inet_proto':
       return protocolNames.get(bytes[at] ?? 0) ?? String(bytes[at]);
     case 'inet_service':
