@@ -75,7 +75,11 @@ export function createNftablesDriver(
     edit: (changes) => editElements(socket, table, editsOf(changes, layoutOf)),
     read: (set) => readElements(socket, { ...table, set, layout: layoutOf(set) }),
     forget: (clients) => {
-      forgetElements(socket, { ...table, set: affinityMap, layout: layoutOf(affinityMap) }, clients);
+      forgetElements(
+        socket,
+        { ...table, set: affinityMap, layout: layoutOf(affinityMap) },
+        clients,
+      );
     },
   };
 }

@@ -2,6 +2,8 @@
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { families, type Family } from '#pkg/ip/address.ts';
 import { createScratchNetns, type ScratchNetns } from '#pkg/netns/scratch.ts';
+import { renderTable } from '#pkg/nftables/render.ts';
+import { proxySkeleton } from '#pkg/proxy/nftables-base.ts';
 import { contentsOf } from '#pkg/proxy/nftables-ruleset.ts';
 import { affinityMap, proxySetNames, proxyTableName } from '#pkg/proxy/nftables-sets.ts';
 import type { ProxiedPort } from '#pkg/proxy/proxied-port.ts';
@@ -70,16 +72,29 @@ function everythingIsWritten(
 }
 
 describe('the nftables writer', () => {
-  it.each(families)('writes what is wanted; a second one has nothing to write (%s)', async (family) => {
+  it.each(families)(
+    'writes what is wanted; a second one has nothing to write (%s)',
+    async (family) => {
+      const rig = rigFor(family);
+      const ports = portsOf(sixServices, family);
+      const first = await rig.newWriter().write({ ports, changed: 'all', node }, signal);
+      expect(first.kind).toBe('full');
+      everythingIsWritten(rig, ports, family);
+      const generation = rig.driver.generation();
+      const second = await rig.newWriter().write({ ports, changed: 'all', node }, signal);
+      expect(second).toEqual({ kind: 'full', written: 0 });
+      expect(rig.driver.generation()).toBe(generation);
+    },
+  );
+
+  it.each(families)('leaves nft able to read, for everybody (%s)', async (family) => {
     const rig = rigFor(family);
     const ports = portsOf(sixServices, family);
-    const first = await rig.newWriter().write({ ports, changed: 'all', node }, signal);
-    expect(first.kind).toBe('full');
-    everythingIsWritten(rig, ports, family);
-    const generation = rig.driver.generation();
-    const second = await rig.newWriter().write({ ports, changed: 'all', node }, signal);
-    expect(second).toEqual({ kind: 'full', written: 0 });
-    expect(rig.driver.generation()).toBe(generation);
+    await rig.newWriter().write({ ports, changed: 'all', node }, signal);
+    const skeleton = renderTable(proxySkeleton(nftablesTestOptions({ family }), []));
+    await rig.nft(['--check', '-f', '-'], skeleton, signal);
+    await rig.nft(['-f', '-'], 'table inet other { set s { type ipv4_addr; }; }', signal);
+    expect(await rig.nft(['list', 'ruleset'], undefined, signal)).toContain(proxyTableName);
   });
 
   it('a new process writes only what differs', async () => {
@@ -110,10 +125,14 @@ describe('the nftables writer', () => {
     ['our table', `delete table ip ${proxyTableName}`, 'the table is gone'],
     ['a rule', `flush chain ip ${proxyTableName} services`, 'rules, chains or sets differ'],
     ['elements', `flush set ip ${proxyTableName} plain-services`, 'plain-services has 0'],
-    ['a chain', `flush map ip ${proxyTableName} affinity-services
+    [
+      'a chain',
+      `flush map ip ${proxyTableName} affinity-services
       flush map ip ${proxyTableName} affinity-node-ports
       flush chain ip ${proxyTableName} remember-10800
-      delete chain ip ${proxyTableName} remember-10800`, 'a chain is gone'],
+      delete chain ip ${proxyTableName} remember-10800`,
+      'a chain is gone',
+    ],
   ])('sees that somebody deleted %s, and puts it back', async (_, script, finding) => {
     const rig = rigFor('ip');
     const ports = portsOf(sixServices, 'ip');
@@ -165,26 +184,30 @@ describe('the nftables writer', () => {
     expect([...rig.driver.read(affinityMap)].flat()).toHaveLength(1);
   });
 
-  it.each(families)('1,000 random changes end with nothing left to write (%s)', async (family) => {
-    const rig = rigFor(family);
-    const random = createRandom(family === 'ip' ? 1 : 2);
-    // No port has more than 40 endpoints: sets of larger classes are looked at once, at the end.
-    const used = proxySetNames.filter((name) => !(Number(/\d+$/.exec(name)?.[0]) > 64));
-    const ports = new Map<string, ProxiedPort>();
-    const writer = rig.newWriter();
-    await writer.write({ ports, changed: 'all', node }, signal);
-    for (let sequence = 0; sequence < 500; sequence++) {
-      const changed = changeSome(ports, { random, family });
-      const report = await writer.write({ ports, changed, node }, signal);
-      expect(report.kind).toBe('partial');
-      everythingIsWritten(rig, ports, family, used);
-    }
-    everythingIsWritten(rig, ports, family);
-    expect(found(writer, rig)).toBeUndefined();
-    // What a restart would do: nothing.
-    const again = await rig.newWriter().write({ ports, changed: 'all', node }, signal);
-    expect(again.written).toBe(0);
-  }, 60_000);
+  it.each(families)(
+    '1,000 random changes end with nothing left to write (%s)',
+    async (family) => {
+      const rig = rigFor(family);
+      const random = createRandom(family === 'ip' ? 1 : 2);
+      // No port has more than 40 endpoints: sets of larger classes are looked at once, at the end.
+      const used = proxySetNames.filter((name) => !(Number(/\d+$/.exec(name)?.[0]) > 64));
+      const ports = new Map<string, ProxiedPort>();
+      const writer = rig.newWriter();
+      await writer.write({ ports, changed: 'all', node }, signal);
+      for (let sequence = 0; sequence < 500; sequence++) {
+        const changed = changeSome(ports, { random, family });
+        const report = await writer.write({ ports, changed, node }, signal);
+        expect(report.kind).toBe('partial');
+        everythingIsWritten(rig, ports, family, used);
+      }
+      everythingIsWritten(rig, ports, family);
+      expect(found(writer, rig)).toBeUndefined();
+      // What a restart would do: nothing.
+      const again = await rig.newWriter().write({ ports, changed: 'all', node }, signal);
+      expect(again.written).toBe(0);
+    },
+    60_000,
+  );
 });
 
 function found(writer: NftablesWriter, { driver }: NftablesRig): string | undefined {

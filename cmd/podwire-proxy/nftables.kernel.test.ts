@@ -203,7 +203,9 @@ describe('nftables mode, real packets', () => {
 
     it('policy Local: outsiders reach endpoints of this node as themselves, others all', async () => {
       expect(await answers('outside', `${lb}5`, { count: 20 })).toEqual([`one ${outside}`]);
-      expect(await answers('outside', node, { port: 30085, count: 20 })).toEqual([`one ${outside}`]);
+      expect(await answers('outside', node, { port: 30085, count: 20 })).toEqual([
+        `one ${outside}`,
+      ]);
       expect(await answers('client', `${lb}5`, { count: 20 })).toEqual([
         `one ${pod(1)}`,
         `two ${pod(1)}`,

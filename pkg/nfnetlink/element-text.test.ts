@@ -20,11 +20,21 @@ describe('elements as text', () => {
   it.each([
     ['ipv4_addr', undefined, '10.96.0.10', undefined],
     ['ipv6_addr . inet_proto . inet_service', undefined, 'fd00:96::a . sctp . 65535', undefined],
-    ['ipv4_addr . inet_proto . inet_service . integer', 'ipv4_addr . inet_service', '10.96.0.10 . tcp . 80 . 65537', '10.244.1.5 . 8080'],
+    [
+      'ipv4_addr . inet_proto . inet_service . integer',
+      'ipv4_addr . inet_service',
+      '10.96.0.10 . tcp . 80 . 65537',
+      '10.244.1.5 . 8080',
+    ],
     ['inet_proto . inet_service', 'verdict', 'udp . 30053', 'goto somewhere'],
     ['inet_proto . inet_service', 'verdict', '17 . 1', 'jump a-chain'],
     ['ipv4_addr', 'verdict', '192.0.2.1', 'drop'],
-    ['ipv4_addr . inet_proto . inet_service . ipv4_addr', undefined, '192.0.2.1 . tcp . 80 . 10.0.0.0/8', undefined],
+    [
+      'ipv4_addr . inet_proto . inet_service . ipv4_addr',
+      undefined,
+      '192.0.2.1 . tcp . 80 . 10.0.0.0/8',
+      undefined,
+    ],
     ['ipv6_addr . ipv6_addr', undefined, '2001:db8::1 . fd00::/16', undefined],
   ])('%s : %s keeps %s', (type, valueType, key, value) => {
     const back = roundTrip([{ key, value }], valueType === undefined ? [type] : [type, valueType]);
@@ -44,7 +54,9 @@ describe('elements as text', () => {
   });
 
   it('a range ends where its prefix does', () => {
-    expect(rangeEnd('192.0.2.1 . tcp . 80 . 10.0.0.0/8')).toBe('192.0.2.1 . tcp . 80 . 10.255.255.255');
+    expect(rangeEnd('192.0.2.1 . tcp . 80 . 10.0.0.0/8')).toBe(
+      '192.0.2.1 . tcp . 80 . 10.255.255.255',
+    );
     expect(rangeEnd('192.0.2.1 . tcp . 80 . 10.0.0.1')).toBeUndefined();
   });
 
@@ -59,19 +71,27 @@ describe('elements as text', () => {
   });
 
   it('knows no other types', () => {
-    expect(() => elementLayout('ifname', undefined)).toThrow('Cannot encode elements of type "ifname"');
+    expect(() => elementLayout('ifname', undefined)).toThrow(
+      'Cannot encode elements of type "ifname"',
+    );
   });
 });
 
 describe('addresses', () => {
-  it.each(['::', '::1', 'fd00::', 'fd00:0:1::2', '1:2:3:4:5:6:7:8', '1:0:0:2::', '::ffff:1.2.3.4', '1:0:2:3:4:5:6:7'])(
-    '%s is written and read as pkg/ip does',
-    (text) => {
-      const bytes = new Uint8Array(16);
-      writeIp6(text, bytes, 0);
-      expect(readIp6(bytes, 0)).toBe(formatAddress(parseAddress(text)));
-    },
-  );
+  it.each([
+    '::',
+    '::1',
+    'fd00::',
+    'fd00:0:1::2',
+    '1:2:3:4:5:6:7:8',
+    '1:0:0:2::',
+    '::ffff:1.2.3.4',
+    '1:0:2:3:4:5:6:7',
+  ])('%s is written and read as pkg/ip does', (text) => {
+    const bytes = new Uint8Array(16);
+    writeIp6(text, bytes, 0);
+    expect(readIp6(bytes, 0)).toBe(formatAddress(parseAddress(text)));
+  });
 
   it('writes IPv4 where it is told', () => {
     const bytes = new Uint8Array(6);

@@ -76,7 +76,12 @@ export function editElements(
  */
 export function* readElements(
   socket: NetlinkSocket,
-  { family, table, set, layout }: TableRef & { readonly set: string; readonly layout: ElementLayout },
+  {
+    family,
+    table,
+    set,
+    layout,
+  }: TableRef & { readonly set: string; readonly layout: ElementLayout },
 ): Generator<readonly TextElement[], void, undefined> {
   const parts = socket.dumpParts({
     type: NFT_MSG_GETSETELEM,

@@ -2,7 +2,12 @@
  * Keeps account of which elements the table has for which Service ports, so that a change costs
  * what it changes. Holds ports, not elements: those are computed again when a port changes.
  */
-import { commonElements, elementsOf, type Frontend, type ProxyElement } from './nftables-elements.ts';
+import {
+  commonElements,
+  elementsOf,
+  type Frontend,
+  type ProxyElement,
+} from './nftables-elements.ts';
 import type { NftablesOptions } from './nftables-options.ts';
 import type { ProxySet } from './nftables-sets.ts';
 import type { ProxiedPort } from './proxied-port.ts';

@@ -27,12 +27,7 @@ export function classOf(count: number): number {
 }
 
 /** Whose endpoints: a Service's or a node port's, all or those on this node. */
-export const kinds = [
-  'services',
-  'local-services',
-  'node-ports',
-  'local-node-ports',
-] as const;
+export const kinds = ['services', 'local-services', 'node-ports', 'local-node-ports'] as const;
 export type Kind = (typeof kinds)[number];
 
 /** Set of the Services of one class: "services-8". */
@@ -116,7 +111,8 @@ export function proxyMaps(family: Family): ElementMap[] {
   const target = `${types.address} . inet_service`;
   const key = `${family} daddr . meta l4proto . th dport . numgen random mod 2`;
   const portKey = 'meta l4proto . th dport . numgen random mod 2';
-  const value = `${family} daddr . th dport`;
+  // Not "th dport": nft 1.0.6 could then read no script while the table is there.
+  const value = `${family} daddr . tcp dport`;
   // "integer" has no width of its own in nft's types: it wants the expression.
   const slots = (name: string, of: Pick<ElementMap, 'type' | 'declaration'>): ElementMap => {
     return { name, ...of, valueType: target, interval: false, elements: noEntries };

@@ -54,7 +54,10 @@ export function randomPort(random: Random, family: Family): [string, ProxiedPort
     healthCheckNodePort: 0,
   };
   const endpoints = Array.from({ length: random.below(random.below(8) === 0 ? 40 : 5) }, (_, i) =>
-    endpoint(v4 ? `10.1.${random.below(3)}.${i + 1}` : `fd00:10:${1 + random.below(3)}::${i + 1}`, random),
+    endpoint(
+      v4 ? `10.1.${random.below(3)}.${i + 1}` : `fd00:10:${1 + random.below(3)}::${i + 1}`,
+      random,
+    ),
   );
   const categorized = categorizeEndpoints(endpoints, port, { name: nodeName, zone: undefined });
   return [portKey(port), { ...port, endpoints: categorized }];
