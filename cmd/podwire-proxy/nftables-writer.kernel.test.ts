@@ -55,7 +55,9 @@ function observed(
 }
 
 function sorted(contents: ReadonlyMap<string, ReadonlyMap<string, string>>): unknown {
-  const entries = [...contents].map(([set, elements]) => [set, [...elements].toSorted()] as const);
+  const entries = [...contents].map(
+    ([set, elements]) => [set, [...elements].toSorted(([a], [b]) => (a < b ? -1 : 1))] as const,
+  );
   return entries.toSorted(([a], [b]) => (a < b ? -1 : 1));
 }
 

@@ -9,8 +9,8 @@ import type { NftablesOptions } from '#pkg/proxy/nftables-options.ts';
 import { portKey, type ProxiedPort } from '#pkg/proxy/proxied-port.ts';
 import { snapshot, type Cluster } from '#pkg/proxy/testdata/records.ts';
 import { openNodeSys } from '#pkg/sys/node-ffi.ts';
-import { createNftablesDriver, type NftablesDriver } from '../nftables-driver.ts';
-import { createNftablesWriter, type NftablesWriter } from '../nftables-writer.ts';
+import { createNftablesDriver, type NftablesDriver } from '#cmd/podwire-proxy/nftables-driver.ts';
+import { createNftablesWriter, type NftablesWriter } from '#cmd/podwire-proxy/nftables-writer.ts';
 
 export interface NftablesRig extends Disposable {
   readonly driver: NftablesDriver;
