@@ -8,6 +8,7 @@ import { detectIptables, type IptablesTool } from '#pkg/iptables/detect.ts';
 import { observeIptables } from '#pkg/iptables/observe.ts';
 import type { Logger } from '#pkg/log/logger.ts';
 import type { ProxyMetrics } from '#pkg/metrics/proxy-metrics.ts';
+import type { ProxiedPort } from '#pkg/proxy/proxied-port.ts';
 import { watchDrift } from './drift.ts';
 import type { ProxyHost } from './host.ts';
 import { createIptablesWriter, type IptablesWriter } from './iptables-writer.ts';
@@ -22,6 +23,8 @@ export interface IptablesModeParts {
   readonly log: Logger;
   /** Called when somebody else changed rules: a round should look. */
   readonly request: () => void;
+  /** Called when a port is left out since the kernel refuses its rules. */
+  readonly onParked: (port: ProxiedPort, error: unknown) => void;
 }
 
 /**

@@ -52,7 +52,15 @@ export async function runProxy(
   const parts = { config, host: proxyHost, metrics, clock, log };
   // Before the first round there is nothing to look after.
   let onDrift = (): void => undefined;
-  using mode = await createMode({ ...parts, request: () => onDrift() }, signal);
+  using mode = await createMode(
+    {
+      ...parts,
+      request: () => onDrift(),
+      onParked: ({ printName, protocol }, err) =>
+        log.error({ err, port: printName, protocol }, 'Left out a Service port'),
+    },
+    signal,
+  );
   await using client = createKubeClient(await clusterConfig(options, context), {
     clock,
     log,
@@ -122,9 +130,9 @@ function createMode(parts: IptablesModeParts, signal: AbortSignal): Promise<Prox
  * With --master alone: a Pod's own credentials but that server, since a proxy cannot start through
  * the Service address that it provides itself; outside a Pod that server without credentials.
  */
-async function clusterConfig(
+export async function clusterConfig(
   { config }: ProxyOptions,
-  { env }: ProxyContext,
+  { env }: Pick<ProxyContext, 'env'>,
 ): Promise<ClusterConfig> {
   const { kubeconfig, master } = config;
   if (kubeconfig !== undefined) {
