@@ -16,7 +16,6 @@ beforeEach(async () => {
   node = await createScratchNode();
   pod = await node.pod();
   // Snapshots wait for IPv6 addresses to settle: a second each time, for nothing that is tested here.
-  await node.netns.exec('sysctl', ['-qw', 'net.ipv6.conf.default.accept_dad=0']);
 });
 afterEach(async () => node[Symbol.asyncDispose]());
 

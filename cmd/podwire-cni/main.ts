@@ -10,7 +10,7 @@ import { parseEnvironment, type Environment } from '#pkg/cni/environment.ts';
 import { answerCni } from '#pkg/cni/protocol.ts';
 import { newestCniVersion } from '#pkg/cni/versions.ts';
 import { netnsIdentity } from '#pkg/netns/netns.ts';
-import { openSys } from '#pkg/sys/open-sys.ts';
+import { openBunSys } from '#pkg/sys/bun-ffi.ts';
 import { isPluginName, pluginNames } from '#plugins/plugin-names.ts';
 import { delegatesOf, pluginOf } from '#plugins/registry.ts';
 import { programRunner } from './run-program.ts';
@@ -27,7 +27,7 @@ export async function main(argv: readonly string[], env: Environment): Promise<0
   // As the build calls it.
   const name = called === 'podwire-cni' ? 'podwire' : called;
   if (!isPluginName(name)) throw unknownName(name);
-  const sys = await openSys();
+  const sys = openBunSys();
   const readConfig = once(readStdin);
   const delegates = await delegatesOf(name, configOf(env, readConfig), sys);
   const system = { sys, runProgram: programRunner(), delegates, die };

@@ -15,7 +15,6 @@ beforeAll(buildExecutable);
 beforeEach(async () => {
   node = await createScratchNode();
   writeNodeFacts(node, ['10.244.1.0/24', 'fd00:10:244:1::/64']);
-  await node.netns.exec('sysctl', ['-qw', 'net.ipv6.conf.default.accept_dad=0']);
 });
 afterEach(async () => node[Symbol.asyncDispose]());
 

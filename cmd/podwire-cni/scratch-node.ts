@@ -24,6 +24,8 @@ export interface CniCall {
   readonly netns?: string;
   readonly config: object;
   readonly args?: string;
+  /** More of the runtime's environment. */
+  readonly env?: Readonly<Record<string, string>>;
   /** A program to run in place of ours: Go's. */
   readonly program?: string;
 }
@@ -89,6 +91,8 @@ export async function createScratchNode(): Promise<ScratchNode> {
     symlinkSync(executable, join(binDir, name));
   }
   const netns = await createScratchNetns('pw-cni-node');
+  // Nobody else has the host's addresses, and to look for others takes a second or two each time.
+  await netns.exec('sysctl', ['-qw', 'net.ipv6.conf.default.accept_dad=0']);
   const pods: ScratchNetns[] = [];
   const leases = (): string[] => listLeases(dataDir);
   return {
@@ -161,6 +165,9 @@ function runPlugin(
       CNI_NETNS: path,
       CNI_ARGS: args,
       CNI_PATH: `${call.binDir}:${goPluginDir}`,
+      // Whatever firewalld this machine has is none of this node's.
+      DBUS_SYSTEM_BUS_ADDRESS: 'unix:path=/nonexistent',
+      ...call.env,
     },
   });
   const output = { stdout: '', stderr: '' };

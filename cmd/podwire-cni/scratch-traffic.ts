@@ -9,8 +9,6 @@ import { eventually, type ScratchNode } from './scratch-node.ts';
 /** A machine on the node's network, at 192.0.2.2 and fd00:2::2; the node is at .1 and ::1. */
 export async function connectOutside(node: ScratchNode): Promise<ScratchNetns> {
   const outside = await createScratchNetns('pw-cni-out');
-  // Addresses that are still being looked for elsewhere would change while a test compares.
-  await node.netns.exec('sysctl', ['-qw', 'net.ipv6.conf.default.accept_dad=0']);
   await node.netns.ip(`link add eth0 type veth peer name eth0 netns ${outside.name}`);
   for (const [netns, host] of [
     [node.netns, 1],

@@ -1,4 +1,6 @@
 /** The daemon in nftables mode: an API server on one side, packets on the other. */
+import { writeFile } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import {
   createProxiedNode,
@@ -7,17 +9,10 @@ import {
   type ProxiedNode,
 } from './scratch/proxied-node.ts';
 
-const flags = [
-  '--proxy-mode=nftables',
-  '--master=http://127.0.0.1:6443',
-  `--hostname-override=${nodeName}`,
-  '--cluster-cidr=10.1.0.0/16,fd00:10::/32',
-  '--iptables-min-sync-period=10ms',
-  '--v=2',
-];
 const slow = { timeout: 20_000, interval: 50 };
 let node: ProxiedNode;
 let daemon: Daemon;
+let flags: string[];
 
 beforeAll(async () => {
   node = await createProxiedNode();
@@ -36,6 +31,19 @@ beforeAll(async () => {
   });
   putSlice('IPv4', ['10.1.2.2']);
   putSlice('IPv6', ['fd00:10:2::2']);
+  const config = join(dirname(node.kubeconfig), 'nftables.conf');
+  await writeFile(
+    config,
+    `apiVersion: kubeproxy.config.k8s.io/v1alpha1
+kind: KubeProxyConfiguration
+clientConnection: { kubeconfig: ${node.kubeconfig} }
+clusterCIDR: 10.1.0.0/16,fd00:10::/32
+mode: nftables
+nftables: { syncPeriod: 30s, minSyncPeriod: 10ms }
+logging: { verbosity: 2 }
+`,
+  );
+  flags = ['--config', config, '--hostname-override', nodeName];
   daemon = node.startDaemon(flags);
 });
 afterAll(() => node?.[Symbol.asyncDispose]());

@@ -93,15 +93,6 @@ export async function createNftablesMode(
   };
 }
 
-/** Removes the tables of both families; what is not there is gone. */
-export async function removeNftablesMode(nft: NftCommand, signal: AbortSignal): Promise<void> {
-  // Added first: `delete` alone fails where there is none.
-  const script = families
-    .map((f) => `add table ${f} ${proxyTableName}\ndelete table ${f} ${proxyTableName}\n`)
-    .join('');
-  await nft(['-f', '-'], script, signal);
-}
-
 /** nft of the PATH, in this process's network namespace. */
 export function nftCommand(): NftCommand {
   return async (args, input, signal) => {

@@ -5,8 +5,8 @@ import { networkOf, tryParsePrefix } from '#pkg/ip/prefix.ts';
 import type { NodeRecord } from '#pkg/kube/types.ts';
 import { canonicalAddress } from '#pkg/proxy/address-text.ts';
 import type { IptablesOptions } from '#pkg/proxy/iptables-options.ts';
-import type { NftablesOptions } from '#pkg/proxy/nftables-options.ts';
 import type { LocalDetector } from '#pkg/proxy/local-detector.ts';
+import type { NftablesOptions } from '#pkg/proxy/nftables-options.ts';
 import { nodePortTargets } from '#pkg/proxy/node-port-addresses.ts';
 import type { ProxyHost } from './host.ts';
 
@@ -29,30 +29,33 @@ export function iptablesOptions(
     masqueradeAll,
     localhostNodePorts,
     localDetector: localDetector(config, node),
-    nodePortAddresses: nodePortTargets(config.nodePortAddresses, of.family, {
-      all: host.addresses(),
-      primary,
-    }),
+    nodePortAddresses: nodePortAddresses({ config, node, host }, of.family),
     nodeAddress: primary,
     conntrackLiberal: host.conntrackLiberal(),
   };
 }
 
-/** As kube-proxy's nftables mode, node ports answer on the node's own address if nothing is said. */
-export function nftablesOptions({ config, node, host }: Given, family: Family): NftablesOptions {
-  const { masqueradeAll, masqueradeBit } = config.iptables;
-  const primary = nodeAddress(node, family);
-  const admitted =
-    config.nodePortAddresses.length === 0 ? ('primary' as const) : config.nodePortAddresses;
+export function nftablesOptions(given: Given, family: Family): NftablesOptions {
+  const { config, node } = given;
+  const { masqueradeAll, masqueradeBit } = config.nftables;
   return {
     family,
     masqueradeBit,
     masqueradeAll,
     localDetector: localDetector(config, node),
-    nodePortAddresses: nodePortTargets(admitted, family, { all: host.addresses(), primary }),
-    nodeAddress: primary,
+    nodePortAddresses: nodePortAddresses(given, family),
+    nodeAddress: nodeAddress(node, family),
     serviceCIDRs: [],
   };
+}
+
+/** Where node ports of a family answer. */
+export function nodePortAddresses(
+  { config, node, host }: Given,
+  family: Family,
+): 'all' | readonly string[] {
+  const primary = nodeAddress(node, family);
+  return nodePortTargets(config.nodePortAddresses, family, { all: host.addresses(), primary });
 }
 
 /** Whether load balancers may send new traffic here (KEP-3836). */

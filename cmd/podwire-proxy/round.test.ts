@@ -48,7 +48,7 @@ class Bench {
     log: silentLogger,
   });
 
-  round(cluster?: Cluster): Promise<void> {
+  round(cluster?: Cluster): Promise<'idle' | void> {
     if (cluster !== undefined) this.news = asChanges(cluster);
     return this.#round(signal);
   }
@@ -57,7 +57,7 @@ class Bench {
     const write: FamilyWriter['write'] = async ({ changed }) => {
       this.asked.push([family, changed === 'all' ? 'all' : [...changed].toSorted()]);
       if (this.fails === family) throw new Error('kernel fails');
-      return { kind: 'partial', written: 1 };
+      return { kind: 'partial', written: changed === 'all' ? 1 : changed.size };
     };
     return [family, { write, doubt: () => undefined }];
   }
@@ -98,6 +98,13 @@ describe('a round', () => {
       [],
       [],
     ]);
+  });
+
+  it('is idle when no writer had anything to do', async () => {
+    const bench = new Bench();
+    expect(await bench.round(first)).toBeUndefined();
+    expect(await bench.round()).toBe('idle');
+    expect(await bench.round(pods('10.0.0.2'))).toBeUndefined();
   });
 
   it('tells hooks of all that happened since the last success, in order', async () => {

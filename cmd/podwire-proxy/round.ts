@@ -15,8 +15,8 @@ import { newsParts } from '#pkg/proxy/model-parts.ts';
 import { ServiceModel, type PortChange } from '#pkg/proxy/service-model.ts';
 import type { NodeTopology } from '#pkg/proxy/topology.ts';
 import type { ApiFeed } from './api-feed.ts';
-import { createProblemLog } from './problem-log.ts';
-import type { FamilyWriter, ProxyMode } from './proxy-mode.ts';
+import { createProblemLog, type ProblemLog } from './problem-log.ts';
+import type { FamilyWriter, ProxyMode, WriteReport } from './proxy-mode.ts';
 
 /**
  * Told after a family was written, in the order of the list, also when nothing changed. `changes`
@@ -28,6 +28,7 @@ export type AfterWrite = (
   family: Family,
   changes: readonly PortChange[],
   ports: ReadonlyMap<string, ProxiedPort>,
+  report: WriteReport,
 ) => void;
 
 export interface RoundParts {
@@ -38,6 +39,8 @@ export interface RoundParts {
   readonly afterWrite: readonly AfterWrite[];
   readonly tracker: SyncTracker<Family>;
   readonly metrics: Pick<ProxyMetrics, 'synced'>;
+  /** Where to tell what cannot be served; undefined = in the log alone. */
+  readonly problems?: ProblemLog;
   readonly clock: Clock;
   readonly log: Logger;
 }
@@ -55,11 +58,11 @@ interface FamilyState {
 
 /**
  * A round writes what it can; it rejects with an AggregateError when a family was not written, so
- * that the loop tries again.
+ * that the loop tries again, and is idle when the kernel was neither read nor written.
  */
-export function createRound(parts: RoundParts): (signal: AbortSignal) => Promise<void> {
+export function createRound(parts: RoundParts): (signal: AbortSignal) => Promise<'idle' | void> {
   const { clock, log, metrics, tracker } = parts;
-  const problems = createProblemLog(log);
+  const problems = parts.problems ?? createProblemLog(log);
   const states = [...parts.mode.writers].map(([family, writer]): FamilyState => ({
     model: new ServiceModel(family, here()),
     writer,
@@ -73,7 +76,7 @@ export function createRound(parts: RoundParts): (signal: AbortSignal) => Promise
     return { name: parts.nodeName, zone };
   }
 
-  async function round(signal: AbortSignal): Promise<void> {
+  async function round(signal: AbortSignal): Promise<'idle' | void> {
     tracker.roundStarted();
     // One state of the API for both families.
     const node = parts.nodes.get(parts.nodeName);
@@ -90,10 +93,12 @@ export function createRound(parts: RoundParts): (signal: AbortSignal) => Promise
       }
     }
     const failures: unknown[] = [];
+    let isIdle = true;
     for (const state of states) {
       const { family } = state.model;
       try {
-        await write(state, node, signal);
+        const { kind, written } = await write(state, node, signal);
+        isIdle &&= kind === 'partial' && written === 0;
         tracker.written(family);
       } catch (error) {
         signal.throwIfAborted();
@@ -103,13 +108,14 @@ export function createRound(parts: RoundParts): (signal: AbortSignal) => Promise
     }
     problems.report(states.flatMap(({ model }) => model.problems));
     if (failures.length > 0) throw new AggregateError(failures, 'Cannot write all rules');
+    if (isIdle) return 'idle';
   }
 
   async function write(
     state: FamilyState,
     node: NodeRecord | undefined,
     signal: AbortSignal,
-  ): Promise<void> {
+  ): Promise<WriteReport> {
     const { family, ports } = state.model;
     const startedMs = clock.now();
     const changed = state.isFirst ? 'all' : new Set(state.pending.map(({ key }) => key));
@@ -123,7 +129,8 @@ export function createRound(parts: RoundParts): (signal: AbortSignal) => Promise
       const counts = { ports: ports.size, changes: changes.length, written, ms: durationMs };
       log.debug({ family, kind, ...counts }, 'Rules written');
     }
-    for (const tell of parts.afterWrite) tell(family, changes, ports);
+    for (const tell of parts.afterWrite) tell(family, changes, ports, { kind, written });
+    return { kind, written };
   }
 
   return round;

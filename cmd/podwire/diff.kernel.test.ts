@@ -41,7 +41,7 @@ beforeAll(async () => {
 afterAll(() => node?.[Symbol.asyncDispose]());
 
 async function diff(
-  flags = ['--config', node.config, '--hostname-override', nodeName],
+  flags = ['--config', node.configPath, '--hostname-override', nodeName],
 ): Promise<{ exitCode: number | undefined; stdout: string; stderr: string }> {
   const command = ['netns', 'exec', node.network.node.name, process.execPath, program, 'diff'];
   const options = { reject: false, stripFinalNewline: false, timeout: 30_000 } as const;

@@ -94,8 +94,16 @@ async function diff(argv: readonly string[]): Promise<ExitCode> {
   const warn = (sentence: string): void => say(`podwire diff: ${sentence}`);
   const env = process.env;
   try {
-    const options = await readOptions(argv, { env, hostname: hostname(), version });
-    if ('kind' in options) return 0;
+    const program = 'podwire diff';
+    const options = await readOptions(argv, { env, hostname: hostname(), version, program });
+    if ('kind' in options) {
+      process.stdout.write(options.text);
+      return 0;
+    }
+    if (options.action.kind !== 'run') {
+      warn(`--${options.action.kind} is for podwire-proxy itself`);
+      return 2;
+    }
     options.warnings.forEach(warn);
     const log = createLogger('podwire-diff', 'warn');
     const print = (text: string): void => void process.stdout.write(text);

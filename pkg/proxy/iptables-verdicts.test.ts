@@ -95,9 +95,12 @@ const matrix: readonly Situation[] = [
   },
 ];
 
-describe.each(families)('%s', (family) => {
+const layouts = ['compatible', 'tree'] as const;
+const settings = families.flatMap((family) => layouts.map((layout) => ({ family, layout })));
+
+describe.each(settings)('$family, layout $layout', ({ family, layout }) => {
   describe.each(matrix)('$title', ({ policy, endpoints, cells }) => {
-    const rules = rulesFor(family, policy, endpoints);
+    const rules = rulesFor({ family, layout }, policy, endpoints);
     const all = Object.entries(cells) as [Target, Cells][];
     const flows = all.flatMap(([target, row]) =>
       sources.map((source, i) => ({ source, target, cell: row[i] ?? 'unmatched' })),
@@ -110,7 +113,7 @@ describe.each(families)('%s', (family) => {
 });
 
 function rulesFor(
-  family: Family,
+  { family, layout }: (typeof settings)[number],
   policy: 'Cluster' | 'Local',
   on: Situation['endpoints'],
 ): Ruleset {
@@ -135,7 +138,7 @@ function rulesFor(
         ),
       ],
     },
-    { family },
+    { family, layout },
   );
 }
 

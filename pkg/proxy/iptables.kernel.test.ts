@@ -31,7 +31,15 @@ describe.each(probes)('iptables, backend $title', ({ backend, usable }) => {
 
     const write = async (wanted: Cluster, fields: Partial<IptablesOptions> = {}): Promise<void> => {
       for (const family of families) {
-        const options = { family, localDetector: podDetector, randomFully: true, ...fields };
+        // Each layout in each backend and each family.
+        const layout = (backend === 'legacy') === (family === 'ip') ? 'tree' : 'compatible';
+        const options = {
+          family,
+          layout,
+          localDetector: podDetector,
+          randomFully: true,
+          ...fields,
+        } as const;
         const rules = ruleset(wanted, options);
         const steps = planIptables(rules, await observeIptables(tools(family), signal));
         await applyIptables(tools(family), steps, signal);

@@ -10,6 +10,8 @@ interface Stage {
   readonly retries: number[];
   /** How many of the next rounds fail. */
   failNext: number;
+  /** Rounds find nothing to do. */
+  isIdle: boolean;
   stop(): Promise<void>;
 }
 
@@ -26,6 +28,8 @@ function stage(roundMs = 0, delays: Partial<RetryDelays> = {}): Stage {
         self.failNext -= 1;
         throw new Error('kernel says no');
       }
+      if (self.isIdle) return 'idle';
+      return undefined;
     },
     minIntervalMs: 1_000,
     maxIntervalMs: 30_000,
@@ -40,6 +44,7 @@ function stage(roundMs = 0, delays: Partial<RetryDelays> = {}): Stage {
     rounds,
     retries,
     failNext: 0,
+    isIdle: false,
     stop: async () => {
       abort.abort();
       await running;
@@ -56,6 +61,20 @@ describe('createReconcileLoop()', () => {
     s.loop.request();
     await s.clock.advance(0);
     expect(s.rounds).toEqual([500]);
+    await s.stop();
+  });
+
+  it('does not wait after a round that had nothing to do', async () => {
+    const s = stage();
+    s.isIdle = true;
+    s.loop.request();
+    await s.clock.advance(10);
+    s.isIdle = false;
+    s.loop.request();
+    await s.clock.advance(10);
+    s.loop.request();
+    await s.clock.advance(1_000);
+    expect(s.rounds).toEqual([0, 10, 1_010]);
     await s.stop();
   });
 

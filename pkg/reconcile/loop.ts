@@ -5,8 +5,11 @@
 import type { Clock } from '#pkg/clock/clock.ts';
 
 export interface ReconcileOptions {
-  /** One pass: read a snapshot, plan, apply. Rejects when anything is left to do. */
-  readonly round: (signal: AbortSignal) => Promise<void>;
+  /**
+   * One pass: read a snapshot, plan, apply. Rejects when anything is left to do; resolves to 'idle'
+   * when there was nothing to apply, so that the next need not wait for `minIntervalMs`.
+   */
+  readonly round: (signal: AbortSignal) => Promise<'idle' | void>;
   /** Least time from the end of a round to the start of the next, in milliseconds. */
   readonly minIntervalMs: number;
   /** A round nobody asked for starts this long after the last one, against unseen drift. */
@@ -53,10 +56,10 @@ export function createReconcileLoop(options: ReconcileOptions): ReconcileLoop {
       if (signal.aborted) return;
       requested = false;
       try {
-        await options.round(signal);
+        const minMs = (await options.round(signal)) === 'idle' ? 0 : options.minIntervalMs;
         failures = 0;
-        await pause(options.minIntervalMs, signal);
-        waitMs = Math.max(0, options.maxIntervalMs - options.minIntervalMs);
+        await pause(minMs, signal);
+        waitMs = Math.max(0, options.maxIntervalMs - minMs);
       } catch (error) {
         if (signal.aborted) return;
         waitMs = Math.min(retry.maxMs, retry.initialMs * 2 ** failures);

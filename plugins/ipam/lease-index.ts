@@ -37,8 +37,14 @@ export function openLeaseIndex(dataDir: string, network: string): LeaseIndex {
     get: (attachment) =>
       tolerate('ENOENT', () => readlinkSync(linkOf(attachment)))?.split(',') ?? [],
     set(attachment, files) {
-      tolerate('ENOENT', () => unlinkSync(linkOf(attachment)));
-      symlinkSync(files.join(','), linkOf(attachment));
+      const [target, link] = [files.join(','), linkOf(attachment)];
+      try {
+        symlinkSync(target, link);
+      } catch (error) {
+        if (!isErrno(error, 'EEXIST')) throw error;
+        unlinkSync(link);
+        symlinkSync(target, link);
+      }
     },
     delete: (attachment) => tolerate('ENOENT', () => unlinkSync(linkOf(attachment))),
     clear() {

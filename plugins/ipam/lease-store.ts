@@ -88,7 +88,9 @@ function leaseStore({
   readonly resting: RestingAddresses;
   readonly unlock: () => void;
 }): LeaseStore {
-  if (!index.isComplete(stampOf(directory))) rebuildIndex(directory, index);
+  // Nobody else changes it while we hold the lock: it is read once.
+  const last = readAllLast(directory);
+  if (!index.isComplete(stampOf(directory, last))) rebuildIndex(directory, last, index);
   let changed = false;
   const owned = (attachment: Attachment): readonly string[] =>
     index
@@ -121,14 +123,17 @@ function leaseStore({
       index.delete(attachment);
       if (exact.length === 0) index.delete(legacy);
     },
-    lastReserved: (setIndex) => tryParseAddress(readLast(directory, setIndex) ?? ''),
+    lastReserved: (setIndex) => tryParseAddress(last[setIndex] ?? ''),
     setLastReserved(setIndex, address) {
       changed = true;
-      overwriteFile(lastFile(directory, setIndex), formatAddress(address), 0o600);
+      const text = formatAddress(address);
+      overwriteFile(lastFile(directory, setIndex), text, 0o600);
+      // Further files than the next one are none that readAllLast() would find.
+      if (setIndex <= last.length) last[setIndex] = text;
     },
     [Symbol.dispose]() {
       try {
-        if (changed) index.seal(stampOf(directory));
+        if (changed) index.seal(stampOf(directory, last));
       } finally {
         unlock();
       }
@@ -140,7 +145,7 @@ function leaseStore({
  * Reads every lease once. A lease without content is what a crash of the machine leaves of one that
  * was being written: nobody holds that address, and nobody would ever give it back.
  */
-function rebuildIndex(directory: string, index: LeaseIndex): void {
+function rebuildIndex(directory: string, last: readonly string[], index: LeaseIndex): void {
   index.clear();
   const held = new Map<string, { attachment: Attachment; files: string[] }>();
   for (const file of leaseFiles(directory)) {
@@ -155,7 +160,7 @@ function rebuildIndex(directory: string, index: LeaseIndex): void {
     else entry.files.push(file);
   }
   for (const { attachment, files } of held.values()) index.set(attachment, files);
-  index.seal(stampOf(directory));
+  index.seal(stampOf(directory, last));
 }
 
 /**
@@ -163,13 +168,18 @@ function rebuildIndex(directory: string, index: LeaseIndex): void {
  * steps of a clock tick (4 ms, before Linux 6.13); a lease that Go's program adds within the tick
  * of our own change still shows in `last_reserved_ip.*`.
  */
-function stampOf(directory: string): string {
+function stampOf(directory: string, last: readonly string[]): string {
   const { mtimeNs } = statSync(directory, { bigint: true });
-  const parts = [String(mtimeNs)];
-  for (let setIndex = 0; ; setIndex++) {
-    const last = readLast(directory, setIndex);
-    if (last === undefined) return parts.join(' ');
-    parts.push(last);
+  return [String(mtimeNs), ...last].join(' ');
+}
+
+/** The contents of `last_reserved_ip.0` and those that follow it. */
+function readAllLast(directory: string): string[] {
+  const contents: string[] = [];
+  for (;;) {
+    const last = readIfThere(lastFile(directory, contents.length));
+    if (last === undefined) return contents;
+    contents.push(last);
   }
 }
 
@@ -201,10 +211,6 @@ function createLease(file: string, attachment: Attachment): boolean {
 
 function lastFile(directory: string, setIndex: number): string {
   return `${directory}/last_reserved_ip.${setIndex}`;
-}
-
-function readLast(directory: string, setIndex: number): string | undefined {
-  return readIfThere(lastFile(directory, setIndex));
 }
 
 function readIfThere(file: string): string | undefined {

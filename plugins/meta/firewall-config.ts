@@ -11,21 +11,36 @@ import type { NetfilterBackend } from './netfilter-backend.ts';
 export type IngressPolicy = 'open' | 'same-bridge' | 'isolated';
 
 export interface FirewallConfig {
-  /** Undefined: iptables where it works, else nft. */
-  readonly backend: NetfilterBackend | undefined;
+  /** Undefined: firewalld where it runs, else iptables where it works, else nft. */
+  readonly backend: NetfilterBackend | 'firewalld' | undefined;
+  /** The zone of firewalld that pods are in. */
+  readonly firewalldZone: string;
   /** The chain for a person's own rules, which come before ours. */
   readonly adminChain: string;
   readonly ingressPolicy: IngressPolicy;
 }
 
-/** @throws {CniError} code 7; code 2 for firewalld, which we do not speak to */
+/** @throws {CniError} code 7 */
 export function parseFirewallConfig({ fields }: NetworkConfig): FirewallConfig {
   return {
     backend: readBackend(fields),
+    firewalldZone: nonEmpty(readString(fields, 'firewalldZone')) ?? defaultZone,
     adminChain: readAdminChain(fields),
     ingressPolicy: readIngressPolicy(fields),
   };
 }
+
+/**
+ * The zone that DEL has to look at: it must work whatever else the configuration says. Undefined for
+ * another backend.
+ */
+export function possibleZone({ fields: { values } }: NetworkConfig): string | undefined {
+  const { backend, firewalldZone } = values;
+  if (backend !== undefined && backend !== '' && backend !== 'firewalld') return undefined;
+  return typeof firewalldZone === 'string' && firewalldZone !== '' ? firewalldZone : defaultZone;
+}
+
+const defaultZone = 'trusted';
 
 /** What of a container's rules one family's table is to have. */
 export interface FirewallWish extends Attachment {
@@ -54,18 +69,16 @@ export function firewallWishes(
   });
 }
 
-function readBackend(fields: JsonFields): NetfilterBackend | undefined {
-  const backend = readString(fields, 'backend') ?? '';
-  if (backend === '') return undefined;
-  if (backend === 'iptables' || backend === 'nftables') return backend;
-  if (backend === 'firewalld') {
-    throw new CniError(
-      cniCode.unsupportedField,
-      'Cannot use configuration field "backend": firewalld is not supported; use "iptables" or "nftables", or add the pod subnets to firewalld\'s zone "trusted"',
-      { hint: 'backend="firewalld"' },
-    );
-  }
-  throw unexpected(fieldName(fields, 'backend'), '"iptables" or "nftables"', backend);
+function readBackend(fields: JsonFields): FirewallConfig['backend'] {
+  const backend = nonEmpty(readString(fields, 'backend'));
+  if (backend === undefined) return undefined;
+  if (backend === 'iptables' || backend === 'nftables' || backend === 'firewalld') return backend;
+  const expected = '"iptables", "nftables" or "firewalld"';
+  throw unexpected(fieldName(fields, 'backend'), expected, backend);
+}
+
+function nonEmpty(text: string | undefined): string | undefined {
+  return text === '' ? undefined : text;
 }
 
 function readAdminChain(fields: JsonFields): string {

@@ -80,8 +80,8 @@ function withoutLabels(text: string): string {
 
 describe('configuration', () => {
   it.each([
-    [{ backend: 'firewalld' }, 2, /firewalld is not supported/],
-    [{ backend: 'ipfw' }, 7, /"backend": expected "iptables" or "nftables"/],
+    [{ backend: 'firewalld' }, 999, /firewalld does not answer/],
+    [{ backend: 'ipfw' }, 7, /"backend": expected "iptables", "nftables" or "firewalld"/],
     [{ ingressPolicy: 'closed' }, 7, /^unknown ingress policy: "closed"/],
     [{ iptablesAdminChainName: 'a chain' }, 7, /"iptablesAdminChainName": expected/],
   ])('119. %j is refused', async (conf, code, msg) => {

@@ -12,7 +12,19 @@ import { getLink } from '#pkg/netlink/link.ts';
 import { NetlinkSocket } from '#pkg/netlink/socket.ts';
 import type { CniSystem } from '#plugins/cni-system.ts';
 import { isOfAttachment, isStale } from './attachment-comment.ts';
-import { firewallWishes, parseFirewallConfig, type FirewallWish } from './firewall-config.ts';
+import {
+  firewallWishes,
+  parseFirewallConfig,
+  possibleZone,
+  type FirewallWish,
+} from './firewall-config.ts';
+import {
+  addSources,
+  isFirewalldRunning,
+  missingSource,
+  removeSources,
+  sourcesOf,
+} from './firewall-firewalld.ts';
 import { missingForward, planForward, removeForward } from './firewall-iptables.ts';
 import {
   firewallTable,
@@ -42,7 +54,9 @@ export function firewallPlugin(system: CniSystem): CniPlugin {
     gc: (request) => collectForward(system, request),
     status: (request) => {
       const { backend } = parseFirewallConfig(request.config);
-      requireBackend(netfilterRunner(system, request), backend, purpose);
+      const run = netfilterRunner(system, request);
+      if (backend !== 'firewalld') requireBackend(run, backend, purpose);
+      else if (!isFirewalldRunning(run)) throw notRunning(cniCode.notAvailable);
     },
   };
 }
@@ -50,16 +64,20 @@ export function firewallPlugin(system: CniSystem): CniPlugin {
 const purpose = 'filter forwarded packets';
 
 function openForward(system: CniSystem, request: CniAddRequest): CniResult {
-  const { wishes, backend, run, result } = prepare(system, request);
+  const { wishes, zone, backend, run, result } = prepare(system, request);
   withHostLock(system.sys, () => {
     using undo = new DisposableStack();
+    if (zone !== undefined) {
+      addSources(run, zone, sourcesOf(result));
+      undo.defer(() => removeSources(run, zone, sourcesOf(result)));
+    }
     const remove = (): void => {
       removeRules(run, (label) => isOfAttachment(label, request), undefined);
     };
     if (backend === 'nftables') {
       updateNftTable(nftTarget(run), (rules) => planNftForward(rules, wishes));
       undo.defer(remove);
-    } else {
+    } else if (backend === 'iptables') {
       for (const wish of wishes) {
         const target = { run, family: wish.family, table: 'filter' } as const;
         updateTable(target, (saved) => planForward(saved, wish));
@@ -76,14 +94,37 @@ function openForward(system: CniSystem, request: CniAddRequest): CniResult {
 function closeForward(system: CniSystem, request: CniRequest): void {
   const run = netfilterRunner(system, request);
   const result = readPrevResult(request.config);
-  const failure = withHostLock(system.sys, () =>
-    removeRules(run, (label) => isOfAttachment(label, request), result),
-  );
+  const failure = withHostLock(system.sys, () => {
+    removeFromZone(run, request, result);
+    return removeRules(run, (label) => isOfAttachment(label, request), result);
+  });
   if (failure?.installed === true) throw failure.error;
 }
 
+/**
+ * firewalld does not say whose a source is, so only a result tells what was added. When it does not
+ * run it has no sources: they are not kept.
+ */
+function removeFromZone(
+  run: RunNetfilter,
+  request: CniRequest,
+  result: CniResult | undefined,
+): void {
+  const sources = sourcesOf(result);
+  const zone = possibleZone(request.config);
+  if (zone === undefined || sources.length === 0 || !isFirewalldRunning(run)) return;
+  removeSources(run, zone, sources);
+}
+
 function checkForward(system: CniSystem, request: CniAddRequest): void {
-  const { wishes, backend, run } = prepare(system, request);
+  const { wishes, zone, backend, run, result } = prepare(system, request);
+  if (zone !== undefined) {
+    const source = missingSource(run, zone, sourcesOf(result));
+    if (source !== undefined) {
+      throw new CniError(cniCode.internal, `${source} is not a source of firewalld's zone ${zone}`);
+    }
+  }
+  if (backend === undefined) return;
   const missing =
     backend === 'nftables'
       ? missingNftForward(readNftTable(nftTarget(run)), wishes)
@@ -110,7 +151,10 @@ interface Prepared {
   readonly result: CniResult;
   readonly wishes: readonly FirewallWish[];
   readonly run: RunNetfilter;
-  readonly backend: NetfilterBackend;
+  /** Of firewalld; undefined where that is not used. */
+  readonly zone: string | undefined;
+  /** Undefined where firewalld does all there is to do. */
+  readonly backend: NetfilterBackend | undefined;
 }
 
 function prepare(system: CniSystem, request: CniAddRequest): Prepared {
@@ -122,7 +166,24 @@ function prepare(system: CniSystem, request: CniAddRequest): Prepared {
   const wishes = firewallWishes(request, config, result);
   const run = netfilterRunner(system, request);
   const family = wishes[0]?.family ?? 'ip';
-  return { result, wishes, run, backend: config.backend ?? chooseBackend(run, family, purpose) };
+  const choose = (): NetfilterBackend => chooseBackend(run, family, purpose);
+  if (config.backend === 'iptables' || config.backend === 'nftables') {
+    return { result, wishes, run, zone: undefined, backend: config.backend };
+  }
+  if (!isFirewalldRunning(run)) {
+    if (config.backend === 'firewalld') throw notRunning(cniCode.internal);
+    return { result, wishes, run, zone: undefined, backend: choose() };
+  }
+  // It has zones, and no word for bridges that are to be kept apart.
+  const backend = config.ingressPolicy === 'open' ? undefined : choose();
+  return { result, wishes, run, zone: config.firewalldZone, backend };
+}
+
+function notRunning(code: number): CniError {
+  const message = `Cannot ${purpose}: firewalld does not answer`;
+  return new CniError(code, message, {
+    hint: 'expected it on the system D-Bus, and busctl in PATH',
+  });
 }
 
 /** From the tables of both backends: the configuration may have changed since. */

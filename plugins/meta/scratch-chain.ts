@@ -54,6 +54,7 @@ export function callPlugin(
     readonly go?: boolean;
     readonly more?: object;
     readonly args?: string;
+    readonly env?: Readonly<Record<string, string>>;
   },
 ): Promise<CniOutcome> {
   const { command, plugin, network = 'net', cniVersion = '1.1.0', prevResult, go = false } = call;
@@ -62,6 +63,7 @@ export function callPlugin(
     ...(call.id === undefined ? {} : { id: call.id }),
     ...(call.ifName === undefined ? {} : { ifName: call.ifName }),
     ...(call.args === undefined ? {} : { args: call.args }),
+    ...(call.env === undefined ? {} : { env: call.env }),
     netns: call.netns ?? '',
     ...(go ? { program: `${goPluginDir}/${plugin.type}` } : {}),
     config: {

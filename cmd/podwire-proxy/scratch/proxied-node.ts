@@ -14,8 +14,9 @@ import type { Sys } from '#pkg/sys/sys.ts';
 export interface ProxiedNode extends AsyncDisposable {
   readonly network: SmallCluster;
   readonly api: EmbeddedApi;
-  /** The path of the configuration that the daemon is started with. */
-  readonly config: string;
+  /** The configuration file of the daemon, and the kubeconfig it names. */
+  readonly configPath: string;
+  readonly kubeconfig: string;
   /** Starts the daemon with a configuration that compares rules each 30 s. */
   startDaemon(flags?: readonly string[]): Daemon;
   /** Status and body of a URL, asked from the node. */
@@ -62,7 +63,8 @@ export async function createProxiedNode(daemon = program): Promise<ProxiedNode> 
   return {
     network,
     api,
-    config,
+    configPath: config,
+    kubeconfig,
     startDaemon: (flags = ['--config', config, '--hostname-override', nodeName]) => {
       const started = start(network.node.name, [daemon, ...flags]);
       daemons.add(started);
@@ -110,7 +112,7 @@ function start(netns: string, args: readonly string[]): Daemon {
 }
 
 /** Bound to 127.0.0.1:6443 of the present namespace; the server listens on it later. */
-function boundSocket(sys: Sys): number {
+export function boundSocket(sys: Sys): number {
   const [AF_INET, SOCK_STREAM] = [2, 1];
   const fd = sys.socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
   // struct sockaddr_in: the family in host order, the port in network order.

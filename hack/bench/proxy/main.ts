@@ -1,0 +1,72 @@
+/**
+ * What Services cost a node, by what clients notice:
+ *
+ *     node --disable-warning=ExperimentalWarning hack/bench/proxy/main.ts
+ *       [--services 1000,5000,20000] [--endpoints 2] [--modes iptables] [--changes 15]
+ *       [--connections 3000] [--peer /path/to/kube-proxy]
+ *
+ * Needs root and dist/ (npm run build). An API server in this process holds the Services; each
+ * contestant runs on a node of its own made of network namespaces, one after the other. `--modes`
+ * are words that names of contestants contain: "tree,nftables". A peer takes turns with each.
+ */
+import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir, loadavg } from 'node:os';
+import { join } from 'node:path';
+import { parseArgs } from 'node:util';
+import { startEmbeddedApi } from '#pkg/embedded-api/embedded-api.ts';
+import { fill } from './cluster.ts';
+import { contestants, type Contestant } from './contestants.ts';
+import { measure, type Figures } from './measure.ts';
+import { createBenchNode, nodeName, type BenchNode } from './node.ts';
+import { figuresTable } from './table.ts';
+
+const { values } = parseArgs({
+  options: {
+    services: { type: 'string', default: '1000,5000,20000' },
+    endpoints: { type: 'string', default: '2' },
+    modes: { type: 'string', default: 'iptables' },
+    changes: { type: 'string', default: '15' },
+    connections: { type: 'string', default: '3000' },
+    peer: { type: 'string' },
+  },
+});
+
+const chosen = contestants(values.modes.split(','), values.peer);
+const dir = mkdtempSync(join(tmpdir(), 'podwire-bench-'));
+try {
+  for (const services of values.services.split(',').map(Number)) await compare(services);
+} finally {
+  rmSync(dir, { recursive: true });
+}
+
+async function compare(services: number): Promise<void> {
+  await using opened = new AsyncDisposableStack();
+  const nodes: (readonly [Contestant, BenchNode])[] = [];
+  for (const contestant of chosen) nodes.push([contestant, opened.use(await createBenchNode())]);
+  const api = opened.use(
+    await startEmbeddedApi({
+      listen: nodes.map(([, { apiFd }]) => ({ fd: apiFd })),
+      serviceCIDRs: ['172.16.0.0/12'],
+      runControllers: false,
+    }),
+  );
+  const { objects } = api;
+  objects.create({ apiVersion: 'v1', kind: 'Node', metadata: { name: nodeName } });
+  const addresses = [{ type: 'InternalIP', address: '203.0.113.1' }];
+  const node = { apiVersion: 'v1', kind: 'Node', name: nodeName };
+  objects.patch(node, 'merge', { status: { addresses } }, { subresource: 'status' });
+  fill(objects, services, Number(values.endpoints));
+
+  const rows: (readonly [string, Figures])[] = [];
+  for (const [contestant, benchNode] of nodes) {
+    const ownDir = join(dir, `${services}-${rows.length}`);
+    mkdirSync(ownDir);
+    const [changes, connections] = [Number(values.changes), Number(values.connections)];
+    const place = { node: benchNode, objects, dir: ownDir, changes, connections };
+    rows.push([contestant.name, await measure(contestant, place)]);
+    console.error(`${services} Services: ${contestant.name} measured`);
+  }
+  const load = loadavg()[0]?.toFixed(1);
+  console.log(`\n${services} Services x ${values.endpoints} endpoints, load ${load}`);
+  console.log(figuresTable(rows));
+}
