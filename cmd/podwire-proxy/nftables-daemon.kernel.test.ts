@@ -87,6 +87,18 @@ describe('podwire-proxy in nftables mode', () => {
     expect(await listing()).not.toContain('KUBE-');
   });
 
+  test('drops what goes to an address of no Service, in the ranges the API knows', async () => {
+    node.api.objects.create({
+      apiVersion: 'networking.k8s.io/v1',
+      kind: 'ServiceCIDR',
+      metadata: { name: 'more' },
+      spec: { cidrs: ['10.99.0.0/24'] },
+    });
+    await expect.poll(listing, slow).toContain('ip daddr 10.99.0.0/24 drop');
+    // The table was replaced as a whole, and serves.
+    await answersBecome(['two 10.1.1.2']);
+  });
+
   test('a killed and restarted one loses no connection, and writes nothing it finds', async () => {
     const { network } = node;
     await answersBecome(['two 10.1.1.2']);

@@ -5,6 +5,7 @@ import type { ProxyConfig } from '#pkg/config/proxy-config.ts';
 import { AgentError, isErrno } from '#pkg/errors/agent-error.ts';
 import { runCommand } from '#pkg/exec/run.ts';
 import { families, type Family } from '#pkg/ip/address.ts';
+import type { Prefix } from '#pkg/ip/prefix.ts';
 import type { Logger } from '#pkg/log/logger.ts';
 import { openNetfilterSocket } from '#pkg/nfnetlink/nf-tables.ts';
 import type { NftCommand } from '#pkg/nftables/observe.ts';
@@ -22,6 +23,8 @@ import { nftablesOptions } from './round-options.ts';
 export interface NftablesModeParts {
   readonly config: ProxyConfig;
   readonly host: ProxyHost;
+  /** Ranges that cluster addresses are taken from. */
+  readonly serviceCIDRs: () => readonly Prefix[];
   readonly clock: Clock;
   readonly log: Logger;
   /** Called when somebody else changed our tables: a round should look. */
@@ -58,7 +61,7 @@ export async function createNftablesMode(
   const failures = new Map<Family, unknown>();
   for (const family of families) {
     const options = (node: Parameters<typeof nftablesOptions>[0]['node']) =>
-      nftablesOptions({ config, node, host }, family);
+      nftablesOptions({ config, node, host, serviceCIDRs: parts.serviceCIDRs() }, family);
     try {
       // Asks the kernel as well: a module it lacks shows here, not with the first Service.
       const script = renderTable(proxySkeleton(options(undefined), []));

@@ -1,7 +1,7 @@
 /** From configuration, Node and host to what the renderer asks. */
 import type { ProxyConfig } from '#pkg/config/proxy-config.ts';
 import type { Family } from '#pkg/ip/address.ts';
-import { networkOf, tryParsePrefix } from '#pkg/ip/prefix.ts';
+import { networkOf, tryParsePrefix, type Prefix } from '#pkg/ip/prefix.ts';
 import type { NodeRecord } from '#pkg/kube/types.ts';
 import { canonicalAddress } from '#pkg/proxy/address-text.ts';
 import type { IptablesOptions } from '#pkg/proxy/iptables-options.ts';
@@ -35,8 +35,11 @@ export function iptablesOptions(
   };
 }
 
-export function nftablesOptions(given: Given, family: Family): NftablesOptions {
-  const { config, node } = given;
+export function nftablesOptions(
+  given: Given & { readonly serviceCIDRs: readonly Prefix[] },
+  family: Family,
+): NftablesOptions {
+  const { config, node, serviceCIDRs } = given;
   const { masqueradeAll, masqueradeBit } = config.nftables;
   return {
     family,
@@ -45,7 +48,7 @@ export function nftablesOptions(given: Given, family: Family): NftablesOptions {
     localDetector: localDetector(config, node),
     nodePortAddresses: nodePortAddresses(given, family),
     nodeAddress: nodeAddress(node, family),
-    serviceCIDRs: [],
+    serviceCIDRs,
   };
 }
 

@@ -38,12 +38,13 @@ import { liveView, watchFile } from './live-config.ts';
 import type { ProxyOptions } from './options.ts';
 import type { ProxyMode } from './proxy-mode.ts';
 import { createProblemLog } from './problem-log.ts';
-import { createNftablesMode } from './nftables-mode.ts';
+import { createNftablesMode, type NftablesModeParts } from './nftables-mode.ts';
 import { createProxyEvents } from './proxy-events.ts';
 import { adjustHost, requireLive, reread } from './reconfigure.ts';
 import { createRound } from './round.ts';
 import { isEligible } from './round-options.ts';
 import { runTogether } from './run-together.ts';
+import { watchServiceRanges } from './service-ranges.ts';
 import { createServers } from './servers.ts';
 import { staleness } from './staleness.ts';
 import { debugRoutes, statusRoutes } from './status-routes.ts';
@@ -97,9 +98,12 @@ export async function runProxy(
   const events = createProxyEvents({ recorder, nodeName, services, slices, log }, signal);
   // Before the first round there is nothing to look after.
   let onDrift = (): void => undefined;
+  // Only the nftables mode knows what to do with them.
+  const ranges = config.mode === 'nftables' ? watchServiceRanges(client, parts, signal) : undefined;
   using mode = await createMode(
     {
       ...parts,
+      serviceCIDRs: () => ranges?.current() ?? [],
       request: () => onDrift(),
       onParked: (port, err) => {
         const { name, namespace, printName: object, protocol } = port;
@@ -209,9 +213,11 @@ export async function runProxy(
   async function serveServices(until: AbortSignal): Promise<void> {
     // An empty store is not an empty cluster: before all have synced nothing is written.
     await Promise.all(stores.map((store) => store.whenSynced(until)));
+    await ranges?.whenKnown(until);
     events.ofNode({ type: 'Normal', reason: 'Starting', message: '' });
     using changes = new DisposableStack();
     for (const store of stores) changes.use(store.onChange(request));
+    if (ranges !== undefined) changes.use(ranges.onChange(request));
     changes.use(await watchHostAddresses(proxyHost, { onChange: request, client, log }));
     log.info({ services: services.size, slices: slices.size }, 'Services are known');
     request();
@@ -223,7 +229,10 @@ export async function runProxy(
   await runTogether([(s) => servers.run(s), serveServices, ...following], signal);
 }
 
-function createMode(parts: IptablesModeParts, signal: AbortSignal): Promise<ProxyMode> {
+function createMode(
+  parts: IptablesModeParts & NftablesModeParts,
+  signal: AbortSignal,
+): Promise<ProxyMode> {
   if (parts.config.mode === 'nftables') return createNftablesMode(parts, signal);
   return createIptablesMode(parts, signal);
 }
