@@ -87,7 +87,7 @@ describe('podwire-proxy in nftables mode', () => {
     expect(await listing()).not.toContain('KUBE-');
   });
 
-  test('drops what goes to an address of no Service, in the ranges the API knows', async () => {
+  test('S113. drops what goes to an address of no Service, in the ranges the API knows', async () => {
     node.api.objects.create({
       apiVersion: 'networking.k8s.io/v1',
       kind: 'ServiceCIDR',

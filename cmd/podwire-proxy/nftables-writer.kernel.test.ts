@@ -1,4 +1,5 @@
 /** The law of every driver, on the real kernel: after a write there is nothing left to write. */
+import { setImmediate } from 'node:timers/promises';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { families, type Family } from '#pkg/ip/address.ts';
 import { createScratchNetns, type ScratchNetns } from '#pkg/netns/scratch.ts';
@@ -91,7 +92,10 @@ describe('the nftables writer', () => {
 
   it.each(families)('leaves nft able to read, for everybody (%s)', async (family) => {
     const rig = rigFor(family);
-    const ports = portsOf(sixServices, family);
+    const vips = ['172.30.0.41', 'fd00:96::41'];
+    const sticky = service('ns/sticky', { clusterIPs: vips, affinitySeconds: 60 });
+    const endpoints = [slice('ns/sticky', ['10.1.0.1']), slice('ns/sticky', ['fd00:10::1'])];
+    const ports = portsOf({ services: [sticky], slices: endpoints }, family);
     await rig.newWriter().write({ ports, changed: 'all', node }, signal);
     const skeleton = renderTable(proxySkeleton(nftablesTestOptions({ family }), []));
     await rig.nft(['--check', '-f', '-'], skeleton, signal);
@@ -99,7 +103,7 @@ describe('the nftables writer', () => {
     expect(await rig.nft(['list', 'ruleset'], undefined, signal)).toContain(proxyTableName);
   });
 
-  it('a new process writes only what differs', async () => {
+  it('S110. a new process writes only what differs', async () => {
     const rig = rigFor('ip');
     const before = portsOf(sixServices, 'ip');
     await rig.newWriter().write({ ports: before, changed: 'all', node }, signal);
@@ -184,6 +188,33 @@ describe('the nftables writer', () => {
     await rig.nft(['-f', '-'], remember('10.1.9.3', '10.1.0.1'), signal);
     await rig.newWriter().write({ ports: fewer, changed: 'all', node }, signal);
     expect([...rig.driver.read(affinityMap)].flat()).toHaveLength(1);
+  });
+
+  it('loads many Services in slices: others have their turn between', async () => {
+    const rig = rigFor('ip');
+    const many = Array.from({ length: 2_000 }, (_, i) => i);
+    const ports = portsOf(
+      {
+        services: many.map((i) =>
+          service(`ns/s${i}`, { clusterIPs: [`10.96.${i >> 8}.${i & 255}`] }),
+        ),
+        slices: many.map((i) =>
+          slice(`ns/s${i}`, [`10.1.${i >> 8}.${i & 255}`, `10.2.${i >> 8}.${i & 255}`]),
+        ),
+      },
+      'ip',
+    );
+    await rig.newWriter().write({ ports: new Map(), changed: 'all', node }, signal);
+    let turns = 0;
+    let isDone = false;
+    const others = (async () => {
+      for (; !isDone; turns++) await setImmediate();
+    })();
+    const { written } = await rig.newWriter().write({ ports, changed: 'all', node }, signal);
+    isDone = true;
+    await others;
+    expect(written).toBe(2_000 * 5);
+    expect(turns).toBeGreaterThanOrEqual(written / 1_000 - 1);
   });
 
   it.each(families)(

@@ -2,7 +2,6 @@
  * Writes one family's Services as elements of its table. Reads the kernel at the start, after
  * options changed and when in doubt; otherwise each port's change is a few elements, from memory.
  */
-import { setImmediate as breathe } from 'node:timers/promises';
 import { isDeepStrictEqual } from 'node:util';
 import { isErrno } from '#pkg/errors/agent-error.ts';
 import type { Family } from '#pkg/ip/address.ts';
@@ -12,20 +11,17 @@ import { renderSteps, renderTable } from '#pkg/nftables/render.ts';
 import { onDemandChain } from '#pkg/proxy/nftables-affinity.ts';
 import { proxySkeleton } from '#pkg/proxy/nftables-base.ts';
 import { Changes, ElementBook, type ElementChange } from '#pkg/proxy/nftables-book.ts';
-import {
-  allKeptEndpoints,
-  isForgotten,
-  keptEndpoints,
-  type KeptEndpoints,
-} from '#pkg/proxy/nftables-clients.ts';
+import { allKeptEndpoints, keptEndpoints } from '#pkg/proxy/nftables-clients.ts';
 import { chainOf } from '#pkg/proxy/nftables-elements.ts';
 import type { NftablesOptions } from '#pkg/proxy/nftables-options.ts';
 import { reconcile } from '#pkg/proxy/nftables-reconcile.ts';
 import { fillTable } from '#pkg/proxy/nftables-ruleset.ts';
-import { affinityMap, proxySetNames } from '#pkg/proxy/nftables-sets.ts';
+import { proxySetNames } from '#pkg/proxy/nftables-sets.ts';
 import { compareStructure, onDemandChainsOf } from '#pkg/proxy/nftables-structure.ts';
 import type { ProxiedPort } from '#pkg/proxy/proxied-port.ts';
+import { RememberedClients } from './nftables-clients.ts';
 import type { NftablesDriver } from './nftables-driver.ts';
+import { breathe, inSlices, sliceMs } from './slices.ts';
 import type { FamilyWriter, Wanted, WriteReport } from './proxy-mode.ts';
 
 export interface NftablesWriterParts {
@@ -37,9 +33,6 @@ export interface NftablesWriterParts {
 
 /** Elements of a transaction: the kernel takes some milliseconds, during which nothing else runs. */
 const elementsPerTransaction = 1_000;
-
-/** Others get a turn after this long. */
-const sliceMs = 10;
 
 /** A table that somebody changes while it is read and written is read again, so often. */
 const attempts = 5;
@@ -68,12 +61,11 @@ class Writer implements NftablesWriter {
   readonly #counts = new Map<string, number>();
   #doubted = false;
   #busy = false;
-  #forgotten: KeptEndpoints = new Map();
-  /** The socket must serve one at a time. */
-  #forgetting: Promise<void> = Promise.resolve();
+  readonly #clients: RememberedClients;
 
   constructor(parts: NftablesWriterParts) {
     this.#parts = parts;
+    this.#clients = new RememberedClients(parts.driver);
   }
 
   get expected(): ExpectedTable | undefined {
@@ -92,7 +84,7 @@ class Writer implements NftablesWriter {
     const options = this.#parts.options(want.node);
     const book = this.#book;
     this.#busy = true;
-    await this.#forgetting;
+    await this.#clients.isIdle;
     // Until it has ended well, what the book says is not what the kernel has.
     this.#book = undefined;
     try {
@@ -117,12 +109,7 @@ class Writer implements NftablesWriter {
   }
 
   async forgetAgain(): Promise<void> {
-    if (this.#busy || this.#forgotten.size === 0) return;
-    const kept = this.#forgotten;
-    this.#forgotten = new Map();
-    // A failure leaves clients to the next full look.
-    this.#forgetting = this.#forget(kept, false).catch(() => this.doubt());
-    await this.#forgetting;
+    if (!this.#busy) await this.#clients.forgetAgain();
   }
 
   /** Writes the ports that changed, and looks at nothing else. */
@@ -140,11 +127,7 @@ class Writer implements NftablesWriter {
       }
     };
     const written = await this.#apply(units(), book.options, signal);
-    if (kept.size > 0) {
-      await this.#forget(kept, false);
-      // A packet that was on its way may have remembered its client after that.
-      this.#forgotten = kept;
-    }
+    await this.#clients.forget(kept);
     return written;
   }
 
@@ -159,7 +142,7 @@ class Writer implements NftablesWriter {
       try {
         const book = new ElementBook(options);
         const written = await this.#reconcile(book, ports, signal);
-        await this.#forget(allKeptEndpoints(ports.values(), options), true);
+        await this.#clients.forgetOthers(allKeptEndpoints(ports.values(), options));
         this.#book = book;
         return written;
       } catch (error) {
@@ -276,29 +259,9 @@ class Writer implements NftablesWriter {
     }
   }
 
-  async #forget(kept: KeptEndpoints, isComplete: boolean): Promise<void> {
-    const clients: string[] = [];
-    await inSlices(this.#parts.driver.read(affinityMap), (part) => {
-      for (const { key, value = '' } of part) {
-        if (isForgotten({ key, value }, kept, isComplete)) clients.push(key);
-      }
-    });
-    this.#parts.driver.forget(clients);
-  }
-
   #count(change: ElementChange): void {
     const by = (change.new === undefined ? 0 : 1) - (change.old === undefined ? 0 : 1);
     this.#counts.set(change.set, (this.#counts.get(change.set) ?? 0) + by);
-  }
-}
-
-async function inSlices<T>(items: Iterable<T>, take: (item: T) => void): Promise<void> {
-  let startedMs = performance.now();
-  for (const item of items) {
-    take(item);
-    if (performance.now() - startedMs < sliceMs) continue;
-    await breathe();
-    startedMs = performance.now();
   }
 }
 

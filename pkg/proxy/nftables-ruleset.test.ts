@@ -91,6 +91,16 @@ describe('what a change costs', () => {
     ]);
   });
 
+  it('S109. all of its own when it comes', () => {
+    const book = new ElementBook(nftablesOptions());
+    expect(script(book.put('a/b:p80/tcp', withEndpoints('10.1.0.1')))).toEqual([
+      'addElements cluster-ips 10.96.0.1',
+      'addElements plain-services 10.96.0.1 . tcp . 80',
+      'addElements services-1 10.96.0.1 . tcp . 80',
+      'addElements endpoints 10.96.0.1 . tcp . 80 . 0 : 10.1.0.1 . 80',
+    ]);
+  });
+
   it('all of its own when it goes', () => {
     expect(changed(undefined)).toEqual([
       'deleteElements plain-services 10.96.0.1 . tcp . 80',

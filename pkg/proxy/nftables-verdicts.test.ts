@@ -46,7 +46,7 @@ describe('a ClusterIP Service', () => {
     }
   });
 
-  it('drops what goes to a cluster address of nobody', () => {
+  it('S17. drops what goes to a cluster address of nobody', () => {
     const packet = { to: '172.30.0.99:80' };
     expect(trace(rules, packet)).toBe('unmatched');
     const serviceCIDRs = [parsePrefix('172.30.0.0/16'), parsePrefix('fd00:96::/112')];
@@ -219,13 +219,13 @@ describe('a NodePort Service', () => {
     expect(trace(ruleset(cluster), { source: outside, to: '192.168.7.7:3001' })).toBe('unmatched');
   });
 
-  it("answers on the node's own address if nothing else is said, and never on loopback", () => {
+  it("S44. answers on the node's own address if nothing else is said, and never on loopback", () => {
     const rules = ruleset(cluster);
     expect(trace(rules, { source: outside, to: '192.168.1.2:3001' })).toBe('unmatched');
     expect(trace(rules, { source: '127.0.0.1', to: '127.0.0.1:3001' })).toBe('unmatched');
   });
 
-  it('with every address admitted answers on all but loopback', () => {
+  it('S45. with every address admitted answers on all but loopback', () => {
     const rules = ruleset(cluster, { nodePortAddresses: 'all' });
     expect(trace(rules, { source: outside, to: `${node}:3001` })).toBe(masqueraded);
     expect(trace(rules, { source: outside, to: '192.168.1.2:3001' })).toBe(masqueraded);
