@@ -12,12 +12,8 @@ import { service, slice, type Cluster } from '#pkg/proxy/testdata/records.ts';
 import { sixServices } from '#pkg/proxy/testdata/six-services.ts';
 import { differs } from './nftables-watch.ts';
 import type { NftablesWriter } from './nftables-writer.ts';
-import {
-  createNftablesRig,
-  nftablesTestOptions,
-  portsOf,
-  type NftablesRig,
-} from './scratch/nftables-rig.ts';
+import { nftablesTestOptions, portsOf } from './scratch/nftables-inputs.ts';
+import { createNftablesRig, type NftablesRig } from './scratch/nftables-rig.ts';
 import { createRandom, randomPort, type Random } from './scratch/random-ports.ts';
 
 const signal = AbortSignal.timeout(300_000);

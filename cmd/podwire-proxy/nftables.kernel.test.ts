@@ -4,7 +4,8 @@ import { families } from '#pkg/ip/address.ts';
 import { service, slice, nodeName, type Cluster } from '#pkg/proxy/testdata/records.ts';
 import { createSmallCluster, type SmallCluster } from '#pkg/proxy/testdata/small-cluster.ts';
 import { parsePrefix } from '#pkg/ip/prefix.ts';
-import { createNftablesRig, portsOf, type NftablesRig } from './scratch/nftables-rig.ts';
+import { portsOf } from './scratch/nftables-inputs.ts';
+import { createNftablesRig, type NftablesRig } from './scratch/nftables-rig.ts';
 import type { NftablesWriter } from './nftables-writer.ts';
 
 const signal = AbortSignal.timeout(300_000);
