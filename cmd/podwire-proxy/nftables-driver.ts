@@ -13,23 +13,18 @@ import {
   type SetEdit,
   type TransactionSize,
 } from '#pkg/nfnetlink/table-elements.ts';
-import {
-  readGeneration,
-  readStructure,
-  type TableStructure,
-} from '#pkg/nfnetlink/table-structure.ts';
+import { readStructure, type TableStructure } from '#pkg/nfnetlink/table-structure.ts';
 import type { NetlinkSocket } from '#pkg/netlink/socket.ts';
 import type { NftCommand } from '#pkg/nftables/observe.ts';
 import { ruleMark } from '#pkg/nftables/ruleset.ts';
 import type { OnDemandChain } from '#pkg/proxy/nftables-affinity.ts';
 import type { ElementChange } from '#pkg/proxy/nftables-book.ts';
 import { affinityMap, proxyMaps, proxySets, proxyTableName } from '#pkg/proxy/nftables-sets.ts';
+import type { Generations } from './nftables-generations.ts';
 
 export interface NftablesDriver {
   /** Undefined when there is no table. */
   structure(): TableStructure | undefined;
-  /** Counts everybody's transactions in this namespace. */
-  generation(): number;
   /** Runs a script of nft as one transaction. */
   load(script: string, signal: AbortSignal): Promise<void>;
   /** Adds a chain that is not there yet. */
@@ -46,10 +41,16 @@ export interface NftablesDriver {
   forget(clients: readonly string[]): void;
 }
 
+/** What both families use. */
+export interface NftablesAccess {
+  readonly socket: NetlinkSocket;
+  readonly nft: NftCommand;
+  readonly generations: Generations;
+}
+
 export function createNftablesDriver(
   family: Family,
-  socket: NetlinkSocket,
-  nft: NftCommand,
+  { generations, nft, socket }: NftablesAccess,
 ): NftablesDriver {
   const table = { family, table: proxyTableName };
   const layouts = new Map<string, ElementLayout>([
@@ -66,13 +67,20 @@ export function createNftablesDriver(
   };
   return {
     structure: () => readStructure(socket, table),
-    generation: () => readGeneration(socket),
-    load: async (script, signal) => void (await nft(['-f', '-'], script, signal)),
+    load: async (script, signal) => {
+      await nft(['-f', '-'], script, signal);
+      generations.madeOne();
+    },
     addChain: ({ name, seconds, rules: [rule] }) => {
       const comment = `${rule.why} ${ruleMark(rule)}`;
       addRememberChain(socket, { ...table, chain: name, map: affinityMap, seconds, comment });
+      generations.madeOne();
     },
-    edit: (changes) => editElements(socket, table, editsOf(changes, layoutOf)),
+    edit: (changes) => {
+      const size = editElements(socket, table, editsOf(changes, layoutOf));
+      generations.madeOne();
+      return size;
+    },
     read: (set) => readElements(socket, { ...table, set, layout: layoutOf(set) }),
     forget: (clients) => {
       forgetElements(

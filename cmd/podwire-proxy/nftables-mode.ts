@@ -8,6 +8,7 @@ import { families, type Family } from '#pkg/ip/address.ts';
 import type { Prefix } from '#pkg/ip/prefix.ts';
 import type { Logger } from '#pkg/log/logger.ts';
 import { openNetfilterSocket } from '#pkg/nfnetlink/nf-tables.ts';
+import { readGeneration } from '#pkg/nfnetlink/table-structure.ts';
 import type { NftCommand } from '#pkg/nftables/observe.ts';
 import { renderTable } from '#pkg/nftables/render.ts';
 import { proxySkeleton } from '#pkg/proxy/nftables-base.ts';
@@ -15,6 +16,7 @@ import { proxyTableName } from '#pkg/proxy/nftables-sets.ts';
 import { openSys } from '#pkg/sys/open-sys.ts';
 import type { ProxyHost } from './host.ts';
 import { createNftablesDriver } from './nftables-driver.ts';
+import { Generations } from './nftables-generations.ts';
 import { watchNftablesDrift, type WatchedFamily } from './nftables-watch.ts';
 import { createNftablesWriter } from './nftables-writer.ts';
 import type { ProxyMode } from './proxy-mode.ts';
@@ -57,6 +59,7 @@ export async function createNftablesMode(
   using opened = new DisposableStack();
   const sys = await openSys();
   const socket = opened.use(openNetfilterSocket(sys, sendBufferBytes));
+  const generations = new Generations(() => readGeneration(socket));
   const watched = new Map<Family, WatchedFamily>();
   const failures = new Map<Family, unknown>();
   for (const family of families) {
@@ -71,7 +74,7 @@ export async function createNftablesMode(
       failures.set(family, error);
       continue;
     }
-    const driver = createNftablesDriver(family, socket, nft);
+    const driver = createNftablesDriver(family, { socket, nft, generations });
     watched.set(family, { driver, writer: createNftablesWriter({ family, driver, options, log }) });
   }
   if (watched.size === 0) {
@@ -87,7 +90,7 @@ export async function createNftablesMode(
   const stop = new AbortController();
   opened.defer(() => stop.abort());
   const onDrift = parts.request;
-  void watchNftablesDrift({ families: watched, clock, log, onDrift }, stop.signal);
+  void watchNftablesDrift({ families: watched, generations, clock, log, onDrift }, stop.signal);
   const running = opened.move();
   return {
     name: 'nftables',

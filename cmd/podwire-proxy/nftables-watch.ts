@@ -10,6 +10,7 @@ import type { Logger } from '#pkg/log/logger.ts';
 import type { TableStructure } from '#pkg/nfnetlink/table-structure.ts';
 import { compareStructure } from '#pkg/proxy/nftables-structure.ts';
 import type { NftablesDriver } from './nftables-driver.ts';
+import type { Generations } from './nftables-generations.ts';
 import type { ExpectedTable, NftablesWriter } from './nftables-writer.ts';
 
 export interface WatchedFamily {
@@ -19,6 +20,7 @@ export interface WatchedFamily {
 
 export interface NftablesWatchParts {
   readonly families: ReadonlyMap<Family, WatchedFamily>;
+  readonly generations: Generations;
   readonly clock: Clock;
   readonly log: Logger;
   /** A table is not as we left it. */
@@ -39,46 +41,38 @@ export async function watchNftablesDrift(
   parts: NftablesWatchParts,
   signal: AbortSignal,
 ): Promise<void> {
-  const { clock, families, log, onDrift } = parts;
-  const looks = new Map([...families.keys()].map((family) => [family, firstLook(clock)]));
+  const { clock, families, generations, log } = parts;
+  const deepAtMs = new Map([...families.keys()].map((family) => [family, clock.now()]));
   for (;;) {
     await clock.sleep(intervalMs, signal).catch(() => undefined);
     if (signal.aborted) return;
-    for (const [family, { driver, writer }] of families) {
-      const look = looks.get(family) ?? firstLook(clock);
-      try {
-        await writer.forgetAgain();
-        const { expected } = writer;
-        const generation = driver.generation();
-        if (expected === undefined || generation === look.generation) continue;
-        const structure = driver.structure();
-        const finding = differs(expected, structure);
-        const knowsCounts = [...(structure?.sets.values() ?? [])].some((n) => n !== undefined);
-        const patienceMs = knowsCounts ? deepIntervalMs : deepIntervalWithoutCountsMs;
-        const isDue = clock.now() - look.deepAtMs > patienceMs;
-        if (finding !== undefined || isDue) {
-          if (finding !== undefined) log.warn({ family, finding }, 'Somebody changed our table');
-          looks.set(family, { generation: undefined, deepAtMs: clock.now() });
-          writer.doubt();
-          onDrift();
-        } else {
-          looks.set(family, { ...look, generation });
-        }
-      } catch (err) {
-        log.debug({ err, family }, 'Cannot ask whether the table is as it was');
-      }
+    try {
+      for (const { writer } of families.values()) await writer.forgetAgain();
+      const { isFamiliar, number } = generations.look();
+      if (isFamiliar) continue;
+      const looks = [...families].map(([family, watched]) => look(family, watched));
+      if (looks.every((isWell) => isWell)) generations.trust(number);
+    } catch (err) {
+      log.debug({ err }, 'Cannot ask whether tables are as they were');
     }
   }
-}
 
-interface Look {
-  /** All was well at this one. */
-  readonly generation: number | undefined;
-  readonly deepAtMs: number;
-}
-
-function firstLook(clock: Clock): Look {
-  return { generation: undefined, deepAtMs: clock.now() };
+  /** Whether the family's table is as it was left; false also while that cannot be told. */
+  function look(family: Family, { driver, writer }: WatchedFamily): boolean {
+    const { expected } = writer;
+    if (expected === undefined) return false;
+    const structure = driver.structure();
+    const finding = differs(expected, structure);
+    const knowsCounts = [...(structure?.sets.values() ?? [])].some((n) => n !== undefined);
+    const patienceMs = knowsCounts ? deepIntervalMs : deepIntervalWithoutCountsMs;
+    const isDue = clock.now() - (deepAtMs.get(family) ?? 0) > patienceMs;
+    if (finding === undefined && !isDue) return true;
+    if (finding !== undefined) log.warn({ family, finding }, 'Somebody changed our table');
+    deepAtMs.set(family, clock.now());
+    writer.doubt();
+    parts.onDrift();
+    return false;
+  }
 }
 
 /** What differs, in words; undefined when all that is cheap to see is as it should be. */

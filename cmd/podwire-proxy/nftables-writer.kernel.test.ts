@@ -79,10 +79,10 @@ describe('the nftables writer', () => {
       const first = await rig.newWriter().write({ ports, changed: 'all', node }, signal);
       expect(first.kind).toBe('full');
       everythingIsWritten(rig, ports, family);
-      const generation = rig.driver.generation();
+      const generation = rig.generations.look().number;
       const second = await rig.newWriter().write({ ports, changed: 'all', node }, signal);
       expect(second).toEqual({ kind: 'full', written: 0 });
-      expect(rig.driver.generation()).toBe(generation);
+      expect(rig.generations.look().number).toBe(generation);
     },
   );
 
@@ -161,6 +161,21 @@ describe('the nftables writer', () => {
     const report = await writer.write({ ports, changed: new Set([key]), node }, signal);
     expect(report.kind).toBe('full');
     everythingIsWritten(rig, ports, 'ip');
+  });
+
+  it("tells its own transactions from others'", async () => {
+    const rig = rigFor('ip');
+    const ports = portsOf(sixServices, 'ip');
+    const writer = rig.newWriter();
+    await writer.write({ ports, changed: 'all', node }, signal);
+    rig.generations.trust(rig.generations.look().number);
+    const [key = ''] = ports.keys();
+    await writer.write({ ports: new Map(), changed: new Set([key]), node }, signal);
+    expect(rig.generations.look().isFamiliar).toBe(true);
+    await rig.nft(['-f', '-'], 'add table inet other', signal);
+    expect(rig.generations.look().isFamiliar).toBe(false);
+    await writer.write({ ports, changed: new Set([key]), node }, signal);
+    expect(rig.generations.look().isFamiliar).toBe(false);
   });
 
   it('forgets clients whose endpoint is gone, and no others', async () => {

@@ -54,10 +54,6 @@ class TestTable implements NftablesDriver {
     };
   }
 
-  generation(): number {
-    return this.calls;
-  }
-
   async load(): Promise<void> {
     this.#call();
     this.#isThere = true;

@@ -7,11 +7,14 @@ import type { NftCommand } from '#pkg/nftables/observe.ts';
 import type { NftablesOptions } from '#pkg/proxy/nftables-options.ts';
 import { openNodeSys } from '#pkg/sys/node-ffi.ts';
 import { createNftablesDriver, type NftablesDriver } from '#cmd/podwire-proxy/nftables-driver.ts';
+import { Generations } from '#cmd/podwire-proxy/nftables-generations.ts';
+import { readGeneration } from '#pkg/nfnetlink/table-structure.ts';
 import { createNftablesWriter, type NftablesWriter } from '#cmd/podwire-proxy/nftables-writer.ts';
 import { nftablesTestOptions, quietLog } from './nftables-inputs.ts';
 
 export interface NftablesRig extends Disposable {
   readonly driver: NftablesDriver;
+  readonly generations: Generations;
   /** What a daemon that was just started would have. */
   newWriter(options?: Partial<NftablesOptions>): NftablesWriter;
   readonly nft: NftCommand;
@@ -23,9 +26,11 @@ export function createNftablesRig(netns: ScratchNetns, family: Family): Nftables
   const socket = withNetns(sys, netns.path, () => openNetfilterSocket(sys, 32 << 20), die);
   const nft: NftCommand = async (args, input) =>
     (await netns.exec('nft', args, input === undefined ? {} : { input, timeoutMs: 60_000 })).stdout;
-  const driver = createNftablesDriver(family, socket, nft);
+  const generations = new Generations(() => readGeneration(socket));
+  const driver = createNftablesDriver(family, { socket, nft, generations });
   return {
     driver,
+    generations,
     nft,
     newWriter: (options = {}) =>
       createNftablesWriter({
