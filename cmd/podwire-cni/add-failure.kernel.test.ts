@@ -1,9 +1,10 @@
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import type { ScratchNetns } from '#pkg/netns/scratch.ts';
 import { hostLinkName } from '#plugins/main/attachment-link.ts';
-import { buildExecutable, createScratchNode, reaches, type ScratchNode } from './scratch-node.ts';
+import { eachOnScratchNode } from './scratch-each.ts';
+import { reaches, type ScratchNode } from './scratch-node.ts';
 
 /**
  * ADD is all or nothing. Each case makes a later step fail than the one before, on a fresh node and
@@ -11,13 +12,10 @@ import { buildExecutable, createScratchNode, reaches, type ScratchNode } from '.
  */
 let node: ScratchNode;
 let pod: ScratchNetns;
-beforeAll(buildExecutable);
-beforeEach(async () => {
-  node = await createScratchNode();
+eachOnScratchNode(async (fresh) => {
+  node = fresh;
   pod = await node.pod();
-  // Snapshots wait for IPv6 addresses to settle: a second each time, for nothing that is tested here.
 });
-afterEach(async () => node[Symbol.asyncDispose]());
 
 const id = 'victim';
 

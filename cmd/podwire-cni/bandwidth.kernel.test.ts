@@ -1,10 +1,9 @@
 import { existsSync } from 'node:fs';
-import { afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import type { ScratchNetns } from '#pkg/netns/scratch.ts';
 import { referenceIfbName } from '#plugins/meta/bandwidth-names.ts';
+import { eachOnScratchNode } from './scratch-each.ts';
 import {
-  buildExecutable,
-  createScratchNode,
   eventually,
   goPluginDir,
   type CniDocument,
@@ -14,12 +13,10 @@ import {
 
 let node: ScratchNode;
 let pod: ScratchNetns;
-beforeAll(buildExecutable);
-beforeEach(async () => {
-  node = await createScratchNode();
+eachOnScratchNode(async (fresh) => {
+  node = fresh;
   pod = await node.pod();
 });
-afterEach(async () => node[Symbol.asyncDispose]());
 
 const both = { ingressRate: 8e6, ingressBurst: 8e6, egressRate: 16e6, egressBurst: 16e6 };
 

@@ -1,8 +1,7 @@
-import { afterEach, beforeAll, beforeEach, describe, expect, it, type TestContext } from 'vitest';
+import { describe, expect, it, type TestContext } from 'vitest';
 import type { ScratchNetns } from '#pkg/netns/scratch.ts';
+import { eachOnScratchNode } from './scratch-each.ts';
 import {
-  buildExecutable,
-  createScratchNode,
   eventually,
   goPluginDir,
   reaches,
@@ -15,9 +14,8 @@ let node: ScratchNode;
 let pod: ScratchNetns;
 /** A machine beyond the node, which knows no way to pods. */
 let outside: ScratchNetns;
-beforeAll(buildExecutable);
-beforeEach(async () => {
-  node = await createScratchNode();
+eachOnScratchNode(async (fresh) => {
+  node = fresh;
   pod = await node.pod();
   outside = await node.pod();
   await node.netns.ip(`link add up0 type veth peer name up0 netns ${outside.name}`);
@@ -30,7 +28,6 @@ beforeEach(async () => {
     await netns.ip('link set up0 up');
   }
 });
-afterEach(async () => node[Symbol.asyncDispose]());
 
 interface Ask {
   readonly command?: string;
@@ -209,7 +206,7 @@ describe('macspoofchk', () => {
     const { stdout } = await node.netns.exec('nft', ['list', 'table', 'bridge', 'nat']);
     expect(stdout).toContain('jump cni-br-iface-pod-1-eth0 comment "macspoofchk-pod-1-eth0"');
     await pod.ip('link set eth0 address 02:00:00:00:00:09');
-    expect(await reaches(pod, '10.1.2.1')).toBe(false);
+    expect(await reaches(pod, '10.1.2.1', 1)).toBe(false);
     expect(await call({ more, netns: '', command: 'DEL' })).toEqual(fine);
     const after = await node.netns.exec('nft', ['list', 'table', 'bridge', 'nat']);
     expect(after.stdout).not.toContain('pod-1');

@@ -1,9 +1,8 @@
 import { existsSync } from 'node:fs';
-import { afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import type { ScratchNetns } from '#pkg/netns/scratch.ts';
+import { eachOnScratchNode } from './scratch-each.ts';
 import {
-  buildExecutable,
-  createScratchNode,
   goPluginDir,
   reaches,
   showLink,
@@ -14,12 +13,10 @@ import {
 
 let node: ScratchNode;
 let pod: ScratchNetns;
-beforeAll(buildExecutable);
-beforeEach(async () => {
-  node = await createScratchNode();
+eachOnScratchNode(async (fresh) => {
+  node = fresh;
   pod = await node.pod();
 });
-afterEach(async () => node[Symbol.asyncDispose]());
 
 const subnets = {
   v4: ['10.1.2.0/24'],
@@ -92,7 +89,7 @@ describe('ADD', () => {
       for (const address of [...gateways, ...others]) {
         expect(await reaches(pod, address), address).toBe(true);
       }
-      expect(await reaches(pod, '10.1.2.99')).toBe(false);
+      expect(await reaches(pod, '10.1.2.99', 1)).toBe(false);
     },
   );
 
@@ -146,7 +143,7 @@ describe('ADD', () => {
     const other = await node.pod();
     await add({ id: 'pod-2', pod: other, more });
     expect(await reaches(pod, '10.1.2.1')).toBe(true);
-    expect(await reaches(pod, '10.1.2.3')).toBe(false);
+    expect(await reaches(pod, '10.1.2.3', 1)).toBe(false);
     const quiet = await node.pod();
     await add({ id: 'pod-3', pod: quiet, more: { promiscMode: true } });
     expect((await showLink(node.netns, 'cni0')).flags).toContain('PROMISC');

@@ -1,9 +1,8 @@
 import { existsSync } from 'node:fs';
-import { afterEach, beforeAll, beforeEach, describe, expect, it, type TestContext } from 'vitest';
+import { describe, expect, it, type TestContext } from 'vitest';
 import type { ScratchNetns } from '#pkg/netns/scratch.ts';
+import { eachOnScratchNode } from './scratch-each.ts';
 import {
-  buildExecutable,
-  createScratchNode,
   eventually,
   goPluginDir,
   reaches,
@@ -17,19 +16,19 @@ let node: ScratchNode;
 let pod: ScratchNetns;
 /** A machine on the wire of the node's uplink, which is the master. */
 let neighbour: ScratchNetns;
-beforeAll(buildExecutable);
-beforeEach(async () => {
-  node = await createScratchNode();
+eachOnScratchNode(async (fresh) => {
+  node = fresh;
   pod = await node.pod();
   neighbour = await node.pod();
   await node.netns.ip(`link add up0 type veth peer name up0 netns ${neighbour.name}`);
+  // No link of these networks looks a second long for who else has its address.
+  await pod.exec('sysctl', ['-qw', 'net.ipv6.conf.default.accept_dad=0']);
   await node.netns.ip('link set up0 up');
   await neighbour.ip('addr add 10.1.2.200/24 dev up0');
   await neighbour.ip('addr add fd00:1::200/64 dev up0 nodad');
   await neighbour.ip('link set up0 up');
   await eventually(async () => (await node.netns.ip('link show up0')).includes('LOWER_UP'));
 });
-afterEach(async () => node[Symbol.asyncDispose]());
 
 interface Ask {
   readonly type?: string;

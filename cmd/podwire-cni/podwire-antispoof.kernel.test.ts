@@ -1,10 +1,9 @@
-import { afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import type { ScratchNetns } from '#pkg/netns/scratch.ts';
 import { openNodeSys } from '#pkg/sys/node-ffi.ts';
 import { arpFrame, neighbourFrame, sendFrame, udpFrame } from './scratch-frames.ts';
+import { eachOnScratchNode } from './scratch-each.ts';
 import {
-  buildExecutable,
-  createScratchNode,
   reaches,
   showLink,
   writeNodeFacts,
@@ -15,15 +14,13 @@ import { ask, serve } from './scratch-traffic.ts';
 
 const sys = openNodeSys();
 let node: ScratchNode;
-beforeAll(buildExecutable);
-beforeEach(async () => {
-  node = await createScratchNode();
+eachOnScratchNode(async (fresh) => {
+  node = fresh;
   writeNodeFacts(node, ['10.244.1.0/24', 'fd00:10:244:1::/64']);
   // Nothing else may drop what is forged.
   const off = ['all', 'default'].map((name) => `net.ipv4.conf.${name}.rp_filter=0`);
   await node.netns.exec('sysctl', ['-qw', ...off]);
 });
-afterEach(async () => node[Symbol.asyncDispose]());
 
 function call(command: string, netns: string, id: string, more: object): Promise<CniOutcome> {
   const config = {

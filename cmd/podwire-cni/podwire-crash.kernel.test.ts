@@ -1,13 +1,12 @@
 import { spawn } from 'node:child_process';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { bundle } from '#hack/bundle.ts';
 import type { ScratchNetns } from '#pkg/netns/scratch.ts';
-import {
-  buildExecutable,
-  createScratchNode,
-  writeNodeFacts,
-  type ScratchNode,
-} from './scratch-node.ts';
+import { eachOnScratchNode } from './scratch-each.ts';
+import { writeNodeFacts, type ScratchNode } from './scratch-node.ts';
 import { everythingOn, records, settledOn } from './scratch-traffic.ts';
 
 /**
@@ -16,12 +15,16 @@ import { everythingOn, records, settledOn } from './scratch-traffic.ts';
  * there before.
  */
 let node: ScratchNode;
-beforeAll(buildExecutable);
-beforeEach(async () => {
-  node = await createScratchNode();
+eachOnScratchNode((fresh) => {
+  node = fresh;
   writeNodeFacts(node, ['10.244.1.0/24', 'fd00:10:244:1::/64']);
 });
-afterEach(async () => node[Symbol.asyncDispose]());
+
+/** As one file it starts in half the time, and it is started for every call. */
+const directory = mkdtempSync(join(tmpdir(), 'podwire-crash-'));
+const script = join(directory, 'scratch-crash.mjs');
+beforeAll(() => bundle('cmd/podwire-cni/scratch-crash.ts', script, '0.0.0-test'));
+afterAll(() => rmSync(directory, { recursive: true }));
 
 const runtimeConfig = {
   portMappings: [
@@ -53,7 +56,6 @@ interface Death {
 
 /** Runs ADD until its n-th call. */
 async function addUntil(n: number, pod: ScratchNetns, config: object): Promise<Death> {
-  const script = join(import.meta.dirname, 'scratch-crash.ts');
   const args = [process.execPath, '--disable-warning=ExperimentalWarning', script];
   const child = spawn('nsenter', [`--net=${node.netns.path}`, ...args, 'podwire', String(n)], {
     env: {

@@ -1,9 +1,8 @@
 import { existsSync, readdirSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { describe, expect, it } from 'vitest';
+import { eachOnScratchNode } from './scratch-each.ts';
 import {
-  buildExecutable,
-  createScratchNode,
   reaches,
   showLink,
   writeNodeFacts,
@@ -13,12 +12,10 @@ import {
 import { ask, connectOutside, serve } from './scratch-traffic.ts';
 
 let node: ScratchNode;
-beforeAll(buildExecutable);
-beforeEach(async () => {
-  node = await createScratchNode();
+eachOnScratchNode((fresh) => {
+  node = fresh;
   writeNodeFacts(node, ['10.244.1.0/24', 'fd00:10:244:1::/64']);
 });
-afterEach(async () => node[Symbol.asyncDispose]());
 
 interface Call {
   readonly id?: string;

@@ -1,22 +1,15 @@
 import { readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
-import {
-  buildExecutable,
-  createScratchNode,
-  writeNodeFacts,
-  type CniOutcome,
-  type ScratchNode,
-} from './scratch-node.ts';
+import { describe, expect, it } from 'vitest';
+import { eachOnScratchNode } from './scratch-each.ts';
+import { writeNodeFacts, type CniOutcome, type ScratchNode } from './scratch-node.ts';
 import { everythingOn, records, settledOn } from './scratch-traffic.ts';
 
 let node: ScratchNode;
-beforeAll(buildExecutable);
-beforeEach(async () => {
-  node = await createScratchNode();
+eachOnScratchNode((fresh) => {
+  node = fresh;
   writeNodeFacts(node, ['10.244.1.0/24', 'fd00:10:244:1::/64']);
 });
-afterEach(async () => node[Symbol.asyncDispose]());
 
 const port = (hostPort: number): object => ({
   portMappings: [{ hostPort, containerPort: 80, protocol: 'tcp' }],

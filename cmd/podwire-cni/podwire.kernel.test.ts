@@ -1,10 +1,9 @@
 import { copyFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import type { ScratchNetns } from '#pkg/netns/scratch.ts';
+import { eachOnScratchNode } from './scratch-each.ts';
 import {
-  buildExecutable,
-  createScratchNode,
   reaches,
   showLink,
   writeNodeFacts,
@@ -14,12 +13,10 @@ import {
 
 let node: ScratchNode;
 let pod: ScratchNetns;
-beforeAll(buildExecutable);
-beforeEach(async () => {
-  node = await createScratchNode();
+eachOnScratchNode(async (fresh) => {
+  node = fresh;
   pod = await node.pod();
 });
-afterEach(async () => node[Symbol.asyncDispose]());
 
 const dual = ['10.244.1.0/24', 'fd00:10:244:1::/64'];
 

@@ -1,9 +1,8 @@
 import { existsSync } from 'node:fs';
-import { afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import type { ScratchNetns } from '#pkg/netns/scratch.ts';
+import { eachOnScratchNode } from './scratch-each.ts';
 import {
-  buildExecutable,
-  createScratchNode,
   goPluginDir,
   reaches,
   showLink,
@@ -14,12 +13,10 @@ import {
 
 let node: ScratchNode;
 let pod: ScratchNetns;
-beforeAll(buildExecutable);
-beforeEach(async () => {
-  node = await createScratchNode();
+eachOnScratchNode(async (fresh) => {
+  node = fresh;
   pod = await node.pod();
 });
-afterEach(async () => node[Symbol.asyncDispose]());
 
 const v4 = '10.1.2.0/24';
 const v6 = 'fd00:1::/64';

@@ -129,9 +129,13 @@ export function writeNodeFacts(
   writeFileSync(node.nodeFile, JSON.stringify({ podCIDRs, mtuBytes, backend: 'vxlan' }));
 }
 
-/** Whether packets get from `pod` to the address and back: a closed port there says so at once. */
-export async function reaches(pod: ScratchNetns, address: string): Promise<boolean> {
-  const script = `timeout 3 bash -c 'echo > /dev/tcp/${address}/9' 2>&1; true`;
+/**
+ * Whether packets get from `pod` to the address and back: a closed port there says so at once.
+ *
+ * @param seconds how long to wait for that; a test that expects none need not wait long
+ */
+export async function reaches(pod: ScratchNetns, address: string, seconds = 3): Promise<boolean> {
+  const script = `timeout ${seconds} bash -c 'echo > /dev/tcp/${address}/9' 2>&1; true`;
   const { stdout } = await pod.exec('bash', ['-c', script]);
   return stdout.includes('Connection refused');
 }

@@ -2,7 +2,7 @@ import { describe, expect, it } from 'vitest';
 import { nodeName, service, slice, type Cluster } from '#pkg/proxy/testdata/records.ts';
 import { CleanerBench as Bench, pods, svc, udp } from './testdata/cleaner-bench.ts';
 
-describe('S118. of a whole table', () => {
+describe('S118. S119. of a whole table', () => {
   // Each name is an address that leads to the Service it is named after.
   const cluster: Cluster = {
     services: [

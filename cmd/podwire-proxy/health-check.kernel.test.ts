@@ -71,7 +71,7 @@ const both = async (): Promise<string[]> => [
 ];
 
 describe('a load balancer', () => {
-  test('S49., S152., S153. hears from a node whether to send it traffic of a Service', async () => {
+  test('S49. S152. S153. hears from a node whether to send it traffic of a Service', async () => {
     const { network } = node;
     await network.outside.ip(`route add ${balancer} via 203.0.113.1`);
     putService('web');

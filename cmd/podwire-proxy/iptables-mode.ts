@@ -46,8 +46,16 @@ export async function createIptablesMode(
       apply: (steps: Parameters<typeof applyIptables>[1], s: AbortSignal) =>
         drift.exempt(() => applyIptables(tool, steps, s)),
     };
-    const observeIntervalMs = config.iptables.syncPeriodMs;
-    const rules = createRulesWriter({ family, driver, observeIntervalMs, clock, log });
+    const rules = createRulesWriter({
+      family,
+      driver,
+      clock,
+      log,
+      // It may change while the proxy runs.
+      get observeIntervalMs() {
+        return config.iptables.syncPeriodMs;
+      },
+    });
     const { randomFully } = tool;
     writers.set(family, createIptablesWriter({ ...parts, family, randomFully, rules }));
   }

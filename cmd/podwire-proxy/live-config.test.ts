@@ -2,7 +2,7 @@ import { mkdir, mkdtemp, rename, rm, symlink, unlink, writeFile } from 'node:fs/
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import type { systemClock } from '#pkg/clock/clock.ts';
+import type { Clock } from '#pkg/clock/clock.ts';
 import { proxyConfig } from '#pkg/config/proxy-config.ts';
 import { liveView, watchFile } from './live-config.ts';
 
@@ -29,7 +29,7 @@ describe('watchFile()', () => {
   });
 
   /** A clock that lets the watch look when the test says so, and waits until it has looked. */
-  function steps(): { readonly clock: typeof systemClock; readonly look: () => Promise<void> } {
+  function steps(): { readonly clock: Clock; readonly look: () => Promise<void> } {
     let wake: () => void = () => undefined;
     let asleep = Promise.withResolvers<void>();
     return {

@@ -3,10 +3,13 @@ import type { ProxyConfig } from '#pkg/config/proxy-config.ts';
 import type { Family } from '#pkg/ip/address.ts';
 import { networkOf, tryParsePrefix, type Prefix } from '#pkg/ip/prefix.ts';
 import type { NodeRecord } from '#pkg/kube/types.ts';
-import { canonicalAddress } from '#pkg/proxy/address-text.ts';
 import type { IptablesOptions } from '#pkg/proxy/iptables-options.ts';
 import type { LocalDetector } from '#pkg/proxy/local-detector.ts';
+<<<<<<< HEAD
 import type { NftablesOptions } from '#pkg/proxy/nftables-options.ts';
+=======
+import { nodeAddresses } from '#pkg/proxy/node-addresses.ts';
+>>>>>>> main
 import { nodePortTargets } from '#pkg/proxy/node-port-addresses.ts';
 import type { ProxyHost } from './host.ts';
 
@@ -21,7 +24,7 @@ export function iptablesOptions(
   of: { readonly family: Family; readonly randomFully: boolean },
 ): IptablesOptions {
   const { layout, localhostNodePorts, masqueradeAll, masqueradeBit } = config.iptables;
-  const primary = nodeAddress(node, of.family);
+  const primary = nodeAddress({ config, node }, of.family);
   return {
     ...of,
     layout,
@@ -57,7 +60,7 @@ export function nodePortAddresses(
   { config, node, host }: Given,
   family: Family,
 ): 'all' | readonly string[] {
-  const primary = nodeAddress(node, family);
+  const primary = nodeAddress({ config, node }, family);
   return nodePortTargets(config.nodePortAddresses, family, { all: host.addresses(), primary });
 }
 
@@ -86,8 +89,9 @@ function localDetector(config: ProxyConfig, node: NodeRecord | undefined): Local
   }
 }
 
-function nodeAddress(node: NodeRecord | undefined, family: Family): string | undefined {
-  return (node?.internalIPs ?? [])
-    .map(canonicalAddress)
-    .find((ip) => ip !== undefined && ip.includes(':') === (family === 'ip6'));
+function nodeAddress(
+  { config, node }: Pick<Given, 'config' | 'node'>,
+  family: Family,
+): string | undefined {
+  return nodeAddresses(config.nodeAddress, node?.internalIPs ?? []).byFamily.get(family);
 }

@@ -53,7 +53,7 @@ export interface RulesWriter {
 const observeShare = 50;
 
 export function createRulesWriter(options: RulesWriterOptions): RulesWriter {
-  const { clock, driver, family, log, observeIntervalMs } = options;
+  const { clock, driver, family, log } = options;
   let isKnown = false;
   let dueAtMs = Number.NEGATIVE_INFINITY;
   let attempted: readonly Step[] = [];
@@ -98,14 +98,15 @@ export function createRulesWriter(options: RulesWriterOptions): RulesWriter {
     attempted = [];
     const startedMs = clock.now();
     // Before it is read: a doubt that comes meanwhile stands.
-    dueAtMs = startedMs + observeIntervalMs;
+    dueAtMs = startedMs + options.observeIntervalMs;
     const found = await driver.observe(signal);
     if (expected !== undefined) reportDrift(expected, found);
     attempted = planIptables(want, found).filter((step) => !isUnlike(step, found));
     pinned = pinnedBy(want, found);
     const isDoubted = dueAtMs === Number.NEGATIVE_INFINITY;
     const costMs = clock.now() - startedMs;
-    if (!isDoubted) dueAtMs = startedMs + Math.max(observeIntervalMs, observeShare * costMs);
+    if (!isDoubted)
+      dueAtMs = startedMs + Math.max(options.observeIntervalMs, observeShare * costMs);
     await driver.apply(attempted, signal);
     if (attempted.length > 0) await findUnlike(want, signal);
     isKnown = true;

@@ -2,9 +2,9 @@
 import { systemClock } from '#pkg/clock/clock.ts';
 import { configChange } from '#pkg/config/proxy-config-change.ts';
 import { syncPeriods } from '#pkg/config/proxy-config.ts';
+import { messageOf } from '#pkg/errors/agent-error.ts';
 import { proxyHealthRoutes } from '#pkg/health/proxy-health.ts';
 import { createSyncTracker } from '#pkg/health/sync-tracker.ts';
-import { messageOf } from '#pkg/errors/agent-error.ts';
 import type { Family } from '#pkg/ip/address.ts';
 import { onceWritten } from './once-written.ts';
 import { removeLeftovers } from './cleanup.ts';
@@ -106,10 +106,10 @@ export async function runProxy(
       serviceCIDRs: () => ranges?.current() ?? [],
       request: () => onDrift(),
       onParked: (port, err) => {
-        const { name, namespace, printName: object, protocol } = port;
-        log.error({ err, port: object, protocol }, 'Left out a Service port');
-        const problem = `port ${object} (${protocol}) is left out: ${messageOf(err)}`;
-        events.ofProblem({ kind: 'Service', object: objectKey({ namespace, name }), problem });
+        const { portName, printName, protocol } = port;
+        log.error({ err, port: printName, protocol }, 'Left out a Service port');
+        const problem = `the rules of port ${JSON.stringify(portName)} are refused: ${messageOf(err)}`;
+        events.ofProblem({ kind: 'Service', object: objectKey(port), problem });
       },
     },
     signal,

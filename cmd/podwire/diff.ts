@@ -5,13 +5,14 @@
 import type { Clock } from '#pkg/clock/clock.ts';
 import { AgentError } from '#pkg/errors/agent-error.ts';
 import { createKubeClient } from '#pkg/kube/client.ts';
-import { projectEndpointSlice, projectNode, projectService } from '#pkg/kube/project.ts';
+import { projectEndpointSlice, projectNode } from '#pkg/kube/project.ts';
 import { oneNode, proxiedEndpointSlices, proxiedServices } from '#pkg/kube/resources.ts';
 import { createStore } from '#pkg/kube/store.ts';
 import type { EndpointSliceRecord, NodeRecord, ServiceRecord } from '#pkg/kube/types.ts';
 import type { Logger } from '#pkg/log/logger.ts';
 import { byName } from '#pkg/proxy/proxied-port.ts';
 import { ServiceModel } from '#pkg/proxy/service-model.ts';
+import { serviceProjection } from '#cmd/podwire-proxy/feature-effects.ts';
 import type { ProxyOptions } from '#cmd/podwire-proxy/options.ts';
 import { clusterConfig } from '#cmd/podwire-proxy/wire.ts';
 import { iptablesDiff } from './diff-iptables.ts';
@@ -87,6 +88,7 @@ async function readCluster(
   const userAgent = `podwire-diff/${version} (${process.platform}/${process.arch})`;
   const config = await clusterConfig(options, { env });
   await using client = createKubeClient(config, { clock, log, userAgent });
+  const project = serviceProjection(options.config.featureGates);
   const stop = new AbortController();
   const either = AbortSignal.any([signal, stop.signal]);
   const patience = AbortSignal.any([signal, AbortSignal.timeout(apiTimeoutMs)]);
@@ -94,7 +96,7 @@ async function readCluster(
   const slices = createStore<EndpointSliceRecord>();
   const nodes = createStore<NodeRecord>();
   const watches = [
-    client.watchResource(proxiedServices, projectService, services, either),
+    client.watchResource(proxiedServices, project, services, either),
     client.watchResource(proxiedEndpointSlices, projectEndpointSlice, slices, either),
     client.watchResource(oneNode(options.nodeName), projectNode, nodes, either),
   ];

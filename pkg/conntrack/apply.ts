@@ -1,7 +1,7 @@
 /**
  * Makes the kernel forget stale flows: asks it for the flows to certain destinations, and deletes
- * those that are found stale. Works in parts, so that a table of a million
- * entries neither fills the memory nor holds up the event loop.
+ * those that are found stale. Works in parts, so that a table of a million entries neither fills the
+ * memory nor holds up the event loop.
  */
 import { isErrno } from '#pkg/errors/agent-error.ts';
 import { addressFromBytes, formatAddress, tryParseAddress } from '#pkg/ip/address.ts';

@@ -127,6 +127,7 @@ export function difference(from: Rules, to: Rules): RuleEdit {
 
 /** The rules of `a` that are not in `b`, each as often as it is there more often. */
 function without(a: Rules, b: Rules): Rules {
+  if (a.length === 0 || b.length === 0) return a;
   const counts = new Map<string, number>();
   for (const rule of b) counts.set(rule, (counts.get(rule) ?? 0) + 1);
   return a.filter((rule) => {
@@ -191,6 +192,7 @@ function tableOf(have: ObservedRuleset, name: TableName): ObservedTable {
   return found ?? { name, chains: new Map(), jumps: new Map(), pinned: new Set() };
 }
 
-function sameRules(a: Rules, b: Rules): boolean {
+/** Whether two lists say the same in the same order. */
+export function sameRules(a: Rules, b: Rules): boolean {
   return a.length === b.length && a.every((rule, i) => rule === b[i]);
 }

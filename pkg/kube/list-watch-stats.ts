@@ -24,7 +24,7 @@ export interface ListWatchStats {
 }
 
 /** A watch that has been open this long works, even when nothing happens in it. */
-const provenAfterMs = 10_000;
+export const provenAfterMs = 2_000;
 
 /** Since when nothing is heard of changes; undefined while the list+watch works, or has not begun. */
 export function downSinceMs(stats: ListWatchStats, nowMs: number): number | undefined {

@@ -4,7 +4,7 @@ import { AgentError } from '#pkg/errors/agent-error.ts';
 import type { Logger } from '#pkg/log/logger.ts';
 import { backoffMs } from './backoff.ts';
 import { listAll } from './list-request.ts';
-import { errorClass, type MutableStats } from './list-watch-stats.ts';
+import { errorClass, provenAfterMs, type MutableStats } from './list-watch-stats.ts';
 import { afterListError, afterWatchError, isWatchListRefusal, type Position } from './position.ts';
 import { createIntern, type Project } from './project.ts';
 import type { ResourceSpec } from './resources.ts';
@@ -202,7 +202,7 @@ class Run<T extends ObjectMeta> {
     } catch (error) {
       return { error };
     } finally {
-      if (stats.openedAtMs !== 0 && clock.now() - stats.openedAtMs >= healthyAfterMs) {
+      if (stats.openedAtMs !== 0 && clock.now() - stats.openedAtMs >= provenAfterMs) {
         stats.failingSinceMs = 0;
       }
       stats.openedAtMs = 0;

@@ -62,8 +62,8 @@ export class DumpSocket implements Disposable {
    *
    * @returns `whole`; or `interrupted` when the table changed meanwhile or messages were lost: what
    *   was given out is true, but there was more
-   * @throws {NetlinkError} when the kernel refuses; {@link AgentError} with the errno name of a call
-   *   that failed, ETIMEDOUT when the kernel says nothing. The socket is of no use then.
+   * @throws {NetlinkError} when the kernel refuses; {@link AgentError} NetlinkReadFailed, or ETIMEDOUT
+   *   when the kernel says nothing: then the socket is of no use any more
    */
   async *dump(
     request: NetlinkRequest,

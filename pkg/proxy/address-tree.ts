@@ -7,6 +7,7 @@
  */
 import { addressBytes, addressFromBytes, parseAddress, type Family } from '#pkg/ip/address.ts';
 import { formatPrefix } from '#pkg/ip/prefix.ts';
+import { sameRules } from '#pkg/iptables/plan.ts';
 import { formatRule } from '#pkg/iptables/rule.ts';
 import type { Rules } from '#pkg/iptables/ruleset.ts';
 import { treeChainName } from './chain-names.ts';
@@ -92,7 +93,8 @@ export class AddressTree {
         ...node.children.map((child) => jumpTo(this.#family, child, this.#nameOf(child))),
       ];
       const before = this.#nodes.get(prefix);
-      if (!sameRules(before?.rules, rules)) put.set(this.#nameOf(prefix), rules);
+      if (before === undefined || !sameRules(before.rules, rules))
+        put.set(this.#nameOf(prefix), rules);
       this.#jumps += node.children.length - (before?.children.length ?? 0);
       this.#nodes.set(prefix, { rules, children: node.children, depth: node.depth });
     }
@@ -251,8 +253,4 @@ function sharedLength(a: string, b: string): number {
   let length = 0;
   while (length < a.length && a[length] === b[length]) length += 1;
   return length;
-}
-
-function sameRules(a: Rules | undefined, b: Rules): boolean {
-  return a?.length === b.length && a.every((rule, i) => rule === b[i]);
 }

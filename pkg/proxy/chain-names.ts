@@ -1,5 +1,5 @@
 /** kube-proxy's names for per-service chains; tools and people grep for them. */
-import { createHash } from 'node:crypto';
+import { hash } from 'node:crypto';
 import type { TransportProtocol } from './service-port.ts';
 
 export interface ServiceChainNames {
@@ -46,7 +46,7 @@ export function treeChainName(prefix: string): string {
  * (XT_EXTENSION_MAXNAMELEN - 1 in linux/netfilter/x_tables.h).
  */
 function hash16(text: string): string {
-  const digest = createHash('sha256').update(text).digest();
+  const digest = hash('sha256', text, 'buffer');
   let name = '';
   for (let bit = 0; bit < 80; bit += 5) {
     const pair = ((digest[bit >> 3] ?? 0) << 8) | (digest[(bit >> 3) + 1] ?? 0);

@@ -35,7 +35,7 @@ describe('a health check node port', () => {
     expect(found({ services: [given] })).toEqual([]);
   });
 
-  it('S49., S54. counts distinct ready endpoints on this node, whatever the port', () => {
+  it('S49. S54. counts distinct ready endpoints on this node, whatever the port', () => {
     const two = balanced('a', {
       ports: [
         { name: 'p80', protocol: 'TCP', port: 80, nodePort: 0 },
@@ -67,7 +67,7 @@ describe('a health check node port', () => {
   });
 });
 
-describe('S49., S50. the answer', () => {
+describe('S49. S50. the answer', () => {
   const port = (localEndpoints: number): HealthCheckPort => ({
     namespace: 'ns',
     name: 'a',

@@ -1,5 +1,5 @@
 /** The iptables rules of one family's ports under one set of options, each port's rendered once. */
-import { isDeepStrictEqual } from 'node:util';
+import { sameRules } from '#pkg/iptables/plan.ts';
 import type {
   RuleEdit,
   Rules,
@@ -163,8 +163,9 @@ export class IptablesRules {
   ): void {
     const had = new Map(before);
     for (const [chain, rules] of after) {
-      if (!isDeepStrictEqual(had.get(chain), rules)) put.set(chain, rules);
-      this.#ownRules += rules.length - (had.get(chain)?.length ?? 0);
+      const old = had.get(chain);
+      if (old === undefined || !sameRules(old, rules)) put.set(chain, rules);
+      this.#ownRules += rules.length - (old?.length ?? 0);
       had.delete(chain);
     }
     for (const [chain, rules] of had) {

@@ -149,7 +149,7 @@ describe('of the flows there', () => {
   const vip = '172.30.0.10:53';
   const to = (...servers: string[]): string[] => servers.map((server) => `${vip} = ${server}`);
 
-  it('those to endpoints that serve go on, others do not', () => {
+  it('S120. those to endpoints that serve go on, others do not', () => {
     const after: Cluster = {
       services: [dns()],
       slices: [

@@ -1,12 +1,7 @@
 import { existsSync } from 'node:fs';
-import { afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
-import {
-  buildExecutable,
-  createScratchNode,
-  goPluginDir,
-  type CniOutcome,
-  type ScratchNode,
-} from '#cmd/podwire-cni/scratch-node.ts';
+import { beforeEach, describe, expect, it } from 'vitest';
+import { eachOnScratchNode } from '#cmd/podwire-cni/scratch-each.ts';
+import { goPluginDir, type CniOutcome, type ScratchNode } from '#cmd/podwire-cni/scratch-node.ts';
 import type { ScratchNetns } from '#pkg/netns/scratch.ts';
 import {
   addChain,
@@ -20,11 +15,9 @@ import {
 } from './scratch-chain.ts';
 
 let node: ScratchNode;
-beforeAll(buildExecutable);
-beforeEach(async () => {
-  node = await createScratchNode();
+eachOnScratchNode((fresh) => {
+  node = fresh;
 });
-afterEach(async () => node[Symbol.asyncDispose]());
 
 const go = existsSync(`${goPluginDir}/firewall`);
 

@@ -1,11 +1,7 @@
 import { spawn } from 'node:child_process';
-import { afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
-import {
-  buildExecutable,
-  createScratchNode,
-  eventually,
-  type ScratchNode,
-} from '#cmd/podwire-cni/scratch-node.ts';
+import { describe, expect, it } from 'vitest';
+import { eachOnScratchNode } from '#cmd/podwire-cni/scratch-each.ts';
+import { eventually, type ScratchNode } from '#cmd/podwire-cni/scratch-node.ts';
 import type { ScratchNetns } from '#pkg/netns/scratch.ts';
 import { addChain, ask, connectOutside, delChain, startServer } from './scratch-chain.ts';
 
@@ -13,13 +9,11 @@ let node: ScratchNode;
 let pod: ScratchNetns;
 let neighbour: ScratchNetns;
 let outside: ScratchNetns;
-beforeAll(buildExecutable);
-beforeEach(async () => {
-  node = await createScratchNode();
+eachOnScratchNode(async (fresh) => {
+  node = fresh;
   [pod, neighbour, outside] = [await node.pod(), await node.pod(), await node.pod()];
   await connectOutside(node.netns, outside);
 });
-afterEach(async () => node[Symbol.asyncDispose]());
 
 interface Pod {
   readonly id: string;

@@ -1,22 +1,15 @@
 import { existsSync, mkdtempSync, rmSync, symlinkSync, writeFileSync, chmodSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
-import {
-  buildExecutable,
-  createScratchNode,
-  goPluginDir,
-  type CniOutcome,
-  type ScratchNode,
-} from '#cmd/podwire-cni/scratch-node.ts';
+import { describe, expect, it } from 'vitest';
+import { eachOnScratchNode } from '#cmd/podwire-cni/scratch-each.ts';
+import { goPluginDir, type CniOutcome, type ScratchNode } from '#cmd/podwire-cni/scratch-node.ts';
 import { callPlugin, nftRules, savedRules } from './scratch-chain.ts';
 
 let node: ScratchNode;
-beforeAll(buildExecutable);
-beforeEach(async () => {
-  node = await createScratchNode();
+eachOnScratchNode((fresh) => {
+  node = fresh;
 });
-afterEach(async () => node[Symbol.asyncDispose]());
 
 const go = existsSync(`${goPluginDir}/portmap`);
 const backends = ['iptables', 'nftables'] as const;

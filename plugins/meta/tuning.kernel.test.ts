@@ -7,30 +7,23 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { join } from 'node:path';
-import { afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
-import {
-  buildExecutable,
-  createScratchNode,
-  goPluginDir,
-  type CniOutcome,
-  type ScratchNode,
-} from '#cmd/podwire-cni/scratch-node.ts';
+import { describe, expect, it } from 'vitest';
+import { eachOnScratchNode } from '#cmd/podwire-cni/scratch-each.ts';
+import { goPluginDir, type CniOutcome, type ScratchNode } from '#cmd/podwire-cni/scratch-node.ts';
 import type { ScratchNetns } from '#pkg/netns/scratch.ts';
 import { callPlugin } from './scratch-chain.ts';
 
 let node: ScratchNode;
 let pod: ScratchNetns;
 let dataDir: string;
-beforeAll(buildExecutable);
-beforeEach(async () => {
-  node = await createScratchNode();
+eachOnScratchNode(async (fresh) => {
+  node = fresh;
   pod = await node.pod();
   dataDir = join(node.dataDir, 'tuning');
   await pod.ip('link add eth0 address 02:00:00:00:00:01 mtu 1450 type veth peer name peer0');
   await pod.ip('link set peer0 up');
   await pod.ip('link set eth0 up');
 });
-afterEach(async () => node[Symbol.asyncDispose]());
 
 const go = existsSync(`${goPluginDir}/tuning`);
 const mac = '02:00:00:00:00:05';

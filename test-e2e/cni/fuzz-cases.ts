@@ -205,10 +205,11 @@ function fuzzText(config: Json, random: Random): Buffer {
   }
 }
 
-/** Not in the name of our directory: a path that is right but for a letter is no mistake of a plugin. */
+/** Not in a path below our directory: one that is right but for a letter is no mistake of a plugin. */
 function flipByte(text: Buffer, random: Random): void {
   const at = random.below(text.length);
-  const near = text.subarray(Math.max(0, at - fuzzDirectory.length), at + fuzzDirectory.length);
+  const longestPath = fuzzDirectory.length + 32;
+  const near = text.subarray(Math.max(0, at - longestPath), at + fuzzDirectory.length);
   if (!near.includes(fuzzDirectory)) text[at] = random.below(256);
 }
 

@@ -39,7 +39,8 @@ export function fullConfig(type: PluginName): Json {
     promisc: true,
     allmulti: true,
     txQLen: 1000,
-    backend: 'nftables',
+    backend: type === 'firewall' ? 'firewalld' : 'nftables',
+    firewalldZone: 'trusted',
     snat: true,
     masqAll: false,
     markMasqBit: 13,
@@ -70,6 +71,7 @@ export function fullConfig(type: PluginName): Json {
       type: 'host-local',
       dataDir: `${fuzzDirectory}/networks`,
       resolvConf: `${fuzzDirectory}/resolv.conf`,
+      cooldownSeconds: 60,
       ranges: [
         [
           {

@@ -126,6 +126,8 @@ function programOutcome(chance: Random): ProgramOutcome {
     '{"code":"x","msg":{}}',
     '*nat\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING -j NOWHERE\nCOMMIT\n',
     'table inet t {',
+    'b true\n',
+    'b false\n',
   ]);
   return { exitCode: chance.pick([0, 0, 1, 2, undefined]), stdout, stderr: 'words' };
 }
@@ -133,7 +135,13 @@ function programOutcome(chance: Random): ProgramOutcome {
 function answerOfExecutable({ type, environment, stdin }: FuzzCase): Promise<Answer> {
   const { status, stdout, stderr, error } = spawnSync(join(pluginDirectory, type), {
     input: stdin,
-    env: { ...environment, PATH: process.env['PATH'], TMPDIR: join(fuzzDirectory, 'tmp') },
+    env: {
+      ...environment,
+      PATH: process.env['PATH'],
+      TMPDIR: join(fuzzDirectory, 'tmp'),
+      // A firewalld of this machine must not hear of it.
+      DBUS_SYSTEM_BUS_ADDRESS: 'unix:path=/nonexistent',
+    },
     timeout: 20_000,
     killSignal: 'SIGKILL',
   });

@@ -31,7 +31,7 @@ async function fuzz(mode: string, cases: number): Promise<FuzzReport> {
 async function strayFiles(): Promise<string[]> {
   const own = ['networks', 'state', 'tuning', 'missing', '*.json', 'resolv.conf', 'progress'];
   // A configuration may say that leases belong below the working directory, or beside it.
-  const relative = ['cwd/*/*', 'net', '.podwire', 'attachments'];
+  const relative = ['cwd/*/*', 'net', '.podwire', '.podwire-resting', 'attachments'];
   const places = [
     ...[...own, ...relative].map((name) => `${fuzzDirectory}/${name}`),
     '/run/netns',

@@ -190,7 +190,10 @@ async function readTraces(exec: RuntimeNode['exec']): Promise<Traces> {
   return {
     links: links.map((name) => name.replace(/@.*/, '')).toSorted(),
     leases: (
-      await lines('find /var/lib/cni/networks -type f -name "[0-9a-f]*[.:]*" 2> /dev/null; true')
+      await lines(
+        'find /var/lib/cni/networks -name .podwire-resting -prune -o ' +
+          '-type f -name "[0-9a-f]*[.:]*" -print 2> /dev/null; true',
+      )
     ).toSorted(),
     results: await lines('ls /var/lib/cni/results 2> /dev/null; true'),
     namespaces: await lines('ls /run/netns'),

@@ -1,8 +1,9 @@
 /** The three nodes with an API server each of them reaches at its own 127.0.0.1:6443. */
-import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { execa } from 'execa';
+import { bundle } from '#hack/bundle.ts';
 import { startEmbeddedApi, type EmbeddedApi } from '#pkg/embedded-api/embedded-api.ts';
 import { kubeconfigFor } from '#pkg/embedded-api/kubeconfig-for.ts';
 import { withNetns } from '#pkg/netns/netns.ts';
@@ -29,10 +30,25 @@ export interface Daemon {
   kill(signal: 'SIGKILL' | 'SIGTERM'): Promise<number | undefined>;
 }
 
-const program = new URL('../main.ts', import.meta.url).pathname;
+/** As the build makes it: beside the plugins that the daemon installs. */
+const root = join(import.meta.dirname, '../../..');
+const program = join(root, 'dist/podwire-node');
+
+let built: Promise<void> | undefined;
+
+/** Once a test file: as one file a daemon starts sooner. */
+function buildDaemon(): Promise<void> {
+  return (built ??= (async () => {
+    const text = await readFile(join(root, 'package.json'), 'utf8');
+    const { version } = JSON.parse(text) as { readonly version: string };
+    await bundle('cmd/podwire-node/main.ts', program, version);
+  })());
+}
+
 const port = 6443;
 
 export async function createTestCluster(): Promise<TestCluster> {
+  await buildDaemon();
   await using opened = new AsyncDisposableStack();
   const dir = await mkdtemp(join(tmpdir(), 'podwire-node-'));
   opened.defer(() => rm(dir, { recursive: true, force: true }));

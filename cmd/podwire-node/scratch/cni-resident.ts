@@ -5,6 +5,7 @@ import { chmodSync, copyFileSync, mkdirSync, mkdtempSync, rmSync, symlinkSync } 
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { buildLauncher } from '#hack/build-launcher.ts';
+import { bundle } from '#hack/bundle.ts';
 import type { ScratchNetns } from '#pkg/netns/scratch.ts';
 
 const root = join(import.meta.dirname, '../../..');
@@ -56,14 +57,23 @@ export interface CniDaemon extends AsyncDisposable {
   kill(): Promise<void>;
 }
 
-export const cniDaemonProgram = join(import.meta.dirname, 'cni-daemon.ts');
+const bundledDaemon = join(root, 'dist/scratch/cni-daemon.mjs');
+
+let built: Promise<void> | undefined;
+
+/** Once a test file: as one file it starts sooner. */
+async function buildDaemon(): Promise<string> {
+  await (built ??= bundle('cmd/podwire-node/scratch/cni-daemon.ts', bundledDaemon, '0.0.0-test'));
+  return bundledDaemon;
+}
 
 /** Starts the daemon in the node's namespace; resolves when it listens. */
 export async function startCniDaemon(
   node: ScratchNetns,
   runDir: string,
-  program = cniDaemonProgram,
+  bundled?: string,
 ): Promise<CniDaemon> {
+  const program = bundled ?? (await buildDaemon());
   const child = spawn(
     'nsenter',
     [

@@ -26,6 +26,7 @@ export interface ProxiedNode extends AsyncDisposable {
 }
 
 export interface Daemon {
+  readonly pid: number;
   /** Everything it has logged. */
   readonly log: () => string;
   /** Resolves when it is gone, to its exit code; undefined when a signal ended it. */
@@ -102,6 +103,7 @@ function start(netns: string, args: readonly string[]): Daemon {
   child.all.on('data', (bytes: Buffer) => (log += bytes.toString()));
   const exited = child.then(({ exitCode }) => exitCode);
   return {
+    pid: child.pid ?? 0,
     log: () => log,
     exited,
     kill: (signal) => {

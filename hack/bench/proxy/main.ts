@@ -33,14 +33,29 @@ const { values } = parseArgs({
 
 const chosen = contestants(values.modes.split(','), values.peer);
 const dir = mkdtempSync(join(tmpdir(), 'podwire-bench-'));
+/** Of the comparison under way: nodes with all that runs on them, and the API server. */
+let opened = new AsyncDisposableStack();
+let stopped: Promise<void> | undefined;
+for (const signal of ['SIGINT', 'SIGTERM'] as const) {
+  // Not once(): execa ends the process when nobody else listens by the time it hears of the signal.
+  process.on(signal, () => void (stopped ??= opened.disposeAsync()));
+}
 try {
-  for (const services of values.services.split(',').map(Number)) await compare(services);
+  for (const services of values.services.split(',').map(Number)) {
+    if (stopped === undefined) await compare(services);
+  }
+} catch (error) {
+  // What is measured fails when its node goes.
+  if (stopped === undefined) throw error;
+  process.exitCode = 1;
 } finally {
+  await (stopped ?? opened.disposeAsync());
   rmSync(dir, { recursive: true });
 }
 
 async function compare(services: number): Promise<void> {
-  await using opened = new AsyncDisposableStack();
+  await opened.disposeAsync();
+  opened = new AsyncDisposableStack();
   const nodes: (readonly [Contestant, BenchNode])[] = [];
   for (const contestant of chosen) nodes.push([contestant, opened.use(await createBenchNode())]);
   const api = opened.use(
@@ -63,8 +78,10 @@ async function compare(services: number): Promise<void> {
     mkdirSync(ownDir);
     const [changes, connections] = [Number(values.changes), Number(values.connections)];
     const place = { node: benchNode, objects, dir: ownDir, changes, connections };
-    rows.push([contestant.name, await measure(contestant, place)]);
-    console.error(`${services} Services: ${contestant.name} measured`);
+    const row = [contestant.name, await measure(contestant, place)] as const;
+    rows.push(row);
+    // The whole table comes when all are done, which can take minutes.
+    console.error(`${services} Services:\n${figuresTable([row])}`);
   }
   const load = loadavg()[0]?.toFixed(1);
   console.log(`\n${services} Services x ${values.endpoints} endpoints, load ${load}`);

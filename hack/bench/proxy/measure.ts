@@ -68,6 +68,7 @@ export async function measure(contestant: Contestant, place: Place): Promise<Fig
   const daemon = startDaemon(contestant, { netns: node.network.node, dir, path });
   try {
     const startMs = await millisSince(startedAt, answered, () => daemon.log());
+    await sleep(restMs);
     const [serviceMicros = [], podMicros = []] = await connectTimes(client, place.connections);
 
     let turn = 0;

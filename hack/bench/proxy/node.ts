@@ -24,6 +24,10 @@ export interface BenchNode extends AsyncDisposable {
 
 export async function createBenchNode(): Promise<BenchNode> {
   const network = await createSmallCluster();
+  // Who asks before there are rules leaves a flow without a translation, which would be the fate of
+  // the next connection from the same port.
+  const short = 'net.netfilter.nf_conntrack_tcp_timeout_syn_sent=1';
+  await network.node.exec('sysctl', ['-qw', short]);
   const sys = await openSys();
   const apiFd = withNetns(
     sys,
