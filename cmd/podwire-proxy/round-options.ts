@@ -5,11 +5,8 @@ import { networkOf, tryParsePrefix, type Prefix } from '#pkg/ip/prefix.ts';
 import type { NodeRecord } from '#pkg/kube/types.ts';
 import type { IptablesOptions } from '#pkg/proxy/iptables-options.ts';
 import type { LocalDetector } from '#pkg/proxy/local-detector.ts';
-<<<<<<< HEAD
 import type { NftablesOptions } from '#pkg/proxy/nftables-options.ts';
-=======
 import { nodeAddresses } from '#pkg/proxy/node-addresses.ts';
->>>>>>> main
 import { nodePortTargets } from '#pkg/proxy/node-port-addresses.ts';
 import type { ProxyHost } from './host.ts';
 
@@ -50,7 +47,7 @@ export function nftablesOptions(
     masqueradeAll,
     localDetector: localDetector(config, node),
     nodePortAddresses: nodePortAddresses(given, family),
-    nodeAddress: nodeAddress(node, family),
+    nodeAddress: nodeAddress(given, family),
     serviceCIDRs,
   };
 }
