@@ -60,7 +60,9 @@ async function perform(options: ProxyOptions, context: ProxyContext): Promise<0 
   const { log } = context;
   const stop = new AbortController();
   for (const signal of ['SIGTERM', 'SIGINT'] as const) {
-    process.once(signal, () => {
+    // Not once(): execa, while a program of ours runs, ends this process by the same signal unless
+    // somebody else still listens to it.
+    process.on(signal, () => {
       log.info({ signal }, 'Stopping; rules stay in the kernel');
       stop.abort();
     });
