@@ -18,7 +18,7 @@ import { proxyHost } from './host.ts';
 import { readOptions, type ProxyOptions } from './options.ts';
 import { runProxy, type ProxyContext } from './wire.ts';
 
-const runnable: readonly ProxyMode[] = ['iptables'];
+const runnable: readonly ProxyMode[] = ['iptables', 'nftables'];
 
 /** 0 = stopped on request or done, 1 = failed, 2 = wrong usage or configuration. */
 export async function main(
@@ -60,7 +60,9 @@ async function perform(options: ProxyOptions, context: ProxyContext): Promise<0 
   const { log } = context;
   const stop = new AbortController();
   for (const signal of ['SIGTERM', 'SIGINT'] as const) {
-    process.once(signal, () => {
+    // Not once(): execa, while a program of ours runs, ends this process by the same signal unless
+    // somebody else still listens to it.
+    process.on(signal, () => {
       log.info({ signal }, 'Stopping; rules stay in the kernel');
       stop.abort();
     });

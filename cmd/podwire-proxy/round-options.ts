@@ -1,10 +1,11 @@
 /** From configuration, Node and host to what the renderer asks. */
 import type { ProxyConfig } from '#pkg/config/proxy-config.ts';
 import type { Family } from '#pkg/ip/address.ts';
-import { networkOf, tryParsePrefix } from '#pkg/ip/prefix.ts';
+import { networkOf, tryParsePrefix, type Prefix } from '#pkg/ip/prefix.ts';
 import type { NodeRecord } from '#pkg/kube/types.ts';
 import type { IptablesOptions } from '#pkg/proxy/iptables-options.ts';
 import type { LocalDetector } from '#pkg/proxy/local-detector.ts';
+import type { NftablesOptions } from '#pkg/proxy/nftables-options.ts';
 import { nodeAddresses } from '#pkg/proxy/node-addresses.ts';
 import { nodePortTargets } from '#pkg/proxy/node-port-addresses.ts';
 import type { ProxyHost } from './host.ts';
@@ -31,6 +32,23 @@ export function iptablesOptions(
     nodePortAddresses: nodePortAddresses({ config, node, host }, of.family),
     nodeAddress: primary,
     conntrackLiberal: host.conntrackLiberal(),
+  };
+}
+
+export function nftablesOptions(
+  given: Given & { readonly serviceCIDRs: readonly Prefix[] },
+  family: Family,
+): NftablesOptions {
+  const { config, node, serviceCIDRs } = given;
+  const { masqueradeAll, masqueradeBit } = config.nftables;
+  return {
+    family,
+    masqueradeBit,
+    masqueradeAll,
+    localDetector: localDetector(config, node),
+    nodePortAddresses: nodePortAddresses(given, family),
+    nodeAddress: nodeAddress(given, family),
+    serviceCIDRs,
   };
 }
 

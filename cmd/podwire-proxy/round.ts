@@ -3,6 +3,7 @@
  * model says is different goes to the mode's writers. Decides nothing itself but what to do when one
  * of the parts fails.
  */
+import { setImmediate as breathe } from 'node:timers/promises';
 import type { Clock } from '#pkg/clock/clock.ts';
 import type { SyncTracker } from '#pkg/health/sync-tracker.ts';
 import type { Family } from '#pkg/ip/address.ts';
@@ -10,6 +11,7 @@ import type { NodeRecord } from '#pkg/kube/types.ts';
 import type { Logger } from '#pkg/log/logger.ts';
 import type { ProxyMetrics } from '#pkg/metrics/proxy-metrics.ts';
 import { countWithoutLocal, type ProxiedPort } from '#pkg/proxy/proxied-port.ts';
+import { newsParts } from '#pkg/proxy/model-parts.ts';
 import { ServiceModel, type PortChange } from '#pkg/proxy/service-model.ts';
 import type { NodeTopology } from '#pkg/proxy/topology.ts';
 import type { ApiFeed } from './api-feed.ts';
@@ -81,9 +83,14 @@ export function createRound(parts: RoundParts): (signal: AbortSignal) => Promise
     const topology = here();
     const news = parts.feed.take();
     for (const state of states) {
-      const changes = [...state.model.moveNode(topology), ...state.model.update(news)];
-      state.withoutLocal = countAfter(state.withoutLocal, changes);
-      for (const change of changes) state.pending.push(change);
+      takeIn(state, state.model.moveNode(topology));
+      let isFirst = true;
+      for (const part of newsParts(news)) {
+        // All Services of a large cluster at once would keep /healthz waiting.
+        if (!isFirst) await breathe();
+        isFirst = false;
+        takeIn(state, state.model.update(part));
+      }
     }
     const failures: unknown[] = [];
     let isIdle = true;
@@ -127,6 +134,11 @@ export function createRound(parts: RoundParts): (signal: AbortSignal) => Promise
   }
 
   return round;
+}
+
+function takeIn(state: FamilyState, changes: readonly PortChange[]): void {
+  state.withoutLocal = countAfter(state.withoutLocal, changes);
+  for (const change of changes) state.pending.push(change);
 }
 
 type Counts = FamilyState['withoutLocal'];

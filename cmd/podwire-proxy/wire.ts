@@ -6,6 +6,7 @@ import { messageOf } from '#pkg/errors/agent-error.ts';
 import { proxyHealthRoutes } from '#pkg/health/proxy-health.ts';
 import { createSyncTracker } from '#pkg/health/sync-tracker.ts';
 import type { Family } from '#pkg/ip/address.ts';
+import type { Prefix } from '#pkg/ip/prefix.ts';
 import { onceWritten } from './once-written.ts';
 import { removeLeftovers } from './cleanup.ts';
 import { trackChanges } from './change-tracking.ts';
@@ -34,15 +35,18 @@ import { aboutComponent, serviceProjection } from './feature-effects.ts';
 import { watchHostAddresses } from './host-addresses.ts';
 import { applyHostSettings } from './host-settings.ts';
 import { proxyHost } from './host.ts';
-import { createIptablesMode } from './iptables-mode.ts';
+import { createIptablesMode, type IptablesModeParts } from './iptables-mode.ts';
 import { liveView, watchFile } from './live-config.ts';
 import type { ProxyOptions } from './options.ts';
+import type { ProxyMode } from './proxy-mode.ts';
 import { createProblemLog } from './problem-log.ts';
+import { createNftablesMode, type NftablesModeParts } from './nftables-mode.ts';
 import { createProxyEvents } from './proxy-events.ts';
 import { adjustHost, requireLive, reread } from './reconfigure.ts';
 import { createRound } from './round.ts';
 import { isEligible } from './round-options.ts';
 import { runTogether } from './run-together.ts';
+import { watchServiceRanges } from './service-ranges.ts';
 import { createServers } from './servers.ts';
 import { staleness } from './staleness.ts';
 import { debugRoutes, statusRoutes } from './status-routes.ts';
@@ -82,9 +86,11 @@ export async function runProxy(
   // Before the first round there is nothing to look after.
   let onDrift = (): void => undefined;
   let onProblem = (_: Problem): void => undefined;
-  using mode = await createIptablesMode(
+  let serviceCIDRs = (): readonly Prefix[] => [];
+  using mode = await createMode(
     {
       ...parts,
+      serviceCIDRs: () => serviceCIDRs(),
       request: () => onDrift(),
       onParked: (port, err) => {
         const { portName, printName, protocol } = port;
@@ -111,6 +117,9 @@ export async function runProxy(
   const recorder = createEventRecorder({ client, clock, component: program, nodeName });
   const events = createProxyEvents({ recorder, nodeName, services, slices, log }, signal);
   onProblem = (problem) => events.ofProblem(problem);
+  // Only the nftables mode knows what to do with them.
+  const ranges = config.mode === 'nftables' ? watchServiceRanges(client, parts, signal) : undefined;
+  serviceCIDRs = () => ranges?.current() ?? [];
   const families = [...mode.writers.keys()];
   const timeoutMs = (): number => 2 * syncPeriods(config).syncPeriodMs;
   using tracker = trackChanges({
@@ -210,9 +219,11 @@ export async function runProxy(
   async function serveServices(until: AbortSignal): Promise<void> {
     // An empty store is not an empty cluster: before all have synced nothing is written.
     await Promise.all(stores.map((store) => store.whenSynced(until)));
+    await ranges?.whenKnown(until);
     events.ofNode({ type: 'Normal', reason: 'Starting', message: '' });
     using changes = new DisposableStack();
     for (const store of stores) changes.use(store.onChange(request));
+    if (ranges !== undefined) changes.use(ranges.onChange(request));
     changes.use(await watchHostAddresses(proxyHost, { onChange: request, client, log }));
     log.info({ services: services.size, slices: slices.size }, 'Services are known');
     request();
@@ -222,6 +233,14 @@ export async function runProxy(
   const { configPath } = options;
   const following = configPath === undefined ? [] : [(s: AbortSignal) => follow(configPath, s)];
   await runTogether([(s) => servers.run(s), serveServices, ...following], signal);
+}
+
+function createMode(
+  parts: IptablesModeParts & NftablesModeParts,
+  signal: AbortSignal,
+): Promise<ProxyMode> {
+  if (parts.config.mode === 'nftables') return createNftablesMode(parts, signal);
+  return createIptablesMode(parts, signal);
 }
 
 /**

@@ -10,6 +10,7 @@ import type {
   ObjectMeta,
   Protocol,
   ServicePortRecord,
+  ServiceCIDRRecord,
   ServiceRecord,
 } from './types.ts';
 
@@ -52,6 +53,13 @@ export function projectNode(raw: unknown, intern: Intern): NodeRecord | undefine
     taintKeys: items(field(spec, 'taints')).map((taint) => intern(text(field(taint, 'key')))),
     deleting: text(field(metadata, 'deletionTimestamp')) !== '',
   };
+}
+
+/** A networking.k8s.io/v1 ServiceCIDR. */
+export function projectServiceCIDR(raw: unknown, intern: Intern): ServiceCIDRRecord | undefined {
+  const meta = projectMeta(raw, intern);
+  if (meta === undefined) return undefined;
+  return { ...meta, cidrs: texts(field(field(raw, 'spec'), 'cidrs')) };
 }
 
 /** A core/v1 Service, with the API's defaults where a field is absent. */

@@ -44,6 +44,14 @@ export const endpointSliceType: ResourceType = {
   namespaced: true,
 };
 
+export const serviceCIDRType: ResourceType = {
+  group: 'networking.k8s.io',
+  version: 'v1',
+  plural: 'servicecidrs',
+  kind: 'ServiceCIDR',
+  namespaced: false,
+};
+
 export const eventType: ResourceType = {
   group: '',
   version: 'v1',
@@ -53,6 +61,8 @@ export const eventType: ResourceType = {
 };
 
 export const allNodes: ResourceSpec = { type: nodeType };
+
+export const allServiceCIDRs: ResourceSpec = { type: serviceCIDRType };
 
 /** One Node: an agent needs no right to read the others for this. */
 export function oneNode(name: string): ResourceSpec {

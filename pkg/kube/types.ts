@@ -14,6 +14,11 @@ export interface ObjectMeta {
   readonly resourceVersion: string;
 }
 
+export interface ServiceCIDRRecord extends ObjectMeta {
+  /** `spec.cidrs`: one, or one of each family. */
+  readonly cidrs: readonly string[];
+}
+
 export interface NodeRecord extends ObjectMeta {
   /** `metadata.creationTimestamp`, RFC 3339 in UTC: sorts as text. */
   readonly createdAt: string;

@@ -3,6 +3,8 @@ import { isErrno } from '#pkg/errors/agent-error.ts';
 import {
   SO_RCVBUF,
   SO_RCVBUFFORCE,
+  SO_SNDBUF,
+  SO_SNDBUFFORCE,
   SOCK_CLOEXEC,
   SOCK_RAW,
   SOL_SOCKET,
@@ -49,6 +51,14 @@ export function openNetlinkDescriptor(
   } catch (error) {
     sys.close(fd);
     throw error;
+  }
+}
+
+/** Room for what is sent in one go; above net.core.wmem_max where we may. */
+export function setSendBuffer(sys: Sys, fd: number, bytes: number): void {
+  const buffer = { level: SOL_SOCKET, fd, value: bytes };
+  if (!setOption(sys, { ...buffer, name: SO_SNDBUFFORCE }, 'EPERM')) {
+    setOption(sys, { ...buffer, name: SO_SNDBUF });
   }
 }
 

@@ -17,7 +17,7 @@ import {
   NLMSG_DONE,
   NLMSG_ERROR,
 } from './constants.ts';
-import { openNetlinkDescriptor } from './descriptor.ts';
+import { openNetlinkDescriptor, setSendBuffer } from './descriptor.ts';
 import {
   encodeMessage,
   parseMessages,
@@ -76,11 +76,13 @@ export class NetlinkSocket implements Disposable {
   /**
    * Opens in the calling thread's network namespace.
    *
+   * @param sendBufferBytes the largest send it must take; undefined for the system's default
    * @throws {AgentError} with the errno name of the call that failed
    */
-  constructor(sys: Sys, protocol: number = NETLINK_ROUTE) {
+  constructor(sys: Sys, protocol: number = NETLINK_ROUTE, sendBufferBytes?: number) {
     this.#sys = sys;
     this.#fd = openNetlinkDescriptor(sys, protocol, receiveBufferBytes);
+    if (sendBufferBytes !== undefined) setSendBuffer(sys, this.#fd, sendBufferBytes);
   }
 
   /**
@@ -141,6 +143,41 @@ export class NetlinkSocket implements Disposable {
       errno: EINTR,
       text: `changed while being read, ${maxDumps} times in a row`,
     });
+  }
+
+  /**
+   * Reads a long table bit by bit, so that the caller can do something else meanwhile; but nothing
+   * with this socket. Ends with `EINTR` when the table changed while it was read.
+   *
+   * @throws {NetlinkError} when the kernel refuses, and EINTR
+   */
+  *dumpParts(request: NetlinkRequest): Generator<readonly Message[], void, undefined> {
+    this.#send([{ request, flags: NLM_F_DUMP }]);
+    for (;;) {
+      const messages = this.#receive();
+      if (messages === undefined) {
+        this.#drain();
+        throw new NetlinkError(request.what, { errno: ENOBUFS, text: 'the answer was lost' });
+      }
+      const parts: Message[] = [];
+      for (const message of messages) {
+        if (message.sequence !== this.#sequence) continue;
+        if ((message.flags & NLM_F_DUMP_INTR) !== 0) {
+          this.#drain();
+          throw new NetlinkError(request.what, { errno: EINTR, text: 'changed while being read' });
+        }
+        if (message.type !== NLMSG_DONE && message.type !== NLMSG_ERROR) {
+          parts.push(message);
+          continue;
+        }
+        const verdict =
+          message.type === NLMSG_DONE ? readDone(message) : readAcknowledgement(message);
+        if (verdict.errno !== 0) throw new NetlinkError(request.what, verdict);
+        yield parts;
+        return;
+      }
+      yield parts;
+    }
   }
 
   [Symbol.dispose](): void {

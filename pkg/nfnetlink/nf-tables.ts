@@ -24,9 +24,13 @@ export interface ElementChange {
   readonly exclusive?: boolean;
 }
 
-/** A socket to nf_tables, and conntrack, of the calling thread's network namespace. */
-export function openNetfilterSocket(sys: Sys): NetlinkSocket {
-  return new NetlinkSocket(sys, NETLINK_NETFILTER);
+/**
+ * A socket to nf_tables, and conntrack, of the calling thread's network namespace.
+ *
+ * @param sendBufferBytes the largest transaction it must take; the system's default if not given
+ */
+export function openNetfilterSocket(sys: Sys, sendBufferBytes?: number): NetlinkSocket {
+  return new NetlinkSocket(sys, NETLINK_NETFILTER, sendBufferBytes);
 }
 
 /**
@@ -100,15 +104,15 @@ export function describe({ family, table, set }: SetName): string {
 }
 
 /** include/uapi/linux/netfilter/nfnetlink.h */
-const NFNL_SUBSYS_NFTABLES = 10;
-const NFNL_MSG_BATCH_BEGIN = 0x10;
-const NFNL_MSG_BATCH_END = 0x11;
+export const NFNL_SUBSYS_NFTABLES = 10;
+export const NFNL_MSG_BATCH_BEGIN = 0x10;
+export const NFNL_MSG_BATCH_END = 0x11;
 /** include/uapi/linux/netfilter/nf_tables.h */
-const NFT_MSG_NEWSETELEM = (NFNL_SUBSYS_NFTABLES << 8) | 12;
-const NFT_MSG_GETSETELEM = (NFNL_SUBSYS_NFTABLES << 8) | 13;
-const NFT_MSG_DELSETELEM = (NFNL_SUBSYS_NFTABLES << 8) | 14;
+export const NFT_MSG_NEWSETELEM = (NFNL_SUBSYS_NFTABLES << 8) | 12;
+export const NFT_MSG_GETSETELEM = (NFNL_SUBSYS_NFTABLES << 8) | 13;
+export const NFT_MSG_DELSETELEM = (NFNL_SUBSYS_NFTABLES << 8) | 14;
 /** include/uapi/linux/netfilter.h */
-const familyNumbers = { inet: 1, arp: 3, bridge: 7 } as const;
+const familyNumbers = { inet: 1, ip: 2, arp: 3, bridge: 7, ip6: 10 } as const;
 
 function transact(
   socket: NetlinkSocket,
@@ -140,7 +144,7 @@ function transact(
 }
 
 /** The kernel acknowledges the ends of a batch since 6.10 only. */
-function batchEnd(type: number): NetlinkRequest {
+export function batchEnd(type: number): NetlinkRequest {
   return {
     type,
     body: [Uint8Array.of(0, 0, 0, NFNL_SUBSYS_NFTABLES)],
@@ -150,7 +154,7 @@ function batchEnd(type: number): NetlinkRequest {
 }
 
 /** struct nfgenmsg { u8 family; u8 version; be16 res_id; } */
-function nfgenmsg(family: SetName['family']): Uint8Array {
+export function nfgenmsg(family: keyof typeof familyNumbers): Uint8Array {
   return Uint8Array.of(familyNumbers[family], 0, 0, 0);
 }
 

@@ -29,14 +29,14 @@ export interface SetElement {
 }
 
 /** include/uapi/linux/netfilter/nf_tables.h */
-const NFTA_SET_ELEM_LIST_TABLE = 1;
-const NFTA_SET_ELEM_LIST_SET = 2;
-const NFTA_SET_ELEM_LIST_ELEMENTS = 3;
-const NFTA_LIST_ELEM = 1;
-const NFTA_SET_ELEM_KEY = 1;
-const NFTA_SET_ELEM_DATA = 2;
+export const NFTA_SET_ELEM_LIST_TABLE = 1;
+export const NFTA_SET_ELEM_LIST_SET = 2;
+export const NFTA_SET_ELEM_LIST_ELEMENTS = 3;
+export const NFTA_LIST_ELEM = 1;
+export const NFTA_SET_ELEM_KEY = 1;
+export const NFTA_SET_ELEM_DATA = 2;
 const NFTA_SET_ELEM_USERDATA = 6;
-const NFTA_DATA_VALUE = 1;
+export const NFTA_DATA_VALUE = 1;
 
 /** libnftnl, include/libnftnl/udata.h: NFTNL_UDATA_SET_ELEM_COMMENT. */
 const udataComment = 0;
@@ -87,7 +87,7 @@ export function protocolField(protocol: number): Uint8Array {
 
 /** The attributes of a message about elements of one set; without elements, about all of them. */
 export function elementListAttributes(
-  { table, set }: SetName,
+  { table, set }: Pick<SetName, 'table' | 'set'>,
   elements: readonly SetElement[],
 ): Uint8Array[] {
   return [
@@ -122,13 +122,13 @@ function readElement(payload: Uint8Array): SetElement[] {
   return [{ key, data, comment: readComment(attributes.get(NFTA_SET_ELEM_USERDATA)) }];
 }
 
-function commentBytes(comment: string): Uint8Array {
+export function commentBytes(comment: string): Uint8Array {
   const text = encoder.encode(`${comment}\0`);
   return concatBytes([Uint8Array.of(udataComment, text.byteLength), text]);
 }
 
 /** Userdata is a list of type, length, value; nft may have put more there than a comment. */
-function readComment(userdata: Uint8Array | undefined): string | undefined {
+export function readComment(userdata: Uint8Array | undefined): string | undefined {
   for (let at = 0; userdata !== undefined && at + 2 <= userdata.byteLength;) {
     const type = userdata[at];
     const end = at + 2 + (userdata[at + 1] ?? 0);
@@ -143,7 +143,7 @@ function readComment(userdata: Uint8Array | undefined): string | undefined {
 }
 
 /** Attributes that all have one type: the payload of each. */
-function readSiblings(bytes: Uint8Array): Uint8Array[] {
+export function readSiblings(bytes: Uint8Array): Uint8Array[] {
   const payloads: Uint8Array[] = [];
   const length = (at: number): number =>
     new DataView(bytes.buffer, bytes.byteOffset).getUint16(at, littleEndian);

@@ -39,7 +39,8 @@ export function renderTable(table: Table): string {
     ...table.maps.map((map) => renderSet('map', map, `${map.type} : ${map.valueType}`)),
     ...table.chains.map(renderChain),
   ];
-  return `table ${path(table)} {\n${blocks.join('\n')}}\n`;
+  const comment = table.comment === undefined ? '' : `\tcomment "${table.comment}"\n\n`;
+  return `table ${path(table)} {\n${comment}${blocks.join('\n')}}\n`;
 }
 
 function removal(table: TableName): string {
@@ -47,7 +48,13 @@ function removal(table: TableName): string {
 }
 
 function renderSet(keyword: 'set' | 'map', set: ElementSet | ElementMap, type: string): string {
-  const lines = [`type ${type}`];
+  const { declaration } = set;
+  const lines = [
+    declaration?.typeof === undefined ? `type ${type}` : `typeof ${declaration.typeof}`,
+  ];
+  if (declaration?.dynamic !== undefined) {
+    lines.push(`size ${declaration.dynamic.size}`, 'flags dynamic,timeout');
+  }
   if (set.interval) lines.push('flags interval');
   const elements = [...entriesOf(set.elements)].map(([key, value]) => elementText(key, value));
   if (elements.length > 0) lines.push(`elements = ${braces(elements)}`);

@@ -17,6 +17,8 @@ export interface TableName {
 }
 
 export interface Table extends TableName {
+  /** Shown by `nft list`. At most 100 bytes, no quotes. */
+  readonly comment?: string;
   readonly sets: readonly ElementSet[];
   readonly maps: readonly ElementMap[];
   readonly chains: readonly Chain[];
@@ -30,6 +32,7 @@ export interface ElementSet {
   /** Elements may be ranges. Keep these small: each change costs by their number. */
   readonly interval: boolean;
   readonly elements: ReadonlySet<string>;
+  readonly declaration?: SetDeclaration;
 }
 
 /** A named map or verdict map. */
@@ -41,6 +44,18 @@ export interface ElementMap {
   readonly interval: boolean;
   /** Key to value, both canonical: "10.0.0.1 . tcp . 80" → "goto web", "10.1.1.1 . 8080". */
   readonly elements: ReadonlyMap<string, string>;
+  readonly declaration?: SetDeclaration;
+}
+
+/** What few sets need to say of themselves. */
+export interface SetDeclaration {
+  /**
+   * Expressions that have the set's type, for types without a name of their own
+   * ("numgen random mod 2"): "ip daddr . th dport", a map's with " : " and the value's.
+   */
+  readonly typeof?: string;
+  /** Rules add elements, which go by themselves when their time is over. */
+  readonly dynamic?: { readonly size: number };
 }
 
 export interface Chain {

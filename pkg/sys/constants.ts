@@ -15,6 +15,8 @@ export const SOCK_CLOEXEC = 0o2000000;
 export const SOL_SOCKET = 1;
 export const SO_RCVBUF = 8;
 export const SO_RCVBUFFORCE = 33;
+export const SO_SNDBUF = 7;
+export const SO_SNDBUFFORCE = 32;
 
 /** include/uapi/asm-generic/poll.h */
 export const POLLIN = 0x1;

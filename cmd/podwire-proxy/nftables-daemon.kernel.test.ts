@@ -1,0 +1,162 @@
+/** The daemon in nftables mode: an API server on one side, packets on the other. */
+import { writeFile } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import {
+  createProxiedNode,
+  nodeName,
+  type Daemon,
+  type ProxiedNode,
+} from './scratch/proxied-node.ts';
+
+const slow = { timeout: 20_000, interval: 50 };
+let node: ProxiedNode;
+let daemon: Daemon;
+let flags: string[];
+
+beforeAll(async () => {
+  node = await createProxiedNode();
+  node.api.objects.create({
+    apiVersion: 'v1',
+    kind: 'Service',
+    metadata: { namespace: 'default', name: 'web' },
+    spec: {
+      type: 'ClusterIP',
+      clusterIP: '10.96.0.10',
+      clusterIPs: ['10.96.0.10', 'fd00:96::10'],
+      ipFamilies: ['IPv4', 'IPv6'],
+      ipFamilyPolicy: 'RequireDualStack',
+      ports: [{ name: 'http', port: 80, targetPort: 8080 }],
+    },
+  });
+  putSlice('IPv4', ['10.1.2.2']);
+  putSlice('IPv6', ['fd00:10:2::2']);
+  const config = join(dirname(node.kubeconfig), 'nftables.conf');
+  await writeFile(
+    config,
+    `apiVersion: kubeproxy.config.k8s.io/v1alpha1
+kind: KubeProxyConfiguration
+clientConnection: { kubeconfig: ${node.kubeconfig} }
+clusterCIDR: 10.1.0.0/16,fd00:10::/32
+mode: nftables
+nftables: { syncPeriod: 30s, minSyncPeriod: 10ms }
+logging: { verbosity: 2 }
+`,
+  );
+  flags = ['--config', config, '--hostname-override', nodeName];
+  daemon = node.startDaemon(flags);
+});
+afterAll(() => node?.[Symbol.asyncDispose]());
+
+function putSlice(family: 'IPv4' | 'IPv6', addresses: readonly string[]): void {
+  node.api.objects.apply({
+    apiVersion: 'discovery.k8s.io/v1',
+    kind: 'EndpointSlice',
+    metadata: {
+      namespace: 'default',
+      name: `web-${family.toLowerCase()}`,
+      labels: { 'kubernetes.io/service-name': 'web' },
+    },
+    addressType: family,
+    ports: [{ name: 'http', port: 8080, protocol: 'TCP' }],
+    endpoints: addresses.map((address) => ({ addresses: [address], conditions: { ready: true } })),
+  });
+}
+
+async function answersBecome(expected: readonly string[], host = '10.96.0.10'): Promise<void> {
+  const { network } = node;
+  const answers = async (): Promise<string[]> => [
+    ...new Set(await network.connect(network.client, { host, port: 80, count: 10 })),
+  ];
+  await expect.poll(answers, slow).toEqual(expected);
+}
+
+async function listing(): Promise<string> {
+  return (await node.network.node.exec('nft', ['list', 'ruleset'])).stdout;
+}
+
+describe('podwire-proxy in nftables mode', () => {
+  test('serves what the API says, as it changes, in both families', async () => {
+    await answersBecome(['one 10.1.1.2']);
+    await answersBecome(['one fd00:10:1::2'], 'fd00:96::10');
+    putSlice('IPv4', ['10.1.3.2']);
+    await answersBecome(['two 10.1.1.2']);
+    expect(daemon.log()).toContain('Using nftables');
+    const { status, body } = await node.ask('http://127.0.0.1:10249/proxyMode');
+    expect([status, body]).toEqual([200, 'nftables']);
+    expect(await listing()).not.toContain('KUBE-');
+  });
+
+  test('S113. drops what goes to an address of no Service, in the ranges the API knows', async () => {
+    node.api.objects.create({
+      apiVersion: 'networking.k8s.io/v1',
+      kind: 'ServiceCIDR',
+      metadata: { name: 'more' },
+      spec: { cidrs: ['10.99.0.0/24'] },
+    });
+    await expect.poll(listing, slow).toContain('ip daddr 10.99.0.0/24 drop');
+    // The table was replaced as a whole, and serves.
+    await answersBecome(['two 10.1.1.2']);
+  });
+
+  test('a killed and restarted one loses no connection, and writes nothing it finds', async () => {
+    const { network } = node;
+    await answersBecome(['two 10.1.1.2']);
+    const generation = async (): Promise<string> => {
+      const { stdout } = await network.node.exec('nft', ['list', 'table', 'ip', 'podwire-proxy']);
+      return stdout;
+    };
+    const before = await generation();
+    // New connections all the while, about a thousand.
+    const stop = new AbortController();
+    const seen: string[] = [];
+    const traffic = (async () => {
+      while (!stop.signal.aborted) {
+        const to = { host: '10.96.0.10', port: 80, count: 100 };
+        seen.push(...(await network.connect(network.client, to)));
+      }
+    })();
+    const connections = async (more: number): Promise<void> => {
+      const goal = seen.length + more;
+      await expect.poll(() => seen.length, slow).toBeGreaterThanOrEqual(goal);
+    };
+    await connections(200);
+    await daemon.kill('SIGKILL');
+    await connections(200);
+    daemon = node.startDaemon(flags);
+    await expect.poll(() => daemon.log(), slow).toContain('Services are known');
+    await connections(200);
+    // The new one is at work: it takes in a change, of another Service.
+    node.api.objects.create({
+      apiVersion: 'v1',
+      kind: 'Service',
+      metadata: { namespace: 'default', name: 'other' },
+      spec: { clusterIP: '10.96.0.11', clusterIPs: ['10.96.0.11'], ports: [{ port: 80 }] },
+    });
+    await expect.poll(listing, slow).toContain('10.96.0.11');
+    await connections(200);
+    stop.abort();
+    await traffic;
+    expect(new Set(seen)).toEqual(new Set(['two 10.1.1.2']));
+    node.api.objects.delete({
+      apiVersion: 'v1',
+      kind: 'Service',
+      namespace: 'default',
+      name: 'other',
+    });
+    await expect.poll(generation, slow).toBe(before);
+    expect(daemon.log()).not.toContain('"level":"error"');
+  });
+
+  test('puts back what others delete within some seconds, and says so', async () => {
+    await answersBecome(['two 10.1.1.2']);
+    await node.network.node.exec('nft', ['flush', 'ruleset']);
+    await answersBecome(['two 10.1.1.2']);
+    expect(daemon.log()).toContain('Somebody changed our table');
+  });
+
+  test('when stopped it leaves its rules, and they serve', async () => {
+    expect(await daemon.kill('SIGTERM')).toBe(0);
+    await answersBecome(['two 10.1.1.2']);
+  });
+});

@@ -1,0 +1,21 @@
+/** Long work in slices, so that /healthz and the API's news do not wait for it. */
+import { setImmediate } from 'node:timers/promises';
+
+/** Others get a turn after this long. */
+export const sliceMs = 10;
+
+/** Lets others have their turn. */
+export async function breathe(): Promise<void> {
+  await setImmediate();
+}
+
+/** Takes all items, in slices. */
+export async function inSlices<T>(items: Iterable<T>, take: (item: T) => void): Promise<void> {
+  let startedMs = performance.now();
+  for (const item of items) {
+    take(item);
+    if (performance.now() - startedMs < sliceMs) continue;
+    await breathe();
+    startedMs = performance.now();
+  }
+}

@@ -1,0 +1,34 @@
+import { expect, it } from 'vitest';
+import { newsParts } from './model-parts.ts';
+import { ServiceModel } from './service-model.ts';
+import { asChanges, service, slice } from './testdata/records.ts';
+
+const many = Array.from({ length: 1_000 }, (_, i) => i);
+const cluster = {
+  services: many.map((i) => service(`ns/s${i}`, { clusterIPs: [`10.96.${i >> 8}.${i & 255}`] })),
+  slices: many.map((i) => slice(`ns/s${i}`, [`10.1.${i >> 8}.${i & 255}`])).toReversed(),
+};
+
+it('little news is one part, as it came', () => {
+  const news = asChanges({ services: cluster.services.slice(0, 3) });
+  expect([...newsParts(news)]).toEqual([news]);
+});
+
+it('parts give the model that the whole gives, and look at each Service once', () => {
+  const whole = new ServiceModel('ip', { name: 'here', zone: undefined });
+  whole.update(asChanges(cluster));
+  const parted = new ServiceModel('ip', { name: 'here', zone: undefined });
+  const parts = [...newsParts(asChanges(cluster))];
+  expect(parts.length).toBeGreaterThan(3);
+  const changes = parts.flatMap((part) => parted.update(part));
+  expect(parted.ports).toEqual(whole.ports);
+  expect(changes).toHaveLength(many.length);
+});
+
+it('a slice that is gone is gone', () => {
+  const model = new ServiceModel('ip', { name: 'here', zone: undefined });
+  for (const part of newsParts(asChanges(cluster))) model.update(part);
+  const gone = asChanges(cluster).slices.map(({ key }) => ({ key, new: undefined }));
+  for (const part of newsParts({ services: [], slices: gone })) model.update(part);
+  expect([...model.ports.values()].every((port) => port.endpoints.all.length === 0)).toBe(true);
+});

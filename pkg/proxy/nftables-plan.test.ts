@@ -1,0 +1,68 @@
+import { describe, expect, it } from 'vitest';
+import type { TableStructure } from '#pkg/nfnetlink/table-structure.ts';
+import { renderSteps } from '#pkg/nftables/render.ts';
+import { ruleMark, type Table } from '#pkg/nftables/ruleset.ts';
+import { planProxyTable } from './nftables-plan.ts';
+import { contentsOf } from './nftables-ruleset.ts';
+import { portKey } from './proxied-port.ts';
+import { nftablesOptions, table } from './testdata/nftables.ts';
+import { snapshot } from './testdata/records.ts';
+import { sixServices } from './testdata/six-services.ts';
+
+const options = nftablesOptions();
+const ports = new Map(snapshot(sixServices).ports.map((port) => [portKey(port), port]));
+const contents = contentsOf(ports, options);
+
+/** A table as netlink reads it back. */
+function structureOf({ chains, comment, maps, sets }: Table): TableStructure {
+  return {
+    comment,
+    rules: new Map(
+      chains.map(({ name, rules }) => [name, rules.map((r) => `${r.why} ${ruleMark(r)}`)]),
+    ),
+    sets: new Map([...sets, ...maps].map(({ name }) => [name, undefined])),
+  };
+}
+const structure = structureOf(table(sixServices));
+
+describe('planProxyTable()', () => {
+  it('finds nothing to do where all is as it should be', () => {
+    expect(planProxyTable(ports, options, { structure, contents })).toEqual([]);
+  });
+
+  it('prints what differs as nft reads it', () => {
+    const have = new Map([...contents].map(([set, elements]) => [set, new Map(elements)]));
+    have.get('endpoints')?.set('172.30.0.43 . tcp . 80 . 0', '10.9.9.9 . 80');
+    have.get('cluster-ips')?.set('172.30.0.99', '');
+    expect(renderSteps(planProxyTable(ports, options, { structure, contents: have }))).toBe(
+      `delete element ip podwire-proxy endpoints { 172.30.0.43 . tcp . 80 . 0 }
+delete element ip podwire-proxy cluster-ips { 172.30.0.99 }
+add element ip podwire-proxy endpoints { 172.30.0.43 . tcp . 80 . 0 : 10.180.0.3 . 80 }
+`,
+    );
+  });
+
+  it.each<[string, (s: TableStructure) => TableStructure | undefined]>([
+    ['there is no table', () => undefined],
+    ['it was made by another version', (s) => ({ ...s, comment: 'podwire-proxy #000000000000' })],
+    ['a rule is gone', (s) => ({ ...s, rules: new Map([...s.rules, ['services', []]]) })],
+    ['a rule is another', (s) => ({ ...s, rules: new Map([...s.rules, ['node-ports', ['']]]) })],
+    ['a chain is too much', (s) => ({ ...s, rules: new Map([...s.rules, ['mine', ['']]]) })],
+    ['a set is gone', (s) => ({ ...s, sets: new Map() })],
+  ])('replaces the table as a whole when %s', (_, change) => {
+    const have = { structure: change(structure), contents };
+    expect(planProxyTable(ports, options, have)).toEqual([
+      { op: 'replaceTable', table: table(sixServices) },
+    ]);
+  });
+
+  it('keeps a table for a chain more or less that elements lead to', () => {
+    const more = new Map([...structure.rules, ['remember-5', ['one #0123456789']]]);
+    const less = new Map([...structure.rules].filter(([name]) => name !== 'remember-10800'));
+    const withRules = (rules: TableStructure['rules']): TableStructure => ({ ...structure, rules });
+    expect(planProxyTable(ports, options, { structure: withRules(less), contents })).toEqual([]);
+    const [step] = planProxyTable(ports, options, { structure: withRules(more), contents });
+    // Nobody but this proxy makes chains of such names: one with other rules is no chain of ours.
+    expect(step?.op).toBe('replaceTable');
+  });
+});

@@ -1,0 +1,88 @@
+/**
+ * From what the table has to what it should have: the plan of a start, of a repair and of
+ * `diff`. Small changes afterwards are `ElementBook.put` alone.
+ */
+import type { ElementStep } from '#pkg/nftables/plan.ts';
+import { elementText } from '#pkg/nftables/plan.ts';
+import type { ElementBook, ElementChange } from './nftables-book.ts';
+import { proxySetNames, proxyTableName } from './nftables-sets.ts';
+import type { ProxiedPort } from './proxied-port.ts';
+
+/** Elements by set: key to value, '' in sets. */
+export type SetContents = ReadonlyMap<string, ReadonlyMap<string, string>>;
+
+/** Sets that must change together: a Service with a firewall and no ranges yet would be closed. */
+const firewallSets: ReadonlySet<string> = new Set(['firewalled-services', 'source-ranges']);
+
+/**
+ * Fills an empty book and yields what differs, in units of which each must be one transaction; any
+ * number of units may share one. Every step in between is a table that serves: what goes is deleted
+ * last. Yields empty units while it only computes, so that the caller can let others have a turn.
+ */
+export function* reconcile(
+  book: ElementBook,
+  ports: ReadonlyMap<string, ProxiedPort>,
+  have: SetContents,
+): Generator<readonly ElementChange[], void, undefined> {
+  const left = new Map([...have].map(([set, elements]) => [set, new Map(elements)]));
+  const missing = (changes: readonly ElementChange[]): ElementChange[] =>
+    changes.flatMap((change) => {
+      const elements = left.get(change.set);
+      const old = elements?.get(change.key);
+      elements?.delete(change.key);
+      return old === change.new ? [] : [{ ...change, old }];
+    });
+  const units: ElementChange[][] = [missing(book.common())];
+  const firewall: ElementChange[] = [];
+  // In this order no port takes a frontend from one before it.
+  for (const key of [...ports.keys()].toSorted()) {
+    const unit: ElementChange[] = [];
+    for (const change of missing(book.put(key, ports.get(key)))) {
+      (firewallSets.has(change.set) ? firewall : unit).push(change);
+    }
+    if (unit.length > 0) units.push(unit);
+    yield [];
+  }
+  yield [...[...firewallSets].flatMap((set) => leftIn(set, left)), ...firewall];
+  yield* units;
+  for (const set of proxySetNames) {
+    if (firewallSets.has(set)) continue;
+    for (const change of leftIn(set, left)) yield [change];
+  }
+}
+
+/** The changes as steps, which print as nft text. Deletions first: a key has one value. */
+export function elementSteps(
+  family: 'ip' | 'ip6',
+  changes: readonly ElementChange[],
+): readonly ElementStep[] {
+  const table = { family, name: proxyTableName };
+  const bySet = new Map<string, { deletes: string[]; adds: string[] }>();
+  for (const change of changes) {
+    let lists = bySet.get(change.set);
+    if (lists === undefined) bySet.set(change.set, (lists = { deletes: [], adds: [] }));
+    if (change.old !== undefined) lists.deletes.push(change.key);
+    if (change.new !== undefined) {
+      lists.adds.push(elementText(change.key, change.new === '' ? undefined : change.new));
+    }
+  }
+  const steps: ElementStep[] = [];
+  for (const [set, { deletes }] of bySet) {
+    if (deletes.length > 0) steps.push({ op: 'deleteElements', table, set, elements: deletes });
+  }
+  for (const [set, { adds }] of bySet) {
+    if (adds.length > 0) steps.push({ op: 'addElements', table, set, elements: adds });
+  }
+  return steps;
+}
+
+function leftIn(
+  set: string,
+  left: ReadonlyMap<string, ReadonlyMap<string, string>>,
+): ElementChange[] {
+  const known = proxySetNames.find((name) => name === set);
+  if (known === undefined) return [];
+  return [...(left.get(set) ?? [])].map(([key, old]) => {
+    return { set: known, key, old, new: undefined };
+  });
+}
