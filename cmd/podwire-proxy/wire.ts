@@ -85,7 +85,7 @@ export async function runProxy(
   const parts = { config, host: proxyHost, metrics, clock, log };
   // Before the first round there is nothing to look after.
   let onDrift = (): void => undefined;
-  let onProblem = (_: Problem): void => undefined;
+  let onProblem: (problem: Problem) => void = () => undefined;
   let serviceCIDRs = (): readonly Prefix[] => [];
   using mode = await createMode(
     {
