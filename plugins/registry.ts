@@ -5,28 +5,7 @@
 import type { CniPlugin } from '#pkg/cni/plugin.ts';
 import type { Sys } from '#pkg/sys/sys.ts';
 import type { CniSystem } from './cni-system.ts';
-
-/** The names, for errors and for what puts the files in place. */
-export const pluginNames = [
-  'podwire',
-  'bridge',
-  'loopback',
-  'host-local',
-  'bandwidth',
-  'macvlan',
-  'ipvlan',
-  'ptp',
-  'static',
-  'portmap',
-  'firewall',
-  'tuning',
-] as const;
-
-export type PluginName = (typeof pluginNames)[number];
-
-export function isPluginName(name: string): name is PluginName {
-  return (pluginNames as readonly string[]).includes(name);
-}
+import type { PluginName } from './plugin-names.ts';
 
 /** Loads one plugin. */
 export async function pluginOf(name: PluginName, system: CniSystem): Promise<CniPlugin> {

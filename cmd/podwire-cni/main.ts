@@ -11,7 +11,8 @@ import { answerCni } from '#pkg/cni/protocol.ts';
 import { newestCniVersion } from '#pkg/cni/versions.ts';
 import { netnsIdentity } from '#pkg/netns/netns.ts';
 import { openSys } from '#pkg/sys/open-sys.ts';
-import { delegatesOf, isPluginName, pluginNames, pluginOf } from '#plugins/registry.ts';
+import { isPluginName, pluginNames } from '#plugins/plugin-names.ts';
+import { delegatesOf, pluginOf } from '#plugins/registry.ts';
 import { programRunner } from './run-program.ts';
 
 /**

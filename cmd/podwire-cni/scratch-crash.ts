@@ -66,7 +66,8 @@ function steppingPrograms(run: RunProgram): RunProgram {
 // Not before the file system is one that counts.
 const { openSys } = await import('#pkg/sys/open-sys.ts');
 const { answerCni } = await import('#pkg/cni/protocol.ts');
-const { delegatesOf, isPluginName, pluginOf } = await import('#plugins/registry.ts');
+const { isPluginName } = await import('#plugins/plugin-names.ts');
+const { delegatesOf, pluginOf } = await import('#plugins/registry.ts');
 const { programRunner } = await import('./run-program.ts');
 if (!isPluginName(type)) throw new Error(`There is no plugin ${type}`);
 const sys = stepping(await openSys());

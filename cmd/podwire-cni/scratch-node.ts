@@ -7,7 +7,7 @@ import { mkdirSync, mkdtempSync, readdirSync, rmSync, symlinkSync, writeFileSync
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { systemClock } from '#pkg/clock/clock.ts';
-import { pluginNames } from '#plugins/registry.ts';
+import { pluginNames } from '#plugins/plugin-names.ts';
 import { createScratchNetns, type ScratchNetns } from '#pkg/netns/scratch.ts';
 
 const root = join(import.meta.dirname, '../..');
@@ -190,6 +190,7 @@ async function kernelState(netns: ScratchNetns): Promise<object> {
 function listLeases(dataDir: string): string[] {
   return readdirSync(dataDir, { recursive: true, withFileTypes: true })
     .filter((entry) => entry.isFile() && /^[0-9a-f]+[.:]/.test(entry.name))
+    .filter((entry) => !entry.parentPath.includes('/.podwire-resting/'))
     .map((entry) => entry.name)
     .toSorted();
 }

@@ -111,6 +111,7 @@ function listFiles(directory: string): readonly string[] {
     .filter((entry) => !entry.isDirectory())
     .map((entry) => join(entry.parentPath, entry.name))
     .filter((name) => !/\/(?:\.stamp|last_reserved_ip\.\d+)$/.test(name))
+    .filter((name) => !name.includes('/.podwire-resting/'))
     .toSorted();
 }
 

@@ -10,6 +10,7 @@ import {
   type CniOutcome,
   type ScratchNode,
 } from '#cmd/podwire-cni/scratch-node.ts';
+import { launcherMark } from '#pkg/cni-install/plugin-files.ts';
 import { createScratchNetns, type ScratchNetns } from '#pkg/netns/scratch.ts';
 import {
   createLauncherDir,
@@ -87,6 +88,10 @@ async function started(command: string, id: string): Promise<void> {
 }
 
 describe.runIf(canBuild)('a call by the launcher', () => {
+  it('is by a program that an installer knows for ours', () => {
+    expect(readFileSync(launcher.program('bridge')).includes(launcherMark)).toBe(true);
+  });
+
   it('has the result, and does the work, of the standalone executable', async () => {
     const pod = await node.pod();
     const add = { netns: pod.path, args: 'IgnoreUnknown=1;IP=10.244.1.9' };

@@ -14,7 +14,8 @@ import { netnsIdentity } from '#pkg/netns/netns.ts';
 import { openListenSys, type ListenSys } from '#pkg/sys/listen-sys.ts';
 import { openSys } from '#pkg/sys/open-sys.ts';
 import type { Sys } from '#pkg/sys/sys.ts';
-import { delegatesOf, isPluginName, pluginOf } from '#plugins/registry.ts';
+import { isPluginName } from '#plugins/plugin-names.ts';
+import { delegatesOf, pluginOf } from '#plugins/registry.ts';
 import type { CniWorkerData, CniWorkerMessage } from './cni-worker-data.ts';
 
 async function main({ listenFd, pool, worker, keep, state }: CniWorkerData): Promise<void> {

@@ -1,7 +1,9 @@
-import { readFile } from 'node:fs/promises';
+import { existsSync } from 'node:fs';
+import { readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
-import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import type { ScratchNetns } from '#pkg/netns/scratch.ts';
+import { afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import { buildExecutable } from '#cmd/podwire-cni/scratch-node.ts';
+import { createScratchNetns, type ScratchNetns } from '#pkg/netns/scratch.ts';
 import {
   createTestCluster,
   setInternalIPs,
@@ -11,6 +13,7 @@ import {
 import { startPing, type NodeName, type Pinger } from './scratch/three-nodes.ts';
 
 let cluster: TestCluster;
+beforeAll(buildExecutable);
 beforeEach(async () => {
   cluster = await createTestCluster();
 });
@@ -120,6 +123,48 @@ describe('podwire-node on three nodes', () => {
       '10.244.2.0/24 via 192.168.1.2 dev eth0 ',
     );
     expect(a.log()).toContain('192.168.2.3 is not on the L2 network of link eth0');
+  });
+
+  test('installs the plugins before the conflist, and routed pods made by it reach other nodes', async () => {
+    const bin = join(cluster.dir, 'bin');
+    const keys = `mode: routed\nhostPorts: false\ncniBinDir: ${bin}\n`;
+    const { a } = await up(keys);
+    const conflist = JSON.parse(await file('a', 'net.d/10-podwire.conflist')) as {
+      readonly plugins: readonly [object];
+    };
+    const [plugin] = conflist.plugins;
+    expect(plugin).toMatchObject({ mode: 'routed', capabilities: { bandwidth: true } });
+    await using podNetns = await createScratchNetns('pw-node-pod');
+    const call = (command: string): Promise<{ readonly stdout: string }> =>
+      netns('a').exec(
+        'env',
+        [
+          `CNI_COMMAND=${command}`,
+          'CNI_CONTAINERID=routed',
+          'CNI_IFNAME=eth0',
+          `CNI_NETNS=${podNetns.path}`,
+          `CNI_PATH=${bin}`,
+          join(bin, 'podwire'),
+        ],
+        { input: JSON.stringify({ cniVersion: '1.1.0', name: 'podwire', ...plugin }) },
+      );
+    const { ips } = JSON.parse((await call('ADD')).stdout) as {
+      readonly ips: readonly { readonly address: string }[];
+    };
+    expect(ips.map(({ address }) => address)).toEqual(['10.244.1.2/32', 'fd00:10:244:1::2/128']);
+    for (const [i, family] of (['ip', 'ip6'] as const).entries()) {
+      const [own = ''] = ips[i]?.address.split('/') ?? [];
+      const pinger = await startPing(podNetns, own, pod('c', family));
+      await expect.poll(() => pinger.answered(), slow).toBeGreaterThan(3);
+      await pinger.stop();
+    }
+    await call('DEL');
+    expect(await netns('a').ip('route show 10.244.1.2')).toBe('');
+    // Deleted by hand: the next start heals.
+    await rm(join(bin, 'podwire'));
+    await a.kill('SIGTERM');
+    await cluster.startDaemon('a', keys);
+    await expect.poll(() => existsSync(join(bin, 'podwire')), slow).toBe(true);
   });
 
   test('waits for its podCIDRs, then goes on by itself', async () => {

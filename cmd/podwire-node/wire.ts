@@ -10,6 +10,7 @@ import { inClusterConfig } from '#pkg/kube/in-cluster.ts';
 import { loadKubeconfig } from '#pkg/kube/kubeconfig.ts';
 import { projectNode } from '#pkg/kube/project.ts';
 import { allNodes } from '#pkg/kube/resources.ts';
+import { pluginSource } from '#cmd/plugin-source.ts';
 import { startJitterMs } from '#cmd/start-jitter.ts';
 import { createStore } from '#pkg/kube/store.ts';
 import type { NodeRecord } from '#pkg/kube/types.ts';
@@ -23,6 +24,7 @@ import type { PodNetworkOptions } from '#pkg/pod-network/desired.ts';
 import { masqueradeTable } from '#pkg/pod-network/masquerade.ts';
 import { createReconcileLoop } from '#pkg/reconcile/loop.ts';
 import { openSys } from '#pkg/sys/open-sys.ts';
+import type { Sys } from '#pkg/sys/sys.ts';
 import { startCniServer } from './cni-server.ts';
 import { createHostDriver, createTableDriver } from './host-driver.ts';
 import { concernsPodNetwork, createLinkNames } from './kernel-events.ts';
@@ -31,6 +33,7 @@ import { nodeHealthRoutes } from './node-health.ts';
 import { createNodeMetrics } from './node-metrics.ts';
 import type { NodeOptions } from './options.ts';
 import { createOwnNode } from './own-node.ts';
+import { createPluginInstaller, type PluginInstaller } from './plugin-installer.ts';
 import { PodNetworkRound, type NetworkFiles } from './round.ts';
 import { NodeStatus } from './status.ts';
 import { writeFileIfChanged } from './write-file.ts';
@@ -91,7 +94,7 @@ export async function startNode(
     host: createHostDriver(socket),
     tables: createTableDriver(runNft, config),
     ownNode: createOwnNode(client, nodeName, clock),
-    files: networkFiles(config),
+    files: networkFiles(config, pluginInstaller(sys, config, log)),
     status,
     metrics,
     clock,
@@ -183,16 +186,21 @@ function podNetworkOptions(nodeName: string, config: NodeConfig): PodNetworkOpti
   };
 }
 
-function networkFiles(config: NodeConfig): NetworkFiles {
+/** Undefined: somebody else installs the plugins. */
+function pluginInstaller(sys: Sys, config: NodeConfig, log: Logger): PluginInstaller | undefined {
+  const { cniBinDir: binDir, replaceReferencePlugins: replaceForeign } = config;
+  if (binDir === undefined) return undefined;
+  return createPluginInstaller(sys, { binDir, source: pluginSource(), replaceForeign, log });
+}
+
+function networkFiles(config: NodeConfig, installer: PluginInstaller | undefined): NetworkFiles {
   const nodeFile = join(config.runDir, 'node.json');
-  const conflist = conflistText({
-    nodeFile,
-    ipamDataDir: config.cniDataDir,
-    stateDir: config.stateDir,
-  });
+  const conflist = conflistText({ ...config, nodeFile, ipamDataDir: config.cniDataDir });
   return {
     writeNodeFile: async (text) => void (await writeFileIfChanged(nodeFile, text)),
     writeConflist: async () => {
+      // First: the conflist tells the runtime that it can make pods.
+      await installer?.ensure();
       if (!config.conflist) return;
       await writeFileIfChanged(join(config.cniConfDir, '10-podwire.conflist'), conflist);
     },

@@ -6,11 +6,11 @@ import { probeIptables } from '#pkg/iptables/probe.ts';
 import { watchIptables, type IptablesWatch } from '#pkg/iptables/watch.ts';
 import type { Logger } from '#pkg/log/logger.ts';
 import { openSys } from '#pkg/sys/open-sys.ts';
-import type { RulesWriter } from './rules-writer.ts';
+import type { IptablesWriter } from './iptables-writer.ts';
 
 export interface DriftParts {
   readonly tools: ReadonlyMap<Family, IptablesTool>;
-  readonly writers: ReadonlyMap<Family, { readonly writer: RulesWriter }>;
+  readonly writers: ReadonlyMap<Family, Pick<IptablesWriter, 'doubt' | 'written'>>;
   readonly clock: Clock;
   readonly log: Logger;
 }
@@ -32,7 +32,7 @@ export async function watchDrift(
 ): Promise<IptablesWatch> {
   const { log, tools, writers } = parts;
   const onChange = (family: Family): void => {
-    writers.get(family)?.writer.doubt();
+    writers.get(family)?.doubt();
     request();
   };
   const tellsChanges = [...tools.values()].some((tool) => tool.backend === 'nf_tables');
@@ -59,7 +59,7 @@ async function probeOften(
   for (;;) {
     await clock.sleep(waitMs, signal).catch(() => undefined);
     if (signal.aborted) return;
-    const writer = writers.get(tool.family)?.writer;
+    const writer = writers.get(tool.family);
     const written = writer?.written;
     if (written === undefined) continue;
     const startedMs = clock.now();

@@ -171,6 +171,7 @@ function fromFlags(flags: Flags): ProxyConfigFile {
       ?.split(',')
       .filter((entry) => entry !== ''),
     iptables: {
+      layout: undefined,
       masqueradeAll: boolean('--masquerade-all', flags.masqueradeAll),
       masqueradeBit: integer('--iptables-masquerade-bit', flags.iptablesMasqueradeBit),
       localhostNodePorts: boolean(

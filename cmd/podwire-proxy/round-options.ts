@@ -19,10 +19,11 @@ export function iptablesOptions(
   { config, node, host }: Given,
   of: { readonly family: Family; readonly randomFully: boolean },
 ): IptablesOptions {
-  const { localhostNodePorts, masqueradeAll, masqueradeBit } = config.iptables;
+  const { layout, localhostNodePorts, masqueradeAll, masqueradeBit } = config.iptables;
   const primary = nodeAddress(node, of.family);
   return {
     ...of,
+    layout,
     masqueradeBit,
     masqueradeAll,
     localhostNodePorts,

@@ -1,45 +1,54 @@
 /**
- * One round of the proxy: what the API says now, rendered for each family and written. Decides
- * nothing itself but what to do when one of the parts fails.
+ * One round of the proxy: what the API says anew goes into the model of each family, and what the
+ * model says is different goes to the mode's writers. Decides nothing itself but what to do when one
+ * of the parts fails.
  */
 import type { Clock } from '#pkg/clock/clock.ts';
-import type { ProxyConfig } from '#pkg/config/proxy-config.ts';
-import { isErrno } from '#pkg/errors/agent-error.ts';
 import type { SyncTracker } from '#pkg/health/sync-tracker.ts';
 import type { Family } from '#pkg/ip/address.ts';
-import type { Step } from '#pkg/iptables/plan.ts';
-import type { Ruleset, TableName } from '#pkg/iptables/ruleset.ts';
 import type { NodeRecord } from '#pkg/kube/types.ts';
 import type { Logger } from '#pkg/log/logger.ts';
 import type { ProxyMetrics } from '#pkg/metrics/proxy-metrics.ts';
-import { servesLocalhost } from '#pkg/proxy/iptables-options.ts';
-import { iptablesRuleset } from '#pkg/proxy/iptables-ruleset.ts';
-import { byName, countWithoutLocal, type ProxiedPort } from '#pkg/proxy/proxied-port.ts';
-import { ServiceModel } from '#pkg/proxy/service-model.ts';
+import { countWithoutLocal, type ProxiedPort } from '#pkg/proxy/proxied-port.ts';
+import { ServiceModel, type PortChange } from '#pkg/proxy/service-model.ts';
 import type { NodeTopology } from '#pkg/proxy/topology.ts';
 import type { ApiFeed } from './api-feed.ts';
-import type { ProxyHost } from './host.ts';
 import { createProblemLog } from './problem-log.ts';
-import { iptablesOptions } from './round-options.ts';
-import type { RulesWriter } from './rules-writer.ts';
+import type { FamilyWriter, ProxyMode } from './proxy-mode.ts';
 
-export interface FamilyParts {
-  readonly writer: RulesWriter;
-  /** The iptables here knows MASQUERADE --random-fully. */
-  readonly randomFully: boolean;
-}
+/**
+ * Told after a family was written, in the order of the list, also when nothing changed. `changes`
+ * are all since the last success, those of failed rounds included, in the order they happened;
+ * `ports` is what is written now and changes with the next round. A hook starts what takes time and
+ * does not throw: the rules are written whatever becomes of it.
+ */
+export type AfterWrite = (
+  family: Family,
+  changes: readonly PortChange[],
+  ports: ReadonlyMap<string, ProxiedPort>,
+) => void;
 
 export interface RoundParts {
-  readonly config: ProxyConfig;
   readonly nodeName: string;
   readonly feed: Pick<ApiFeed, 'take'>;
   readonly nodes: { get(key: string): NodeRecord | undefined };
-  readonly families: ReadonlyMap<Family, FamilyParts>;
-  readonly host: ProxyHost;
+  readonly mode: Pick<ProxyMode, 'writers'>;
+  readonly afterWrite: readonly AfterWrite[];
   readonly tracker: SyncTracker<Family>;
-  readonly metrics: ProxyMetrics;
+  readonly metrics: Pick<ProxyMetrics, 'synced'>;
   readonly clock: Clock;
   readonly log: Logger;
+}
+
+/** One family, between rounds. */
+interface FamilyState {
+  readonly model: ServiceModel;
+  readonly writer: FamilyWriter;
+  /** Not written with success yet, oldest first. */
+  readonly pending: PortChange[];
+  /** Nothing was ever written. */
+  isFirst: boolean;
+  withoutLocal: { readonly internal: number; readonly external: number };
 }
 
 /**
@@ -47,10 +56,15 @@ export interface RoundParts {
  * that the loop tries again.
  */
 export function createRound(parts: RoundParts): (signal: AbortSignal) => Promise<void> {
-  const { clock, families, log, metrics, tracker } = parts;
+  const { clock, log, metrics, tracker } = parts;
   const problems = createProblemLog(log);
-  const models = [...families.keys()].map((family) => new ServiceModel(family, here()));
-  let localnetRefused = false;
+  const states = [...parts.mode.writers].map(([family, writer]): FamilyState => ({
+    model: new ServiceModel(family, here()),
+    writer,
+    pending: [],
+    isFirst: true,
+    withoutLocal: { internal: 0, external: 0 },
+  }));
 
   function here(): NodeTopology {
     const zone = parts.nodes.get(parts.nodeName)?.labels['topology.kubernetes.io/zone'];
@@ -61,20 +75,18 @@ export function createRound(parts: RoundParts): (signal: AbortSignal) => Promise
     tracker.roundStarted();
     // One state of the API for both families.
     const node = parts.nodes.get(parts.nodeName);
+    const topology = here();
     const news = parts.feed.take();
-    for (const model of models) {
-      model.moveNode(here());
-      model.update(news);
+    for (const state of states) {
+      const changes = [...state.model.moveNode(topology), ...state.model.update(news)];
+      state.withoutLocal = countAfter(state.withoutLocal, changes);
+      for (const change of changes) state.pending.push(change);
     }
     const failures: unknown[] = [];
-    for (const { family, ports } of models) {
-      const randomFully = families.get(family)?.randomFully ?? false;
-      const sorted = [...ports.values()].toSorted(byName);
+    for (const state of states) {
+      const { family } = state.model;
       try {
-        const options = iptablesOptions({ ...parts, node }, { family, randomFully });
-        await write(iptablesRuleset(sorted, options), sorted, signal);
-        // After the rules: among them is the guard of what this opens.
-        if (servesLocalhost(options)) openLocalhost(sorted);
+        await write(state, node, signal);
         tracker.written(family);
       } catch (error) {
         signal.throwIfAborted();
@@ -82,80 +94,41 @@ export function createRound(parts: RoundParts): (signal: AbortSignal) => Promise
         failures.push(error);
       }
     }
-    problems.report(models.flatMap((model) => model.problems));
+    problems.report(states.flatMap(({ model }) => model.problems));
     if (failures.length > 0) throw new AggregateError(failures, 'Cannot write all rules');
   }
 
   async function write(
-    want: Ruleset,
-    ports: readonly ProxiedPort[],
+    state: FamilyState,
+    node: NodeRecord | undefined,
     signal: AbortSignal,
   ): Promise<void> {
-    const { family } = want;
-    const writer = families.get(family)?.writer;
-    if (writer === undefined) return;
+    const { family, ports } = state.model;
     const startedMs = clock.now();
-    const kind = writer.nextKind;
-    try {
-      const { steps } = await writer.write(want, signal);
-      const atMs = clock.now();
-      metrics.synced({
-        family,
-        kind,
-        durationMs: atMs - startedMs,
-        atMs,
-        rules: countRules(want, steps),
-        noLocalEndpoints: countWithoutLocal(ports),
-      });
-      const counts = { ports: ports.length, steps: steps.length, ms: atMs - startedMs };
-      if (steps.length > 0) log.debug({ family, kind, ...counts }, 'Rules written');
-    } catch (error) {
-      if (isErrno(error, 'IptablesRestoreFailed')) metrics.restoreFailed(family, kind);
-      throw error;
+    const changed = state.isFirst ? 'all' : new Set(state.pending.map(({ key }) => key));
+    const { kind, written } = await state.writer.write({ ports, changed, node }, signal);
+    const changes = state.pending.splice(0);
+    state.isFirst = false;
+    const atMs = clock.now();
+    const durationMs = atMs - startedMs;
+    metrics.synced({ family, kind, durationMs, atMs, noLocalEndpoints: state.withoutLocal });
+    if (written > 0) {
+      const counts = { ports: ports.size, changes: changes.length, written, ms: durationMs };
+      log.debug({ family, kind, ...counts }, 'Rules written');
     }
-  }
-
-  /** Only with a node port to serve: the setting concerns the whole host. */
-  function openLocalhost(ports: readonly ProxiedPort[]): void {
-    if (!ports.some((port) => port.nodePort !== 0)) return;
-    try {
-      parts.host.allowRouteLocalnet();
-      localnetRefused = false;
-    } catch (err) {
-      if (!localnetRefused) log.warn({ err }, 'Node ports will not answer on 127.0.0.1');
-      localnetRefused = true;
-    }
+    for (const tell of parts.afterWrite) tell(family, changes, ports);
   }
 
   return round;
 }
 
-function countRules(
-  want: Ruleset,
-  steps: readonly Step[],
-): Map<TableName, { readonly total: number; readonly written: number }> {
-  return new Map(
-    want.tables.map(({ chains, jumps, name }) => [
-      name,
-      {
-        total: sum([...chains.values(), ...jumps.values()].map((rules) => rules.length)),
-        written: sum(steps.filter((step) => step.table === name).map(rulesIn)),
-      },
-    ]),
-  );
-}
+type Counts = FamilyState['withoutLocal'];
 
-function rulesIn(step: Step): number {
-  switch (step.op) {
-    case 'put-chain':
-      return step.rules.length;
-    case 'put-jumps':
-      return step.insert.length;
-    case 'delete-chain':
-      return 0;
-  }
-}
-
-function sum(numbers: readonly number[]): number {
-  return numbers.reduce((total, n) => total + n, 0);
+function countAfter(before: Counts, changes: readonly PortChange[]): Counts {
+  const olds = countWithoutLocal(changes.flatMap(({ old }) => old ?? []));
+  const news = countWithoutLocal(changes.flatMap((change) => change.new ?? []));
+  return {
+    internal: before.internal - olds.internal + news.internal,
+    external: before.external - olds.external + news.external,
+  };
 }

@@ -1,9 +1,15 @@
-/** Keeps one family's iptables equal to what is wanted, at the cost of the difference. */
+/** Writes one family's iptables: all of it compared with the kernel, or a difference that is known. */
 import { isDeepStrictEqual } from 'node:util';
 import type { Clock } from '#pkg/clock/clock.ts';
 import type { Family } from '#pkg/ip/address.ts';
-import { afterApply, planIptables, type Step } from '#pkg/iptables/plan.ts';
-import type { ObservedRuleset, Rules, Ruleset } from '#pkg/iptables/ruleset.ts';
+import { pinnedBy, planChange, planIptables, type Step } from '#pkg/iptables/plan.ts';
+import type {
+  ObservedRuleset,
+  Rules,
+  Ruleset,
+  TableChange,
+  TableName,
+} from '#pkg/iptables/ruleset.ts';
 import type { Logger } from '#pkg/log/logger.ts';
 
 /** The two kernel calls this needs. */
@@ -15,41 +21,46 @@ export interface RulesDriver {
 export interface RulesWriterOptions {
   readonly family: Family;
   readonly driver: RulesDriver;
-  /** The kernel is read again this often, against changes by others. */
+  /** The kernel is read again this often, against changes by others; less often where it is slow. */
   readonly observeIntervalMs: number;
   readonly clock: Clock;
   readonly log: Logger;
 }
 
-/** What a write did. */
-export interface Written {
-  /** Full = the kernel was read first. */
-  readonly kind: 'full' | 'partial';
-  readonly steps: readonly Step[];
+export interface RulesWriter {
+  /**
+   * Reads the kernel and writes what is different. `expected` is what it should hold, before what is
+   * wanted now: others are named for the difference. Rejects as the driver does.
+   */
+  writeAll(
+    want: Ruleset,
+    expected: Ruleset | undefined,
+    signal: AbortSignal,
+  ): Promise<readonly Step[]>;
+  /** Writes what became different since the last write, without reading. Rejects as the driver does. */
+  writeChange(changes: readonly TableChange[], signal: AbortSignal): Promise<readonly Step[]>;
+  /** Somebody else may have changed the rules: the next write should be a full one. */
+  doubt(): void;
+  /** Full after a failure, a doubt and the interval: then only `writeAll` may be called. */
+  readonly nextKind: 'full' | 'partial';
+  /** Whether the last write came to its end, so that what it wrote should be there. */
+  readonly isKnown: boolean;
+  /** What the last write wrote or failed to write. */
+  readonly attempted: readonly Step[];
 }
 
-export interface RulesWriter {
-  /** Rejects as the driver does; the next write then starts by reading the kernel. */
-  write(want: Ruleset, signal: AbortSignal): Promise<Written>;
-  /** Somebody else may have changed the rules: the next write reads the kernel. */
-  doubt(): void;
-  /** What the kernel holds as far as we know; undefined while that is in doubt. */
-  readonly written: Ruleset | undefined;
-  /** Whether the next write reads the kernel. */
-  readonly nextKind: 'full' | 'partial';
-}
+/** Comparing takes at most this part of the time: reading 20,000 Services takes a second or two. */
+const observeShare = 50;
 
 export function createRulesWriter(options: RulesWriterOptions): RulesWriter {
   const { clock, driver, family, log, observeIntervalMs } = options;
-  /** What the kernel holds as far as we know; undefined = in doubt. */
-  let have: ObservedRuleset | undefined;
-  let written: Ruleset | undefined;
+  let isKnown = false;
+  let dueAtMs = Number.NEGATIVE_INFINITY;
+  let attempted: readonly Step[] = [];
+  /** Chains that cannot be deleted, as last read. */
+  let pinned: ReadonlyMap<TableName, ReadonlySet<string>> = new Map();
   /** What seemed left to do right after a write, since iptables prints it otherwise than given. */
   let unlike: ReadonlyMap<string, UnlikeStep> = new Map();
-  let observedAtMs = Number.NEGATIVE_INFINITY;
-
-  const isDue = (): boolean =>
-    have === undefined || clock.now() - observedAtMs >= observeIntervalMs;
 
   const isUnlike = (step: Step, found: ObservedRuleset): boolean =>
     isDeepStrictEqual(unlike.get(placeOf(step)), { step, printed: rulesAt(step, found) });
@@ -70,7 +81,7 @@ export function createRulesWriter(options: RulesWriterOptions): RulesWriter {
     log.warn({ family, ...shown }, 'iptables prints rules otherwise than they were given');
   }
 
-  function reportDrift(expected: ObservedRuleset, found: ObservedRuleset): void {
+  function reportDrift(expected: Ruleset, found: ObservedRuleset): void {
     const drift = planIptables(expected, found).filter((step) => !isUnlike(step, found));
     if (drift.length === 0) return;
     const chains = drift.map(placeOf);
@@ -78,42 +89,54 @@ export function createRulesWriter(options: RulesWriterOptions): RulesWriter {
     log.warn({ family, ...shown }, 'Rules were changed by somebody else; putting them back');
   }
 
-  function planFrom(want: Ruleset, found: ObservedRuleset, kind: Written['kind']): Step[] {
-    const steps = planIptables(want, found);
-    return kind === 'full' ? steps.filter((step) => !isUnlike(step, found)) : steps;
+  async function writeAll(
+    want: Ruleset,
+    expected: Ruleset | undefined,
+    signal: AbortSignal,
+  ): Promise<readonly Step[]> {
+    isKnown = false;
+    attempted = [];
+    const startedMs = clock.now();
+    // Before it is read: a doubt that comes meanwhile stands.
+    dueAtMs = startedMs + observeIntervalMs;
+    const found = await driver.observe(signal);
+    if (expected !== undefined) reportDrift(expected, found);
+    attempted = planIptables(want, found).filter((step) => !isUnlike(step, found));
+    pinned = pinnedBy(want, found);
+    const isDoubted = dueAtMs === Number.NEGATIVE_INFINITY;
+    const costMs = clock.now() - startedMs;
+    if (!isDoubted) dueAtMs = startedMs + Math.max(observeIntervalMs, observeShare * costMs);
+    await driver.apply(attempted, signal);
+    if (attempted.length > 0) await findUnlike(want, signal);
+    isKnown = true;
+    return attempted;
   }
 
-  async function write(want: Ruleset, signal: AbortSignal): Promise<Written> {
-    const kind = isDue() ? 'full' : 'partial';
-    const expected = have;
-    have = undefined;
-    written = undefined;
-    let present = expected;
-    if (present === undefined || kind === 'full') {
-      // Before it is read: a doubt that comes meanwhile stands.
-      observedAtMs = clock.now();
-      present = await driver.observe(signal);
-      if (expected !== undefined) reportDrift(expected, present);
-    }
-    const steps = planFrom(want, present, kind);
-    await driver.apply(steps, signal);
-    if (kind === 'full' && steps.length > 0) await findUnlike(want, signal);
-    have = afterApply(want, present);
-    written = want;
-    return { kind, steps };
+  async function writeChange(
+    changes: readonly TableChange[],
+    signal: AbortSignal,
+  ): Promise<readonly Step[]> {
+    isKnown = false;
+    attempted = planChange(changes, pinned);
+    await driver.apply(attempted, signal);
+    isKnown = true;
+    return attempted;
   }
 
   return {
-    write,
+    writeAll,
+    writeChange,
     doubt: () => {
-      observedAtMs = Number.NEGATIVE_INFINITY;
-      written = undefined;
-    },
-    get written() {
-      return written;
+      dueAtMs = Number.NEGATIVE_INFINITY;
     },
     get nextKind() {
-      return isDue() ? 'full' : 'partial';
+      return isKnown && clock.now() < dueAtMs ? 'partial' : 'full';
+    },
+    get isKnown() {
+      return isKnown;
+    },
+    get attempted() {
+      return attempted;
     },
   };
 }
@@ -133,7 +156,7 @@ function hasAllRules({ printed, step }: UnlikeStep): boolean {
   switch (step.op) {
     case 'put-chain':
       return printed?.length === step.rules.length;
-    case 'put-jumps':
+    case 'edit-chain':
       return step.remove.length === step.insert.length;
     case 'delete-chain':
       return false;

@@ -1,14 +1,10 @@
 /** Puts the proxy together: which parts there are, and who tells whom. */
 import { systemClock } from '#pkg/clock/clock.ts';
-import { runCommand } from '#pkg/exec/run.ts';
 import type { BindAddress } from '#pkg/health/bind-address.ts';
 import { serveHttp, text, type Routes } from '#pkg/health/http-server.ts';
 import { proxyHealthRoutes } from '#pkg/health/proxy-health.ts';
 import { createSyncTracker } from '#pkg/health/sync-tracker.ts';
 import type { Family } from '#pkg/ip/address.ts';
-import { applyIptables } from '#pkg/iptables/apply.ts';
-import { detectIptables, type IptablesTool } from '#pkg/iptables/detect.ts';
-import { observeIptables } from '#pkg/iptables/observe.ts';
 import { createKubeClient } from '#pkg/kube/client.ts';
 import type { ClusterConfig } from '#pkg/kube/cluster-config.ts';
 import { inClusterConfig } from '#pkg/kube/in-cluster.ts';
@@ -22,12 +18,12 @@ import type { Logger } from '#pkg/log/logger.ts';
 import { createProxyMetrics, type ProxyMetrics } from '#pkg/metrics/proxy-metrics.ts';
 import { createReconcileLoop } from '#pkg/reconcile/loop.ts';
 import { createApiFeed } from './api-feed.ts';
-import { watchDrift } from './drift.ts';
 import { proxyHost } from './host.ts';
+import { createIptablesMode } from './iptables-mode.ts';
 import type { ProxyOptions } from './options.ts';
-import { createRound, type FamilyParts } from './round.ts';
+import type { ProxyMode } from './proxy-mode.ts';
+import { createRound } from './round.ts';
 import { isEligible } from './round-options.ts';
-import { createRulesWriter } from './rules-writer.ts';
 
 export interface ProxyContext {
   readonly env: Readonly<Record<string, string | undefined>>;
@@ -51,7 +47,19 @@ export async function runProxy(
   const { minSyncPeriodMs, syncPeriodMs } = config.iptables;
   const clock = systemClock;
 
-  const tools = await usableTools(log, signal);
+  const metrics = createProxyMetrics();
+  const parts = { config, host: proxyHost, metrics, clock, log };
+  // Before the first round there is nothing to look after.
+  let onDrift = (): void => undefined;
+  using mode = await createIptablesMode(
+    {
+      ...parts,
+      request: () => onDrift(),
+      onParked: ({ printName, protocol }, err) =>
+        log.error({ err, port: printName, protocol }, 'Left out a Service port'),
+    },
+    signal,
+  );
   await using client = createKubeClient(await clusterConfig(options, context), {
     clock,
     log,
@@ -64,41 +72,18 @@ export async function runProxy(
   const nodes = createStore<NodeRecord>({ ignoreVersions: true });
   const stores = [services, slices, nodes];
 
-  const metrics = createProxyMetrics();
-  const families = [...tools.keys()];
+  const families = [...mode.writers.keys()];
   const tracker = createSyncTracker<Family>(families, 2 * syncPeriodMs, clock);
-  const writers = new Map<Family, FamilyParts>();
-  using drift = await watchDrift({ tools, writers, clock, log }, () => loop.request(), signal);
-  for (const [family, tool] of tools) {
-    const driver = {
-      observe: (s: AbortSignal) => observeIptables(tool, s),
-      apply: (steps: Parameters<typeof applyIptables>[1], s: AbortSignal) =>
-        drift.exempt(() => applyIptables(tool, steps, s)),
-    };
-    const observeIntervalMs = syncPeriodMs;
-    const writer = createRulesWriter({ family, driver, observeIntervalMs, clock, log });
-    writers.set(family, { writer, randomFully: tool.randomFully });
-  }
   using feed = createApiFeed(services, slices);
   const loop = createReconcileLoop({
-    round: createRound({
-      config,
-      nodeName,
-      feed,
-      nodes,
-      families: writers,
-      host: proxyHost,
-      tracker,
-      metrics,
-      clock,
-      log,
-    }),
+    round: createRound({ ...parts, nodeName, feed, nodes, mode, tracker, afterWrite: [] }),
     minIntervalMs: minSyncPeriodMs,
     maxIntervalMs: syncPeriodMs,
     retry: { initialMs: retryInitialMs, maxMs: Math.max(retryInitialMs, syncPeriodMs) },
     clock,
     onError: (err, retryInMs) => log.error({ err, retryInMs }, 'Rules not written, will retry'),
   });
+  onDrift = () => loop.request();
   const request = (): void => {
     tracker.queued();
     metrics.queued(families, clock.now());
@@ -113,7 +98,7 @@ export async function runProxy(
   });
   const servers = [
     serve(config.healthzBindAddress, healthRoutes),
-    serve(config.metricsBindAddress, metricsRoutes(metrics)),
+    serve(config.metricsBindAddress, metricsRoutes(mode, metrics)),
   ];
   client.watchResource(proxiedServices, projectService, services, signal);
   client.watchResource(proxiedEndpointSlices, projectEndpointSlice, slices, signal);
@@ -133,24 +118,6 @@ export async function runProxy(
     const onError = (err: unknown, doing: string): void => log.error({ err }, doing);
     return serveHttp({ bind, routes, clock, onError }, signal);
   }
-}
-
-/** The tools of every family that works here; a node may well have just one. */
-async function usableTools(
-  log: Logger,
-  signal: AbortSignal,
-): Promise<ReadonlyMap<Family, IptablesTool>> {
-  const { failures, tools } = await detectIptables(runCommand, signal);
-  for (const [family, tool] of tools) {
-    const { backend, version } = tool;
-    log.info({ family, backend, iptables: version }, 'Using iptables');
-  }
-  const errors = [...failures.values()];
-  if (tools.size === 0) throw new AggregateError(errors, 'Cannot use iptables in any IP family');
-  for (const [family, err] of failures) {
-    log.warn({ family, err }, 'Services of this IP family will not work on this node');
-  }
-  return tools;
 }
 
 /**
@@ -180,10 +147,10 @@ async function clusterConfig(
   };
 }
 
-function metricsRoutes(metrics: ProxyMetrics): Routes {
+function metricsRoutes(mode: ProxyMode, metrics: ProxyMetrics): Routes {
   return new Map<string, Routes extends ReadonlyMap<string, infer R> ? R : never>([
     ['/metrics', async () => ({ status: 200, ...(await metrics.render()) })],
-    ['/proxyMode', () => text(200, 'iptables')],
+    ['/proxyMode', () => text(200, mode.name)],
     ['/healthz', () => text(200, 'ok')],
   ]);
 }

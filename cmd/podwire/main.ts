@@ -4,6 +4,7 @@
  * Commands load when they are asked for: some start many times a second, others are large.
  */
 import { join } from 'node:path';
+import { pluginSource } from '#cmd/plugin-source.ts';
 import { version } from '#cmd/version.ts';
 import { Command, CommanderError, InvalidArgumentError } from 'commander';
 import { systemClock } from '#pkg/clock/clock.ts';
@@ -27,6 +28,7 @@ export async function main(argv: readonly string[]): Promise<ExitCode> {
     });
   const command = new Command('podwire').version(version).exitOverride();
   command.description('Podwire, a network agent for Kubernetes nodes');
+  addInstall(command, run);
   addDemo(command, run);
   addDemoProcesses(command, run);
   try {
@@ -36,6 +38,32 @@ export async function main(argv: readonly string[]): Promise<ExitCode> {
     if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : 2;
     throw error;
   }
+}
+
+function addInstall(command: Command, run: (task: () => Promise<ExitCode>) => Promise<void>): void {
+  const binDir = ['--bin-dir <directory>', 'where the container runtime looks for them'] as const;
+  const defaultBinDir = '/opt/cni/bin';
+  command
+    .command('install')
+    .description('put the CNI plugins in place, or newer ones; safe while a runtime calls them')
+    .option(...binDir, defaultBinDir)
+    .option('--replace-reference-plugins', 'also in place of others of these names', false)
+    .action((options: { binDir: string; replaceReferencePlugins: boolean }) =>
+      run(async () => {
+        const { runInstall } = await import('./install.ts');
+        return await runInstall({ ...options, source: pluginSource(), say });
+      }),
+    );
+  command
+    .command('uninstall')
+    .description('remove the CNI plugins, and put back those they replaced')
+    .option(...binDir, defaultBinDir)
+    .action((options: { binDir: string }) =>
+      run(async () => {
+        const { runUninstall } = await import('./install.ts');
+        return await runUninstall({ ...options, source: pluginSource(), say });
+      }),
+    );
 }
 
 function addDemo(command: Command, run: (task: () => Promise<ExitCode>) => Promise<void>): void {

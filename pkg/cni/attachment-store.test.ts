@@ -31,6 +31,22 @@ describe('the attachment store', () => {
     expect([store.has(key), store.list()]).toEqual([false, []]);
   });
 
+  it('finds what is retired, and does not count it among those that are kept', () => {
+    store.put(key, { mode: 'bridge' });
+    store.put(other, {});
+    expect(store.listKept()).toMatchObject([key, other]);
+    store.retire(key);
+    store.retire(key);
+    const retired = { ...key, document: { mode: 'bridge' }, isKept: false };
+    expect(store.find(key)).toMatchObject(retired);
+    expect(store.find({ ...key, network: 'renamed' })).toMatchObject(retired);
+    expect(store.list().filter(({ isKept }) => !isKept)).toMatchObject([retired]);
+    expect([store.has(key), store.isKept(key)]).toEqual([true, false]);
+    expect(store.listKept()).toMatchObject([other]);
+    store.delete(key);
+    expect(store.list()).toMatchObject([other]);
+  });
+
   it('finds an attachment under the name its network had', () => {
     store.put(key, {});
     expect(store.find({ ...key, network: 'renamed' })?.network).toBe('pods');
@@ -48,13 +64,17 @@ describe('the attachment store', () => {
   it.each(['', '\0\0\0', '[1]', '{"a"'])('lists a file that holds %j without document', (text) => {
     store.put(key, {});
     writeFileSync(file('pods/abc:eth0'), text);
-    expect(store.list()).toEqual([{ ...key, bootId: undefined, document: undefined }]);
+    expect(store.list()).toEqual([
+      { ...key, bootId: undefined, document: undefined, isKept: true },
+    ]);
   });
 
   it('lists and deletes what a killed process began to write', () => {
     mkdirSync(file('pods'), { recursive: true });
     writeFileSync(file('pods/.abc:eth0'), '{');
-    expect(store.list()).toEqual([{ ...key, bootId: undefined, document: undefined }]);
+    expect(store.list()).toEqual([
+      { ...key, bootId: undefined, document: undefined, isKept: false },
+    ]);
     expect(store.has(key)).toBe(false);
     store.delete(key);
     expect(readdirSync(file('pods'))).toEqual([]);

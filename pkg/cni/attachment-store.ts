@@ -10,11 +10,13 @@
  */
 import {
   closeSync,
+  existsSync,
   mkdirSync,
   openSync,
   readdirSync,
   readFileSync,
   renameSync,
+  statSync,
   unlinkSync,
   writeFileSync,
 } from 'node:fs';
@@ -32,6 +34,8 @@ export interface StoredAttachment extends Attachment {
   readonly bootId: string | undefined;
   /** The document as it was put; undefined when the file does not hold one any more. */
   readonly document: Readonly<Record<string, unknown>> | undefined;
+  /** False for one that is being put or retired, or whose process was killed then. */
+  readonly isKept: boolean;
 }
 
 /** Where an attachment is kept. */
@@ -42,17 +46,26 @@ export interface AttachmentKey extends Attachment {
 export interface AttachmentStore {
   /** Keeps the document, with this boot's ID, in place of what there was. */
   put(key: AttachmentKey, document: Readonly<Record<string, unknown>>): void;
-  /** Whether this network has the attachment. */
+  /** Whether this network has the attachment, kept or retired. */
   has(key: AttachmentKey): boolean;
+  /** Whether this network has the attachment, and nobody has retired it. */
+  isKept(key: AttachmentKey): boolean;
   /**
    * The attachment of this network; else of any other: a network may have got a new name since ADD,
    * and a container's interface belongs to one network only.
    */
   find(key: AttachmentKey): StoredAttachment | undefined;
+  /**
+   * Says that the attachment is going: what describes it in the kernel must not be put back any
+   * more. Found all the same, until {@link delete}; nothing there is no error.
+   */
+  retire(key: AttachmentKey): void;
   /** Forgets; nothing there is no error. */
   delete(key: AttachmentKey): void;
-  /** Those of one network, or of all, and what is left of those that a killed process began. */
+  /** Those of one network, or of all; also those that are not kept. */
   list(network?: string): readonly StoredAttachment[];
+  /** Those of all networks that are kept, in the order they were put. */
+  listKept(): readonly StoredAttachment[];
   /**
    * Once a boot and network, before anything is added: hands every attachment of an earlier boot to
    * `reclaim`, then forgets it. Others who come meanwhile wait.
@@ -68,7 +81,10 @@ export function openAttachmentStore(sys: Sys, directory: string): AttachmentStor
       const { containerId, ifName } = key;
       replaceFile(file, { bootId: readBootId(), containerId, ifName, ...document });
     },
-    has: (key) => readAttachment(directory, key.network, fileName(key)) !== undefined,
+    has: (key) =>
+      existsSync(fileOf(directory, key)) ||
+      readJson(temporaryOf(fileOf(directory, key))) !== undefined,
+    isKept: (key) => existsSync(fileOf(directory, key)),
     find(key) {
       const own = readAttachment(directory, key.network, fileName(key));
       if (own !== undefined) return own;
@@ -78,15 +94,25 @@ export function openAttachmentStore(sys: Sys, directory: string): AttachmentStor
       }
       return undefined;
     },
+    retire(key) {
+      const file = fileOf(directory, key);
+      tolerateMissing(() => renameSync(file, temporaryOf(file)));
+    },
     delete(key) {
       const file = fileOf(directory, key);
-      // What a process left that was killed before its rename.
       for (const path of [temporaryOf(file), file]) tolerateMissing(() => unlinkSync(path));
     },
     list: (network) =>
       (network === undefined ? listNetworks(directory) : [network]).flatMap((name) =>
         listNetwork(directory, name),
       ),
+    listKept: () =>
+      store
+        .list()
+        .filter(({ isKept }) => isKept)
+        .map((kept) => ({ kept, putAt: modifiedAt(fileOf(directory, kept)) }))
+        .toSorted((a, b) => Number(a.putAt - b.putAt))
+        .map(({ kept }) => kept),
     reclaimEarlierBoots(network, reclaim) {
       const bootId = readBootId();
       const marker = join(directory, network, '.boot');
@@ -129,7 +155,10 @@ function fileName({ containerId, ifName }: Attachment): string {
   return `${id}:${ifName}`;
 }
 
-/** No attachment's file starts with a dot. */
+/**
+ * Where an attachment is while it is being put or has been retired: no other attachment's file
+ * starts with a dot.
+ */
 function temporaryOf(file: string): string {
   const at = file.lastIndexOf('/') + 1;
   return `${file.slice(0, at)}.${file.slice(at)}`;
@@ -148,35 +177,43 @@ function replaceFile(file: string, document: object): void {
   renameSync(temporary, file);
 }
 
+/** By its file's name: kept, or else retired. */
 function readAttachment(
   directory: string,
   network: string,
   file: string,
 ): StoredAttachment | undefined {
-  const path = join(directory, network, file);
-  const text = tolerateMissing(() => readFileSync(path, 'utf8'));
-  return text === undefined ? undefined : describe(network, file, parseObject(text));
+  for (const isKept of [true, false]) {
+    const path = join(directory, network, file);
+    const text = readIfThere(isKept ? path : temporaryOf(path));
+    if (text === undefined) continue;
+    const document = parseObject(text);
+    const at = file.lastIndexOf(':');
+    const [containerId, bootId] = [document?.['containerId'], document?.['bootId']];
+    return {
+      network,
+      containerId: typeof containerId === 'string' ? containerId : file.slice(0, at),
+      ifName: file.slice(at + 1),
+      bootId: typeof bootId === 'string' ? bootId : undefined,
+      document,
+      isKept,
+    };
+  }
+  return undefined;
 }
 
-function describe(
-  network: string,
-  file: string,
-  document: StoredAttachment['document'],
-): StoredAttachment {
-  const at = file.lastIndexOf(':');
-  const [containerId, bootId] = [document?.['containerId'], document?.['bootId']];
-  return {
-    network,
-    containerId: typeof containerId === 'string' ? containerId : file.slice(0, at),
-    ifName: file.slice(at + 1),
-    bootId: typeof bootId === 'string' ? bootId : undefined,
-    document,
-  };
+/** When the file was written; 0 when it has gone. */
+function modifiedAt(path: string): bigint {
+  return statSync(path, { bigint: true, throwIfNoEntry: false })?.mtimeNs ?? 0n;
 }
 
 function readJson(path: string): Readonly<Record<string, unknown>> | undefined {
-  const text = tolerateMissing(() => readFileSync(path, 'utf8'));
+  const text = readIfThere(path);
   return text === undefined ? undefined : parseObject(text);
+}
+
+function readIfThere(path: string): string | undefined {
+  return tolerateMissing(() => readFileSync(path, 'utf8'));
 }
 
 /** A file that a dying machine left empty, or full of zeros, holds nothing. */
@@ -194,14 +231,10 @@ function listNetworks(directory: string): readonly string[] {
   return listDirectory(directory).filter(isIdentifier);
 }
 
-/** Also of those whose writer was killed before the file had its name: they have no document. */
 function listNetwork(directory: string, network: string): readonly StoredAttachment[] {
   const files = listDirectory(join(directory, network)).filter((name) => name.includes(':'));
-  return files.flatMap((file) => {
-    if (!file.startsWith('.')) return readAttachment(directory, network, file) ?? [];
-    const named = file.slice(1);
-    return files.includes(named) ? [] : describe(network, named, undefined);
-  });
+  const names = new Set(files.map((file) => (file.startsWith('.') ? file.slice(1) : file)));
+  return [...names].flatMap((name) => readAttachment(directory, network, name) ?? []);
 }
 
 function listDirectory(path: string): readonly string[] {

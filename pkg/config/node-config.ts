@@ -58,8 +58,22 @@ const schema = z.strictObject({
   cniDataDir: absolutePath.default('/var/lib/cni/networks'),
   /** Where the plugin remembers what it did for each pod. */
   stateDir: absolutePath.default('/var/lib/podwire'),
-  /** Write the conflist at all. */
+  /** Write the conflist at all. The keys from here to `bandwidth` say what is in it. */
   conflist: z.boolean().default(true),
+  /** How pods meet the host: as ports of a bridge, or each on a link of its own, with a route. */
+  mode: z.enum(['bridge', 'routed']).default('bridge'),
+  /** Drop what a pod sends under a MAC or IP address that is not its own. */
+  antiSpoofing: z.boolean().default(true),
+  /** Pods may have ports of the node. */
+  hostPorts: z.boolean().default(true),
+  /** Pods may have limits of their traffic, by the annotations kubernetes.io/ingress-bandwidth … */
+  bandwidth: z.boolean().default(true),
+  /** A pod's address goes to no other for as long after it, unless none else is free. */
+  addressCooldownSeconds: z.int().min(0).max(86_400).default(60),
+  /** Where the container runtime looks for plugins: they are installed there; none = not by us. */
+  cniBinDir: absolutePath.optional(),
+  /** Also where the reference plugins are: bridge, portmap and so on. They are kept aside. */
+  replaceReferencePlugins: z.boolean().default(false),
   /** Where /healthz, /livez and /metrics answer. */
   healthBindAddress: bindAddress.prefault(`127.0.0.1:${defaultHealthPort}`),
   logLevel: z.enum(['debug', 'info', 'warn', 'error']).default('info'),

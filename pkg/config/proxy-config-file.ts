@@ -54,6 +54,7 @@ const schema = z.strictObject({
   showHiddenMetricsForVersion: string,
   mode: string,
   iptables: section({
+    layout: string,
     masqueradeBit: integer,
     masqueradeAll: boolean,
     localhostNodePorts: boolean,

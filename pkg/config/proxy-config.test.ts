@@ -92,6 +92,7 @@ it("kubeadm's file is read without a warning; its empty values are defaults", ()
     metricsBindAddress: { host: '127.0.0.1', port: 10249 },
     mode: 'iptables',
     iptables: {
+      layout: 'compatible',
       masqueradeBit: 14,
       masqueradeAll: false,
       localhostNodePorts: true,

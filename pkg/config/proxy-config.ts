@@ -23,6 +23,7 @@ export interface ProxyConfig {
   readonly metricsBindAddress: BindAddress | undefined;
   readonly mode: ProxyMode;
   readonly iptables: {
+    readonly layout: 'compatible' | 'tree';
     readonly masqueradeBit: number;
     readonly masqueradeAll: boolean;
     readonly localhostNodePorts: boolean;
@@ -62,6 +63,7 @@ export function proxyConfig(file: ProxyConfigFile): ProxyConfig {
     ),
     mode: oneOf('mode', file.mode, ['iptables', 'ipvs', 'nftables']),
     iptables: {
+      layout: oneOf('iptables.layout', iptables?.layout, ['compatible', 'tree']),
       masqueradeBit: iptables?.masqueradeBit ?? 14,
       masqueradeAll: iptables?.masqueradeAll ?? false,
       localhostNodePorts: iptables?.localhostNodePorts ?? true,

@@ -40,7 +40,7 @@ function renderTable(table: TableName, steps: readonly Step[]): string {
         declarations.push(declare(step.chain));
         for (const rule of step.rules) rules.push(append(step.chain, rule));
         break;
-      case 'put-jumps':
+      case 'edit-chain':
         for (const rule of step.remove) rules.push(`-D ${step.chain} ${rule}`);
         // Each goes to the head, so the last one inserted ends up first.
         for (const rule of step.insert.toReversed()) rules.push(`-I ${step.chain} ${rule}`);

@@ -14,12 +14,33 @@ export interface Table {
   readonly chains: ReadonlyMap<string, Rules>;
   /** Per built-in chain, our rules in the order they stand in, at the head of the chain. */
   readonly jumps: ReadonlyMap<string, Rules>;
+  /**
+   * Chains whose rules exclude each other, so that one can go and one can come without the others
+   * being written, and how many rules must stand last in them all the same.
+   */
+  readonly unordered?: ReadonlyMap<string, number>;
 }
 
 export interface Ruleset {
   readonly family: Family;
   /** In the order they are written. */
   readonly tables: readonly Table[];
+}
+
+/** What became different in a table, told by who made it so: nothing else was looked at. */
+export interface TableChange {
+  readonly name: TableName;
+  /** Chains with other rules than before, or new ones. */
+  readonly put: ReadonlyMap<string, Rules>;
+  /** Chains nobody wants any more. */
+  readonly gone: ReadonlySet<string>;
+  /** Single rules that went from and came to unordered chains. */
+  readonly edits: ReadonlyMap<string, RuleEdit>;
+}
+
+export interface RuleEdit {
+  readonly remove: Rules;
+  readonly insert: Rules;
 }
 
 /** A table as read from the kernel: chains of the KUBE- family and jumps to them. */
@@ -41,9 +62,10 @@ export function isKubeChain(name: string): boolean {
   return name.startsWith('KUBE-');
 }
 
-const serviceChain = /^KUBE-(?:SVC|SVL|EXT|FW|SEP)-[A-Z2-7]{16}$/;
+/** KUBE-SVT- are the chains of the layout `tree` (`pkg/proxy/address-tree.ts`). */
+const serviceChain = /^KUBE-(?:(?:SVC|SVL|EXT|FW|SEP)-[A-Z2-7]{16}|SVT-[0-9A-Z./]+)$/;
 
-/** A chain of one Service port or endpoint: stale when nothing wants it. */
+/** A chain that is there for some Services or endpoints only: stale when nothing wants it. */
 export function isServiceChain(name: string): boolean {
   return serviceChain.test(name);
 }

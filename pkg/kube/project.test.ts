@@ -216,5 +216,6 @@ test.each([projectNode, projectService, projectEndpointSlice])(
 
 test('equal strings are one string, also after very many different ones', () => {
   const small = createIntern();
-  for (let i = 0; i < 200_000; i++) expect(small(`node-${i}`)).toBe(`node-${i}`);
+  const other = Array.from({ length: 200_000 }, (_, i) => `node-${i}`).find((s) => small(s) !== s);
+  expect(other).toBeUndefined();
 });

@@ -8,6 +8,11 @@ export interface ProxyMetrics {
   readonly render: () => Promise<{ readonly contentType: string; readonly body: string }>;
   readonly queued: (families: Iterable<Family>, atMs: number) => void;
   readonly synced: (sync: SyncReport) => void;
+  /** Rules per table that are ours, and those that the last sync wrote. */
+  readonly iptablesRules: (
+    family: Family,
+    rules: ReadonlyMap<TableName, { readonly total: number; readonly written: number }>,
+  ) => void;
   readonly restoreFailed: (family: Family, kind: 'full' | 'partial') => void;
   readonly healthAnswered: (endpoint: 'healthz' | 'livez', status: 200 | 503) => void;
 }
@@ -19,8 +24,6 @@ export interface SyncReport {
   readonly kind: 'full' | 'partial';
   readonly durationMs: number;
   readonly atMs: number;
-  /** Rules per table that are ours, and those that this sync wrote. */
-  readonly rules: ReadonlyMap<TableName, { readonly total: number; readonly written: number }>;
   /** Service ports whose traffic is dropped here, since policy Local finds nothing on this node. */
   readonly noLocalEndpoints: { readonly internal: number; readonly external: number };
 }
@@ -106,12 +109,15 @@ export function createProxyMetrics(): ProxyMetrics {
         histogram.observe(labels, sync.durationMs / 1000);
       }
       lastSync.set(labels, sync.atMs / 1000);
-      for (const [table, count] of sync.rules) {
-        owned.set({ ...labels, table }, count.total);
-        written.set({ ...labels, table }, count.written);
-      }
       for (const policy of ['internal', 'external'] as const) {
         noLocal.set({ ...labels, traffic_policy: policy }, sync.noLocalEndpoints[policy]);
+      }
+    },
+    iptablesRules: (family, rules) => {
+      for (const [table, count] of rules) {
+        const labels = { ip_family: labelOf(family), table };
+        owned.set(labels, count.total);
+        written.set(labels, count.written);
       }
     },
     restoreFailed: (family, kind) => {

@@ -2,7 +2,6 @@ import { describe, expect, test } from 'vitest';
 import { parsePrefix } from '#pkg/ip/prefix.ts';
 import { defaultAnnotationPrefix } from '#pkg/overlay/annotations.ts';
 import type { NodeRecord } from '#pkg/kube/types.ts';
-import { conflistText, defaultIpamDataDir, defaultNodeFile, defaultStateDir } from './conflist.ts';
 import { desiredPodNetwork, type HostFacts, type PodNetworkOptions } from './desired.ts';
 
 const options: PodNetworkOptions = {
@@ -180,37 +179,5 @@ describe('desiredPodNetwork()', () => {
     ],
   ])('waits %s and says why', (_, nodes, reason) => {
     expect(desired(nodes)).toEqual({ kind: 'not-ready', reason });
-  });
-});
-
-describe('conflistText()', () => {
-  test('defaults need no paths', () => {
-    const text = conflistText({
-      nodeFile: defaultNodeFile,
-      ipamDataDir: defaultIpamDataDir,
-      stateDir: defaultStateDir,
-    });
-    expect(JSON.parse(text)).toEqual({
-      cniVersion: '1.0.0',
-      name: 'podwire',
-      plugins: [
-        {
-          type: 'podwire',
-          bridge: 'cni0',
-          capabilities: { portMappings: true, bandwidth: true, ips: true, mac: true },
-        },
-      ],
-    });
-  });
-
-  test('other directories are written', () => {
-    const text = conflistText({
-      nodeFile: '/run/a/node.json',
-      ipamDataDir: '/var/a',
-      stateDir: '/var/b',
-    });
-    expect(JSON.parse(text)).toMatchObject({
-      plugins: [{ nodeFile: '/run/a/node.json', ipam: { dataDir: '/var/a' }, stateDir: '/var/b' }],
-    });
   });
 });

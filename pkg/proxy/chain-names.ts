@@ -35,6 +35,12 @@ export function endpointChainName(
   return `KUBE-SEP-${hash16(printName + protocol + target)}`;
 }
 
+/** KUBE-SVT-: dispatches what goes to a prefix, in the layout `tree`. */
+export function treeChainName(prefix: string): string {
+  // An IPv6 prefix may be too long, and has characters that nft takes in no name.
+  return `KUBE-SVT-${prefix.includes(':') ? hash16(prefix) : prefix}`;
+}
+
 /**
  * The first 16 characters of base32(sha256): 80 bits, since a chain name has 28 characters at most
  * (XT_EXTENSION_MAXNAMELEN - 1 in linux/netfilter/x_tables.h).

@@ -1,4 +1,6 @@
 /** The chains kube-proxy has on every node, whatever the Services, and the jumps into them. */
+import { parseAddress } from '#pkg/ip/address.ts';
+import { formatPrefix, hostPrefix } from '#pkg/ip/prefix.ts';
 import { comment, formatRule } from '#pkg/iptables/rule.ts';
 import type { Rules } from '#pkg/iptables/ruleset.ts';
 import { masqueradeMark, servesLocalhost, type IptablesOptions } from './iptables-options.ts';
@@ -15,10 +17,32 @@ export const chains = {
   canary: 'KUBE-PROXY-CANARY',
 } as const;
 
+/** All of it for one set of options. */
+export interface BaseRules {
+  readonly filter: readonly (readonly [string, Rules])[];
+  readonly nat: readonly (readonly [string, Rules])[];
+  readonly mangle: readonly (readonly [string, Rules])[];
+  readonly filterJumps: ReadonlyMap<string, Rules>;
+  readonly natJumps: ReadonlyMap<string, Rules>;
+  /** What stands last in nat's KUBE-SERVICES. */
+  readonly servicesEnd: Rules;
+}
+
+export function baseRules(options: IptablesOptions): BaseRules {
+  return {
+    filter: filterBaseChains(options),
+    nat: natBaseChains(options),
+    mangle: [[chains.canary, []]],
+    filterJumps: filterJumps(options),
+    natJumps: natJumps(),
+    servicesEnd: nodePortJumps(options),
+  };
+}
+
 const newConnection = '-m conntrack --ctstate NEW';
 
 /** filter: what our packets need to pass, and the guard of 127.0.0.0/8. */
-export function filterBaseChains(options: IptablesOptions): [string, Rules][] {
+function filterBaseChains(options: IptablesOptions): [string, Rules][] {
   const mark = masqueradeMark(options);
   // A packet out of its connection's window is not translated; as a stray it would reset the
   // client's connection (kubernetes/kubernetes#74839).
@@ -47,7 +71,7 @@ export function filterBaseChains(options: IptablesOptions): [string, Rules][] {
 }
 
 /** nat: marking, and masquerading what is marked. */
-export function natBaseChains(options: IptablesOptions): [string, Rules][] {
+function natBaseChains(options: IptablesOptions): [string, Rules][] {
   const mark = masqueradeMark(options);
   return [
     [chains.canary, []],
@@ -68,7 +92,7 @@ export function natBaseChains(options: IptablesOptions): [string, Rules][] {
 }
 
 /** Jumps in filter's built-in chains, in the order they stand in. */
-export function filterJumps(options: IptablesOptions): Map<string, Rules> {
+function filterJumps(options: IptablesOptions): Map<string, Rules> {
   const guard = servesLocalhost(options) ? [formatRule({ target: chains.firewall })] : [];
   const firewall = jump(chains.proxyFirewall, 'kubernetes load balancer firewall', true);
   const services = jump(chains.services, 'kubernetes service portals', true);
@@ -87,13 +111,33 @@ export function filterJumps(options: IptablesOptions): Map<string, Rules> {
 }
 
 /** Jumps in nat's built-in chains. */
-export function natJumps(): Map<string, Rules> {
+function natJumps(): Map<string, Rules> {
   const services = [jump(chains.services, 'kubernetes service portals', false)];
   return new Map([
     ['PREROUTING', services],
     ['OUTPUT', services],
     ['POSTROUTING', [jump(chains.postrouting, 'kubernetes postrouting rules', false)]],
   ]);
+}
+
+/**
+ * The end of nat's KUBE-SERVICES. Node ports come last: an address of the host that is also a
+ * Service's belongs to the Service.
+ */
+function nodePortJumps(options: IptablesOptions): string[] {
+  const last = comment(
+    'kubernetes service nodeports; NOTE: this must be the last rule in this chain',
+  );
+  const target = chains.nodePorts;
+  if (options.nodePortAddresses !== 'all') {
+    return options.nodePortAddresses
+      .filter((address) => !isLoopback(address) || servesLocalhost(options))
+      .map((address) => formatPrefix(hostPrefix(parseAddress(address))))
+      .map((destination) => formatRule({ destination, matches: [last], target }));
+  }
+  const loopback = options.family === 'ip' ? '127.0.0.0/8' : '::1/128';
+  const except = servesLocalhost(options) ? {} : { destination: `! ${loopback}` };
+  return [formatRule({ ...except, matches: [last, '-m addrtype --dst-type LOCAL'], target })];
 }
 
 function jump(target: string, text: string, onlyNew: boolean): string {
@@ -115,4 +159,8 @@ function localnetGuard(): [string, Rules][] {
     target: 'DROP',
   });
   return [[chains.firewall, [rule]]];
+}
+
+function isLoopback(address: string): boolean {
+  return address === '::1' || address.startsWith('127.');
 }

@@ -9,35 +9,44 @@ import type { ServicePort } from './service-port.ts';
  * Chooses an endpoint with equal chances: the i-th of n takes one in n - i of what the ones before
  * it left. A client with affinity first looks for the endpoint that remembers it.
  */
-export function policyChain(port: ServicePort, endpoints: readonly Endpoint[]): string[] {
+export function policyChain(
+  port: ServicePort,
+  endpoints: readonly Endpoint[],
+  withComments: boolean,
+): string[] {
   const steps = endpoints.map((endpoint, i) => ({
     target: endpointChainName(port.printName, port.protocol, endpoint.target),
-    text: comment(`${port.printName} -> ${endpoint.target}`),
+    text: withComments ? [comment(`${port.printName} -> ${endpoint.target}`)] : [],
     outOf: endpoints.length - i,
   }));
   const affinity = steps.map(({ target, text }) =>
     formatRule({
-      matches: [text, recent(port, target, `--rcheck --seconds ${port.affinitySeconds} --reap`)],
+      matches: [...text, recent(port, target, `--rcheck --seconds ${port.affinitySeconds} --reap`)],
       target,
     }),
   );
   const balance = steps.map(({ target, text, outOf }) =>
-    formatRule({ matches: outOf > 1 ? [text, oneIn(outOf)] : [text], target }),
+    formatRule({ matches: outOf > 1 ? [...text, oneIn(outOf)] : text, target }),
   );
   return port.affinitySeconds === 0 ? balance : [...affinity, ...balance];
 }
 
 /** Sends to one endpoint. */
-export function endpointChain(port: ServicePort, endpoint: Endpoint, name: string): string[] {
+export function endpointChain(
+  port: ServicePort,
+  endpoint: Endpoint,
+  name: string,
+  withComments: boolean,
+): string[] {
   const source = `${endpoint.address}/${port.family === 'ip' ? 32 : 128}`;
-  const text = comment(port.printName);
+  const text = withComments ? [comment(port.printName)] : [];
   return [
     // A pod that reaches itself would answer itself directly, past the translation.
-    formatRule({ source, matches: [text], target: chains.markMasquerade }),
+    formatRule({ source, matches: text, target: chains.markMasquerade }),
     formatRule({
       protocol: port.protocol,
       matches: [
-        text,
+        ...text,
         ...(port.affinitySeconds === 0 ? [] : [recent(port, name, '--set')]),
         protocolMatch(port.protocol),
       ],

@@ -2,8 +2,17 @@
 import type { Family } from '#pkg/ip/address.ts';
 import type { LocalDetector } from './local-detector.ts';
 
+/**
+ * How a packet finds its Service. `compatible`: as in kube-proxy, chain KUBE-SERVICES has a rule for
+ * each Service address and a packet is compared with one after the other. `tree`: KUBE-SERVICES
+ * jumps by the destination's bits through chains KUBE-SVT-… to a few rules. All other chains are the
+ * same in both.
+ */
+export type IptablesLayout = 'compatible' | 'tree';
+
 export interface IptablesOptions {
   readonly family: Family;
+  readonly layout: IptablesLayout;
   /** Which bit of the packet mark asks for masquerade, 0-31. */
   readonly masqueradeBit: number;
   readonly masqueradeAll: boolean;

@@ -3,6 +3,7 @@ import { formatPrefix, hostPrefix, containsAddress } from '#pkg/ip/prefix.ts';
 import { parseAddress } from '#pkg/ip/address.ts';
 import { comment, formatRule, protocolMatch, type RuleParts } from '#pkg/iptables/rule.ts';
 import type { Rules } from '#pkg/iptables/ruleset.ts';
+import type { AddressRule } from './address-tree.ts';
 import { endpointChainName, serviceChainNames, type ServiceChainNames } from './chain-names.ts';
 import { chains } from './iptables-base.ts';
 import { endpointChain, policyChain } from './iptables-endpoints.ts';
@@ -17,13 +18,20 @@ export interface ServiceRules {
   readonly filterExternal: Rules;
   readonly filterNodePorts: Rules;
   readonly filterFirewall: Rules;
-  readonly natServices: Rules;
+  readonly natServices: readonly AddressRule[];
   readonly natNodePorts: Rules;
   readonly natChains: readonly (readonly [string, Rules])[];
 }
 
-export function serviceRules(port: ProxiedPort, options: IptablesOptions): ServiceRules {
-  const view = viewOf(port, options);
+/** What a renderer of one port must know besides the options. */
+export interface RenderContext {
+  readonly options: IptablesOptions;
+  /** Rules for single endpoints say whose they are; left out in large clusters, as in kube-proxy. */
+  readonly endpointComments: boolean;
+}
+
+export function serviceRules(port: ProxiedPort, context: RenderContext): ServiceRules {
+  const view = viewOf(port, context);
   return {
     filterServices: view.internalTarget === undefined ? refuse(view, [port.clusterIP]) : [],
     filterExternal: view.reachesExternal ? [] : refuseExternal(view),
@@ -36,9 +44,8 @@ export function serviceRules(port: ProxiedPort, options: IptablesOptions): Servi
 }
 
 /** What the rules of a port have in common, decided once. */
-interface View {
+interface View extends RenderContext {
   readonly port: ProxiedPort;
-  readonly options: IptablesOptions;
   readonly names: ServiceChainNames;
   /** Chain that serves the cluster address; undefined when it reaches nothing. */
   readonly internalTarget: string | undefined;
@@ -48,15 +55,15 @@ interface View {
   readonly firewalled: boolean;
 }
 
-function viewOf(port: ProxiedPort, options: IptablesOptions): View {
+function viewOf(port: ProxiedPort, context: RenderContext): View {
   const names = serviceChainNames(port.printName, port.protocol);
   const { hasAny, local } = port.endpoints;
   const reaches = (policy: 'Cluster' | 'Local'): boolean =>
     hasAny && (policy === 'Cluster' || local.length > 0);
   const internalChain = port.internalPolicy === 'Local' ? names.local : names.cluster;
   return {
+    ...context,
     port,
-    options,
     names,
     internalTarget: reaches(port.internalPolicy) ? internalChain : undefined,
     reachesExternal: reaches(port.externalPolicy),
@@ -64,18 +71,18 @@ function viewOf(port: ProxiedPort, options: IptablesOptions): View {
   };
 }
 
-function dispatchRules(view: View): string[] {
+function dispatchRules(view: View): AddressRule[] {
   const { port, names } = view;
-  const rules: string[] = [];
-  if (view.internalTarget !== undefined) {
-    rules.push(toAddress(view, port.clusterIP, 'cluster IP', view.internalTarget));
-  }
+  const rules: AddressRule[] = [];
+  const dispatch = (destination: string, what: string, target: string): void => {
+    rules.push({ destination, rule: toAddress(view, destination, what, target) });
+  };
+  if (view.internalTarget !== undefined)
+    dispatch(port.clusterIP, 'cluster IP', view.internalTarget);
   if (!port.endpoints.hasAny) return rules;
-  for (const ip of port.externalIPs) rules.push(toAddress(view, ip, 'external IP', names.external));
+  for (const ip of port.externalIPs) dispatch(ip, 'external IP', names.external);
   const balanced = view.firewalled ? names.firewall : names.external;
-  for (const ip of port.loadBalancerIPs) {
-    rules.push(toAddress(view, ip, 'loadbalancer IP', balanced));
-  }
+  for (const ip of port.loadBalancerIPs) dispatch(ip, 'loadbalancer IP', balanced);
   return rules;
 }
 
@@ -150,16 +157,22 @@ function ownChains(view: View): [string, Rules][] {
   const masquerade = view.internalTarget === undefined ? [] : masqueradeClusterIP(view);
   const headOf = (chain: string): Rules => (chain === view.internalTarget ? masquerade : []);
   if (cluster.length > 0) {
-    own.push([names.cluster, [...headOf(names.cluster), ...policyChain(port, cluster)]]);
+    own.push([
+      names.cluster,
+      [...headOf(names.cluster), ...policyChain(port, cluster, view.endpointComments)],
+    ]);
   }
   if (local.length > 0) {
-    own.push([names.local, [...headOf(names.local), ...policyChain(port, local)]]);
+    own.push([
+      names.local,
+      [...headOf(names.local), ...policyChain(port, local, view.endpointComments)],
+    ]);
   }
   if (isExternallyAccessible(port)) own.push([names.external, externalChain(view)]);
   if (view.firewalled) own.push([names.firewall, firewallChain(view)]);
   for (const endpoint of reachable) {
     const name = endpointChainName(port.printName, port.protocol, endpoint.target);
-    own.push([name, endpointChain(port, endpoint, name)]);
+    own.push([name, endpointChain(port, endpoint, name, view.endpointComments)]);
   }
   return own;
 }

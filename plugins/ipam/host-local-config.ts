@@ -9,6 +9,7 @@ import {
   fieldsOf,
   missing,
   readArray,
+  readInteger,
   readObject,
   readObjects,
   readString,
@@ -31,6 +32,17 @@ export interface HostLocalConfig {
   readonly requested: readonly Address[];
 }
 
+/**
+ * How long an address rests before it is given out again, unless no other is free. Our own field:
+ * Go's plugin does not read it. DEL must work with any configuration, so only ADD refuses a wrong one.
+ */
+export function parseRestMs(config: NetworkConfig): number {
+  const seconds = ipamFields(config).values['cooldownSeconds'];
+  return (typeof seconds === 'number' && seconds >= 0 ? seconds : defaultCooldownSeconds) * 1000;
+}
+
+const defaultCooldownSeconds = 60;
+
 const defaultDataDir = '/var/lib/cni/networks';
 
 /**
@@ -47,6 +59,7 @@ export function parseHostLocalConfig(request: CniRequest): HostLocalConfig {
   checkRangeSets(rangeSets);
   checkFamilies(config, rangeSets);
   const resolvConf = readString(ipam, 'resolvConf');
+  readInteger(ipam, 'cooldownSeconds', { min: 0, max: 86_400 });
   return {
     dataDir: parseDataDir(config),
     rangeSets,

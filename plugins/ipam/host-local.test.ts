@@ -22,7 +22,8 @@ import { formatPrefix } from '#pkg/ip/prefix.ts';
 import { openSys } from '#pkg/sys/open-sys.ts';
 import { hostLocalPlugin } from './host-local.ts';
 
-const plugin = hostLocalPlugin(await openSys());
+const sys = await openSys();
+const plugin = hostLocalPlugin(sys);
 const goProgram = '/usr/lib/cni/host-local';
 const hasGo = existsSync(goProgram);
 
@@ -99,6 +100,111 @@ function leases(): string[] {
 
 function indexEntries(): string[] {
   return readdirSync(join(dataDir, '.podwire/net')).filter((name) => name !== '.stamp');
+}
+
+describe('an address that was given back', () => {
+  const resting = (): string => join(dataDir, '.podwire-resting/net');
+  const ids = ['a', 'b', 'c', 'd', 'e'];
+
+  /** The plugin at another time. */
+  function addAt(offsetMs: number, ask: Ask): string[] {
+    const later = hostLocalPlugin(sys, () => Date.now() + offsetMs);
+    return later.add(request(ask)).ips.map(({ address }) => formatPrefix(address));
+  }
+
+  /** All five addresses are taken, then the first is given back, and one that does not rest is free. */
+  function fill(ipam: object = v4Small): void {
+    for (const id of ids) add({ id, ipam });
+    del({ id: 'a', ipam });
+    rmSync(join(dataDir, 'net/10.1.2.5'));
+  }
+
+  it('rests, while another is free', () => {
+    fill();
+    expect(readdirSync(resting()).flatMap((at) => readdirSync(join(resting(), at)))).toEqual([
+      '10.1.2.2',
+    ]);
+    expect(addAt(59_000, { id: 'f', ipam: v4Small })).toEqual(['10.1.2.5/29']);
+    expect(addAt(59_000, { id: 'g', ipam: v4Small })).toEqual(['10.1.2.2/29']);
+    expect(() => add({ id: 'h', ipam: v4Small })).toThrow('no IP addresses available');
+  });
+
+  it.each([
+    ['rests for a minute', 61_000],
+    ['does not rest when the clock was set back', -7_200_000],
+  ])('%s', (_, offsetMs) => {
+    fill();
+    expect(addAt(offsetMs, { id: 'f', ipam: v4Small })).toEqual(['10.1.2.2/29']);
+  });
+
+  it('rests as long as the configuration says', () => {
+    const ipam = { ...v4Small, cooldownSeconds: 600 };
+    fill(ipam);
+    expect(addAt(599_000, { id: 'f', ipam })).toEqual(['10.1.2.5/29']);
+    del({ id: 'f', ipam });
+    expect(addAt(602_000, { id: 'g', ipam })).toEqual(['10.1.2.2/29']);
+  });
+
+  it('does not rest where the configuration does not want it', () => {
+    const ipam = { ...v4Small, cooldownSeconds: 0 };
+    fill(ipam);
+    expect(add({ id: 'f', ipam })).toEqual(['10.1.2.2/29']);
+    expect(existsSync(resting())).toBe(false);
+  });
+
+  it.each([-1, 86_401, 'a minute'])('is not given back by a rest of %j', (cooldownSeconds) => {
+    const ipam = { ...v4Small, cooldownSeconds };
+    add({ ipam: v4Small });
+    expect(() => add({ id: 'b', ipam })).toThrow(/ipam\.cooldownSeconds/);
+    del({ ipam });
+    expect(leases()).toEqual([]);
+  });
+
+  it('comes in the order of giving back, when all rest', () => {
+    for (const id of ids) add({ id, ipam: v4Small });
+    for (const id of ['d', 'b']) {
+      del({ id, ipam: v4Small });
+      waitForLaterTimes();
+    }
+    expect(add({ id: 'f', ipam: v4Small })).toEqual(['10.1.2.5/29']);
+    expect(add({ id: 'g', ipam: v4Small })).toEqual(['10.1.2.3/29']);
+  });
+
+  it('is forgotten two rests later', () => {
+    for (const minutes of [0, 1, 2]) {
+      const then = hostLocalPlugin(sys, () => Date.now() + minutes * 60_000);
+      then.add(request({}));
+      then.del(request({}));
+    }
+    expect(readdirSync(resting())).toHaveLength(2);
+  });
+
+  it('is free at once where nothing can be noted', () => {
+    writeFileSync(join(dataDir, '.podwire-resting'), '');
+    fill();
+    expect(add({ id: 'f', ipam: v4Small })).toEqual(['10.1.2.2/29']);
+  });
+
+  it.runIf(hasGo)("is nothing to Go's plugin, which may take it", () => {
+    for (const id of ids.slice(0, 4)) add({ id, ipam: v4Small });
+    for (const id of ['a', 'b']) del({ id, ipam: v4Small });
+    expect(goAdd({ id: 'g', ipam: v4Small })).toBe('10.1.2.6/29');
+    expect(goAdd({ id: 'h', ipam: v4Small })).toBe('10.1.2.2/29');
+    expect(add({ id: 'i', ipam: v4Small })).toEqual(['10.1.2.3/29']);
+    del({ id: 'h', ipam: v4Small });
+    expect(leases()).toEqual(['10.1.2.3', '10.1.2.4', '10.1.2.5', '10.1.2.6']);
+  });
+});
+
+/** Returns when a file that changes now has another time than one that changed before. */
+function waitForLaterTimes(): void {
+  const probe = join(dataDir, 'probe');
+  const touched = (): number => {
+    writeFileSync(probe, '');
+    return statSync(probe).ctimeMs;
+  };
+  const before = touched();
+  while (touched() <= before);
 }
 
 describe('ADD', () => {

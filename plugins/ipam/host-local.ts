@@ -11,33 +11,37 @@ import type { CniAddRequest, CniPlugin, CniRequest } from '#pkg/cni/plugin.ts';
 import { emptyDns, type CniIp, type CniResult } from '#pkg/cni/result.ts';
 import type { Sys } from '#pkg/sys/sys.ts';
 import { formatRangeSet, rangeOf, roundRobin, type RangeSet } from './address-range.ts';
-import { parseDataDir, parseHostLocalConfig } from './host-local-config.ts';
+import { parseDataDir, parseHostLocalConfig, parseRestMs } from './host-local-config.ts';
 import { openLeaseStore, type LeaseStore } from './lease-store.ts';
 import { parseResolvConf } from './resolv-conf.ts';
 
-export function hostLocalPlugin(sys: Sys): CniPlugin {
+/** What the plugin needs of its machine. */
+interface Host {
+  readonly sys: Sys;
+  readonly now: () => number;
+}
+
+/** @param now the wall clock, in milliseconds since the epoch: how long an address has rested */
+export function hostLocalPlugin(sys: Sys, now: () => number = Date.now): CniPlugin {
+  const host: Host = { sys, now };
   return {
     about: 'Podwire host-local: IP addresses from ranges of this node',
-    add: (request) => addAddresses(sys, request),
-    del: (request) => releaseAddresses(sys, request),
-    check: (request) => checkAddresses(sys, request),
-    gc: (request) => collectLeases(sys, request),
+    add: (request) => addAddresses(host, request),
+    del: (request) => releaseAddresses(host, request),
+    check: (request) => checkAddresses(host, request),
+    gc: (request) => collectLeases(host, request),
   };
 }
 
 /** One address of each range set, or none at all. */
-function addAddresses(sys: Sys, request: CniAddRequest): CniResult {
+function addAddresses(host: Host, request: CniAddRequest): CniResult {
   const config = parseHostLocalConfig(request);
   // Read first: a missing file must not cost an address.
   const dns =
     config.resolvConf === undefined
       ? emptyDns
       : parseResolvConf(readFileSync(config.resolvConf, 'utf8'));
-  using store = openLeaseStore(sys, {
-    dataDir: config.dataDir,
-    network: request.config.name,
-    create: true,
-  });
+  using store = openStore(host, request.config, true);
   refuseSecondAllocation(store, request, config.rangeSets);
   let taken = false;
   try {
@@ -82,6 +86,7 @@ function refuseSecondAllocation(
 /** Nearly full ranges: after this many taken addresses in a row, read the directory once. */
 const probesBeforeListing = 32;
 
+/** The next address that is free and has rested; where there is none, the one that rests longest. */
 function takeNext(
   store: LeaseStore,
   request: CniRequest,
@@ -89,10 +94,16 @@ function takeNext(
 ): Address {
   let probes = 0;
   let known: ReadonlySet<string> = new Set();
+  const resting: { readonly address: Address; readonly since: number }[] = [];
   for (const address of roundRobin(set, store.lastReserved(index))) {
     if (known.has(formatAddress(address))) continue;
-    if (store.take(address, request)) return address;
+    const since = store.restsSince(address);
+    if (since !== undefined) resting.push({ address, since });
+    else if (store.take(address, request)) return address;
     if (++probes === probesBeforeListing) known = store.takenAddresses();
+  }
+  for (const { address } of resting.toSorted((a, b) => a.since - b.since)) {
+    if (store.take(address, request)) return address;
   }
   throw new CniError(
     cniCode.tryAgainLater,
@@ -126,13 +137,13 @@ function notAllRequested(left: readonly Address[]): CniError {
   );
 }
 
-function releaseAddresses(sys: Sys, request: CniRequest): void {
-  using store = openExisting(sys, request.config);
+function releaseAddresses(host: Host, request: CniRequest): void {
+  using store = openStore(host, request.config, false);
   store?.release(request);
 }
 
-function checkAddresses(sys: Sys, request: CniAddRequest): void {
-  using store = openExisting(sys, request.config);
+function checkAddresses(host: Host, request: CniAddRequest): void {
+  using store = openStore(host, request.config, false);
   if (store !== undefined && store.addressesOf(request).length > 0) return;
   throw new CniError(
     cniCode.unknownContainer,
@@ -141,22 +152,25 @@ function checkAddresses(sys: Sys, request: CniAddRequest): void {
   );
 }
 
-function collectLeases(sys: Sys, request: CniRequest): void {
+function collectLeases(host: Host, request: CniRequest): void {
   const valid = readValidAttachments(request.config);
   // A lease without an interface name (host-local before 0.8) is the container's, whichever it is.
   const keys = new Set([...valid.map(attachmentKey), ...valid.map((a) => `${a.containerId}:`)]);
-  using store = openExisting(sys, request.config);
+  using store = openStore(host, request.config, false);
   for (const attachment of store?.attachments() ?? []) {
     if (!keys.has(attachmentKey(attachment))) store?.release(attachment);
   }
 }
 
-function openExisting(sys: Sys, config: NetworkConfig): LeaseStore | undefined {
-  return openLeaseStore(sys, {
-    dataDir: parseDataDir(config),
-    network: config.name,
-    create: false,
-  });
+function openStore(host: Host, config: NetworkConfig, create: true): LeaseStore;
+function openStore(host: Host, config: NetworkConfig, create: boolean): LeaseStore | undefined;
+function openStore(
+  { sys, now }: Host,
+  config: NetworkConfig,
+  create: boolean,
+): LeaseStore | undefined {
+  const [dataDir, restMs] = [parseDataDir(config), parseRestMs(config)];
+  return openLeaseStore(sys, { dataDir, network: config.name, create, restMs, now });
 }
 
 function attachmentKey({ containerId, ifName }: Attachment): string {

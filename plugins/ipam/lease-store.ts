@@ -20,6 +20,7 @@ import type { Sys } from '#pkg/sys/sys.ts';
 import { LOCK_EX } from '#pkg/sys/constants.ts';
 import { openLeaseIndex, type LeaseIndex } from './lease-index.ts';
 import { overwriteFile } from './overwrite-file.ts';
+import { openRestingAddresses, type RestingAddresses } from './resting-addresses.ts';
 
 /** One network's leases, locked against everyone else until disposed. */
 export interface LeaseStore extends Disposable {
@@ -29,7 +30,9 @@ export interface LeaseStore extends Disposable {
   attachments(): readonly Attachment[];
   /** Every address in use, as text: one reading of the directory. */
   takenAddresses(): ReadonlySet<string>;
-  /** Takes an address; false when it is in use. */
+  /** When an address was given back that should not be taken yet: milliseconds since the epoch. */
+  restsSince(address: Address): number | undefined;
+  /** Takes an address, whether it rests or not; false when it is in use. */
   take(address: Address, attachment: Attachment): boolean;
   /** Gives back all the attachment holds; none is no error. */
   release(attachment: Attachment): void;
@@ -38,39 +41,53 @@ export interface LeaseStore extends Disposable {
   setLastReserved(setIndex: number, address: Address): void;
 }
 
+export interface LeasePlace {
+  readonly dataDir: string;
+  readonly network: string;
+  readonly create: boolean;
+  /** How long an address rests before it is given out again. */
+  readonly restMs: number;
+  /** The wall clock, in milliseconds since the epoch. */
+  readonly now: () => number;
+}
+
 /**
  * Waits for the network's lock and opens its leases. With `create` false, undefined for a network
  * that never had a lease.
  */
-export function openLeaseStore(
-  sys: Sys,
-  place: { readonly dataDir: string; readonly network: string; readonly create: false },
-): LeaseStore | undefined;
-export function openLeaseStore(
-  sys: Sys,
-  place: { readonly dataDir: string; readonly network: string; readonly create: true },
-): LeaseStore;
-export function openLeaseStore(
-  sys: Sys,
-  place: { readonly dataDir: string; readonly network: string; readonly create: boolean },
-): LeaseStore | undefined {
+export function openLeaseStore(sys: Sys, place: LeasePlace & { readonly create: true }): LeaseStore;
+export function openLeaseStore(sys: Sys, place: LeasePlace): LeaseStore | undefined;
+export function openLeaseStore(sys: Sys, place: LeasePlace): LeaseStore | undefined {
   const directory = `${place.dataDir}/${place.network}`;
   if (place.create) mkdirSync(directory, { recursive: true, mode: 0o755 });
   else if (statSync(directory, { throwIfNoEntry: false }) === undefined) return undefined;
   const lockFd = openSync(`${directory}/lock`, 'a', 0o644);
   try {
     sys.flock(lockFd, LOCK_EX);
-    return leaseStore(directory, openLeaseIndex(place.dataDir, place.network), () =>
+    return leaseStore({
+      directory,
+      index: openLeaseIndex(place.dataDir, place.network),
+      resting: openRestingAddresses(place, place.now),
       // Closing the only descriptor of the open file gives the lock back.
-      closeSync(lockFd),
-    );
+      unlock: () => closeSync(lockFd),
+    });
   } catch (error) {
     closeSync(lockFd);
     throw error;
   }
 }
 
-function leaseStore(directory: string, index: LeaseIndex, unlock: () => void): LeaseStore {
+function leaseStore({
+  directory,
+  index,
+  resting,
+  unlock,
+}: {
+  readonly directory: string;
+  readonly index: LeaseIndex;
+  readonly resting: RestingAddresses;
+  readonly unlock: () => void;
+}): LeaseStore {
   if (!index.isComplete(stampOf(directory))) rebuildIndex(directory, index);
   let changed = false;
   const owned = (attachment: Attachment): readonly string[] =>
@@ -86,6 +103,7 @@ function leaseStore(directory: string, index: LeaseIndex, unlock: () => void): L
     attachments: () =>
       leaseFiles(directory).flatMap((file) => readLease(`${directory}/${file}`) ?? []),
     takenAddresses: () => new Set(leaseFiles(directory)),
+    restsSince: (address) => resting.retiredAt(formatAddress(address)),
     take(address, attachment) {
       const file = formatAddress(address);
       if (!createLease(`${directory}/${file}`, attachment)) return false;
@@ -97,8 +115,9 @@ function leaseStore(directory: string, index: LeaseIndex, unlock: () => void): L
       const exact = owned(attachment);
       const legacy = legacyOf(attachment);
       changed = true;
-      for (const file of exact.length > 0 ? exact : owned(legacy))
-        unlinkSync(`${directory}/${file}`);
+      for (const file of exact.length > 0 ? exact : owned(legacy)) {
+        resting.retire(`${directory}/${file}`, file);
+      }
       index.delete(attachment);
       if (exact.length === 0) index.delete(legacy);
     },

@@ -104,6 +104,12 @@ function remember({ tools, undo }: AddContext, record: AttachmentRecord): Attach
   store.put(record, recordDocument(record));
   undo.defer(() => store.delete(record));
   using filter = openFilter();
+  // Also when it got none: another ADD, which found a table lost, may have put them in.
+  undo.defer(() => {
+    store.retire(record);
+    using again = openFilter();
+    removePod(again, record);
+  });
   try {
     installPod(filter, record);
   } catch (error) {
@@ -112,10 +118,6 @@ function remember({ tools, undo }: AddContext, record: AttachmentRecord): Attach
     store.put(other, recordDocument(other));
     return other;
   }
-  undo.defer(() => {
-    using again = openFilter();
-    removePod(again, record);
-  });
   return record;
 }
 

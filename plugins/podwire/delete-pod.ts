@@ -67,7 +67,8 @@ export function collectPods(tools: PodTools, request: CniRequest): void {
 
 /**
  * The link first: then no packet of the pod's is left to guard. The addresses go after all that
- * leads to them: nobody may get one that a host port still points to. The record goes last.
+ * leads to them: nobody may get one that a host port still points to. The record goes last; it is
+ * retired before the elements go, or an ADD that finds a table lost would put them back.
  */
 function disconnect(
   tools: PodTools,
@@ -83,6 +84,7 @@ function disconnect(
     removeWhere(tools, (comment) => isOfAttachment(comment, call));
     if (stored !== undefined) portmapPlugin(system).del(call);
   } else {
+    store.retire(record);
     removePodElements(tools, record);
     if (record.iptables) portmapPlugin(system).del(call);
     else forgetFlowsOf(system.sys, claimsOf(record));

@@ -2,11 +2,7 @@
  * A pod's elements in the kernel: its host ports, and the addresses it may send from. They go in
  * and out by nfnetlink; the program nft is run only where a table is missing.
  */
-import { closeSync, mkdirSync, openSync } from 'node:fs';
-import { join } from 'node:path';
 import { AgentError, isErrno } from '#pkg/errors/agent-error.ts';
-import { formatAddress } from '#pkg/ip/address.ts';
-import { CniError } from '#pkg/cni/cni-error.ts';
 import {
   addElements,
   deleteElements,
@@ -18,21 +14,12 @@ import {
 } from '#pkg/nfnetlink/nf-tables.ts';
 import type { SetElement } from '#pkg/nfnetlink/set-element.ts';
 import type { NetlinkSocket } from '#pkg/netlink/socket.ts';
-import { LOCK_EX } from '#pkg/sys/constants.ts';
 import type { Sys } from '#pkg/sys/sys.ts';
-import { hostPortTaken } from '#plugins/meta/host-port-claim.ts';
 import type { RunNetfilter } from '#plugins/meta/run-netfilter.ts';
 import type { AttachmentRecord } from './attachment-record.ts';
 import { filterTables, setsOf, tableText, type FilterTable } from './filter-tables.ts';
-import {
-  hostPortKey,
-  hostPortMaps,
-  hostPortSet,
-  ownerComment,
-  podElements,
-  specificAddress,
-  type HostPortElement,
-} from './pod-elements.ts';
+import { refuseOverlaps, takenPort, withPortLock } from './host-port-owner.ts';
+import { ownerComment, podElements } from './pod-elements.ts';
 
 export interface PacketFilter {
   readonly sys: Sys;
@@ -40,14 +27,16 @@ export interface PacketFilter {
   readonly run: RunNetfilter;
   /** Where a lock may be, for those who give out host ports. */
   readonly directory: string;
-  /** All pods of this node, for a table that was lost. */
+  /** All pods of this node, the oldest first, for a table that was lost. */
   readonly everyRecord: () => readonly AttachmentRecord[];
+  /** Whether this pod still is one: its DEL says that it is not, before it deletes any element. */
+  readonly isKept: (record: AttachmentRecord) => boolean;
 }
 
 /** The kernel's packet filter, in the calling thread's network namespace; opened when it is used. */
 export function openPacketFilter(
   sys: Sys,
-  context: Pick<PacketFilter, 'run' | 'directory' | 'everyRecord'>,
+  context: Omit<PacketFilter, 'sys' | 'socket'>,
 ): PacketFilter & Disposable {
   let socket: NetlinkSocket | undefined;
   return {
@@ -145,14 +134,18 @@ function addOrMakeTables(
   const lost = filterTables.filter((table) =>
     elements.some(({ set }, i) => isErrno(errors[i], 'ENOENT') && isOf(set, table)),
   );
-  for (const table of lost) makeTable(filter, table);
+  for (const table of lost) {
+    makeTable(filter, table);
+    // Before the new pod: nobody may take the host port of a pod that runs.
+    restorePods(filter, record, table);
+  }
+  if (lost.length > 0) refuseOverlaps(filter, record);
   addMissing(filter, record, elements);
-  for (const table of lost) restorePods(filter, table);
 }
 
 /**
- * Adds the elements that are not there just so. Some may be: who found a table lost and made it has
- * put in all pods whose records it saw, this one's too.
+ * Adds the elements that are not there just so. Some may be: who found a table lost and made it puts
+ * in all pods whose records it sees, this one's too.
  */
 function addMissing(
   filter: PacketFilter,
@@ -193,91 +186,19 @@ function noNft(cause: unknown): AgentError {
   );
 }
 
-/** A table was lost, with all pods: somebody flushed the ruleset. They get their elements back. */
-function restorePods({ socket, everyRecord }: PacketFilter, table: FilterTable): void {
-  const elements = everyRecord()
-    .flatMap(podElements)
-    .filter(({ set }) => isOf(set, table));
-  // Each by itself: one that cannot be restored must not keep the others out.
-  for (const element of elements) addElements(socket, [element]);
-}
-
 /**
- * A port for all of the host's addresses and one for a single address are different keys, in
- * different maps, and yet one port: the kernel cannot see that.
+ * A table was lost, with all pods: somebody flushed the ruleset. They get their elements back, the
+ * oldest pod first. A pod whose DEL runs at this moment must not: either that DEL deletes what was
+ * put back here, or it had said before that the pod is going, and then it is taken out again.
  */
-function refuseOverlaps(filter: PacketFilter, record: AttachmentRecord): void {
-  for (const { port, family, element } of hostPortMaps(record)) {
-    const claimed =
-      specificAddress(port) === undefined
-        ? findSpecific(filter, { port, family, element })
-        : getElements(filter.socket, [
-            {
-              set: hostPortSet(family, 'any'),
-              element: { key: hostPortKey(port, undefined) },
-            },
-          ])[0];
-    if (claimed !== undefined) throw portTaken(record, port, claimed);
-  }
-}
-
-/** A port of a single address with this number, whichever the address. */
-function findSpecific(
-  { socket }: PacketFilter,
-  { port, family, element }: Pick<HostPortElement, 'port' | 'family' | 'element'>,
-): SetElement | undefined {
-  const end = hostPortKey(port, undefined);
-  return listElements(socket, hostPortSet(family, 'specific')).find(
-    ({ key, comment }) =>
-      comment !== element.comment && isEqual(key.subarray(key.byteLength - end.byteLength), end),
-  );
-}
-
-/** The error for a host port that is there already; undefined for any other element. */
-function takenPort(
-  { socket }: PacketFilter,
-  record: AttachmentRecord,
-  refused: ElementChange | undefined,
-): CniError | undefined {
-  const entry = hostPortMaps(record).find(
-    ({ set, element }) =>
-      refused !== undefined &&
-      set.set === refused.set.set &&
-      isEqual(element.key, refused.element.key),
-  );
-  if (entry === undefined) return undefined;
-  const [there] = getElements(socket, [entry]);
-  return there === undefined ? undefined : portTaken(record, entry.port, there);
-}
-
-function portTaken(
-  record: AttachmentRecord,
-  port: HostPortElement['port'],
-  { comment = '' }: SetElement,
-): CniError {
-  const [network = '', containerId = '', ifName = ''] = comment.split(' ');
-  const hostIp = specificAddress(port);
-  const name = `${hostIp === undefined ? '' : `${formatAddress(hostIp)} `}${port.protocol} ${port.hostPort}`;
-  const self = comment === ownerComment(record);
-  return new CniError(
-    hostPortTaken,
-    `Cannot map host port ${name}: container ${containerId} of network ${network} has it`,
-    {
-      hint: self
-        ? 'it is the same container: it was added before and not deleted'
-        : `interface ${ifName}; delete that container, or choose another port`,
-    },
-  );
-}
-
-function withPortLock(filter: PacketFilter, fn: () => void): void {
-  mkdirSync(filter.directory, { recursive: true, mode: 0o700 });
-  const fd = openSync(join(filter.directory, '.host-ports'), 'a', 0o600);
-  try {
-    filter.sys.flock(fd, LOCK_EX);
-    fn();
-  } finally {
-    closeSync(fd);
+function restorePods(filter: PacketFilter, added: AttachmentRecord, table: FilterTable): void {
+  const own = ownerComment(added);
+  for (const record of filter.everyRecord()) {
+    if (ownerComment(record) === own) continue;
+    const elements = podElements(record).filter(({ set }) => isOf(set, table));
+    // Each by itself: one that cannot be restored must not keep the others out.
+    for (const element of elements) addElements(filter.socket, [element]);
+    if (!filter.isKept(record)) removePod(filter, record);
   }
 }
 

@@ -30,7 +30,8 @@ export function podTools(system: CniSystem, request: CniRequest): PodTools {
       openPacketFilter(system.sys, {
         run: netfilterRunner(system, request),
         directory,
-        everyRecord: () => store.list().flatMap((stored) => readRecord(stored) ?? []),
+        everyRecord: () => store.listKept().flatMap((stored) => readRecord(stored) ?? []),
+        isKept: (record) => store.isKept(record),
       }),
   };
 }

@@ -1,5 +1,5 @@
 /** Calls no runtime would make: valid ones, changed at random, and plain noise. */
-import { pluginNames, type PluginName } from '#plugins/registry.ts';
+import { pluginNames, type PluginName } from '#plugins/plugin-names.ts';
 import { fullConfig, fuzzDirectory, type Json } from './fuzz-config.ts';
 import type { Random } from './random.ts';
 

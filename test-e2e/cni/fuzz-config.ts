@@ -1,5 +1,5 @@
 /** The configuration that fuzz cases are made from. */
-import type { PluginName } from '#plugins/registry.ts';
+import type { PluginName } from '#plugins/plugin-names.ts';
 
 /** Where a case may write. Everything else on the machine is read-only for it. */
 export const fuzzDirectory = '/run/fuzz';

@@ -25,7 +25,7 @@ import { systemClock } from '#pkg/clock/clock.ts';
 import { isErrno } from '#pkg/errors/agent-error.ts';
 import { runCommand, type CommandOptions, type CommandOutput } from '#pkg/exec/run.ts';
 import { createScratchNetns, type ScratchNetns } from '#pkg/netns/scratch.ts';
-import { pluginNames } from '#plugins/registry.ts';
+import { pluginNames } from '#plugins/plugin-names.ts';
 
 const executable = join(import.meta.dirname, '../../dist/podwire-cni');
 

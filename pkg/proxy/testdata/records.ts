@@ -100,6 +100,7 @@ export function asChanges(cluster: Cluster): ModelInput {
 export function options(fields: Partial<IptablesOptions> = {}): IptablesOptions {
   return {
     family: 'ip',
+    layout: 'compatible',
     masqueradeBit: 14,
     masqueradeAll: false,
     localDetector: {

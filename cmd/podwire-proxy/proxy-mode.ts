@@ -1,0 +1,45 @@
+/**
+ * What a proxy mode is to the rest of the daemon: for each IP family somebody who makes the kernel
+ * serve the ports he is given. Who watches the API knows nothing of iptables, nftables or ipvs.
+ */
+import type { Family } from '#pkg/ip/address.ts';
+import type { NodeRecord } from '#pkg/kube/types.ts';
+import type { ProxiedPort } from '#pkg/proxy/proxied-port.ts';
+
+/** What one family's kernel shall serve; stays as it is until the write has ended, and no longer. */
+export interface Wanted {
+  /** By portKey; all ports of the family. */
+  readonly ports: ReadonlyMap<string, ProxiedPort>;
+  /**
+   * Keys of ports that may differ from what was last written with success, also of ports that are
+   * gone; 'all' at first and when the writer must take nothing for granted.
+   */
+  readonly changed: ReadonlySet<string> | 'all';
+  /** Our own Node; undefined while the API has none of that name. */
+  readonly node: NodeRecord | undefined;
+}
+
+/** What a write did. */
+export interface WriteReport {
+  /** Full = the kernel was read first. */
+  readonly kind: 'full' | 'partial';
+  /** Rules, elements or commands. */
+  readonly written: number;
+}
+
+export interface FamilyWriter {
+  /**
+   * Brings the kernel in line with what is wanted. Rejects when anything is left to do: the next
+   * call then gets the same keys again, and those that changed meanwhile.
+   */
+  write(want: Wanted, signal: AbortSignal): Promise<WriteReport>;
+  /** Somebody else may have changed what we wrote: the next write reads the kernel. */
+  doubt(): void;
+}
+
+/** Disposing ends what watches the kernel; what was written stays. */
+export interface ProxyMode extends Disposable {
+  readonly name: 'iptables' | 'ipvs' | 'nftables';
+  /** Of the families that work on this node: one at least. */
+  readonly writers: ReadonlyMap<Family, FamilyWriter>;
+}
