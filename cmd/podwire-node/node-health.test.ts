@@ -15,7 +15,7 @@ function daemon(): { status: NodeStatus; get: (path: string) => Promise<string> 
   metrics.roundEnded('success', 20);
   const routes = nodeHealthRoutes(status, metrics, clock);
   const get = async (path: string): Promise<string> => {
-    const answer = await routes.get(path)?.();
+    const answer = await routes.get(path)?.({ query: new URLSearchParams(), body: '' });
     return `${answer?.status} ${answer?.body}`;
   };
   return { status, get };

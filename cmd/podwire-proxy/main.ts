@@ -3,40 +3,61 @@
  * The service proxy's daemon. This file owns the process: arguments, signals, exit code. What
  * runs, and of which parts, is `wire.ts`.
  */
+import { writeFile } from 'node:fs/promises';
 import { hostname } from 'node:os';
-import { messageOf } from '#pkg/errors/agent-error.ts';
+import { basename } from 'node:path';
+import { renderProxyConfig } from '#pkg/config/proxy-config-render.ts';
+import type { ProxyMode } from '#pkg/config/proxy-config.ts';
+import { AgentError, messageOf } from '#pkg/errors/agent-error.ts';
 import { exitCodeFor } from '#cmd/exit-code.ts';
 import { version } from '#cmd/version.ts';
-import { createLogger, type Logger } from '#pkg/log/logger.ts';
+import { createLogger, type LogLevel } from '#pkg/log/logger.ts';
+import { cleanUp } from './cleanup.ts';
+import { initializeHost } from './host-settings.ts';
+import { proxyHost } from './host.ts';
 import { readOptions, type ProxyOptions } from './options.ts';
-import { runProxy } from './wire.ts';
+import { runProxy, type ProxyContext } from './wire.ts';
 
-const name = 'podwire-proxy';
+const runnable: readonly ProxyMode[] = ['iptables'];
 
-/** 0 = stopped on request, 1 = failed, 2 = wrong usage or configuration. */
+/** 0 = stopped on request or done, 1 = failed, 2 = wrong usage or configuration. */
 export async function main(
   argv: readonly string[],
   env: Readonly<Record<string, string | undefined>>,
+  program: string,
 ): Promise<0 | 1 | 2> {
+  const surroundings = { env, hostname: hostname(), version, program };
   let options: ProxyOptions;
   try {
-    const read = await readOptions(argv, { env, hostname: hostname(), version });
-    if ('kind' in read) return 0;
+    const read = await readOptions(argv, surroundings);
+    if ('kind' in read) {
+      process.stdout.write(read.text);
+      return 0;
+    }
     options = read;
   } catch (err) {
-    createLogger(name).error({ reason: messageOf(err) }, 'Cannot start');
+    createLogger(program).error({ reason: messageOf(err) }, 'Cannot start');
     return 2;
   }
-  const log = createLogger(name, options.config.verbosity >= 2 ? 'debug' : 'info');
+  const log = createLogger(program, levelOf(options.config.verbosity));
   for (const warning of options.warnings) log.warn({ warning }, 'Configuration');
-  return await run(options, env, log);
+  const reread = async (): Promise<ProxyOptions> => {
+    const again = await readOptions(argv, surroundings);
+    if ('kind' in again) throw new Error('the command line has changed');
+    return again;
+  };
+  const setVerbosity = (level: number): void => void (log.level = levelOf(level));
+  return await perform(options, { env, version, program, log, setVerbosity, reread });
 }
 
-async function run(
-  options: ProxyOptions,
-  env: Readonly<Record<string, string | undefined>>,
-  log: Logger,
-): Promise<0 | 1 | 2> {
+/** Only two of kube-proxy's levels differ here. */
+function levelOf(verbosity: number): LogLevel {
+  return verbosity >= 2 ? 'debug' : 'info';
+}
+
+async function perform(options: ProxyOptions, context: ProxyContext): Promise<0 | 1 | 2> {
+  const { action, config, nodeName } = options;
+  const { log } = context;
   const stop = new AbortController();
   for (const signal of ['SIGTERM', 'SIGINT'] as const) {
     process.once(signal, () => {
@@ -45,11 +66,25 @@ async function run(
     });
   }
   try {
-    log.info({ node: options.nodeName, mode: options.config.mode, version }, 'Starting');
-    await runProxy(options, { env, version, log }, stop.signal);
-    return 0;
+    switch (action.kind) {
+      case 'write-config':
+        await writeFile(action.path, renderProxyConfig(options.file));
+        log.info({ path: action.path }, 'Configuration written');
+        return 0;
+      case 'cleanup':
+        await cleanUp({ log, excludeCIDRs: config.ipvs.excludeCIDRs }, stop.signal);
+        return 0;
+      case 'init-only':
+        initializeHost(config, proxyHost, log);
+        return 0;
+      case 'run':
+        requireMode(config.mode);
+        log.info({ node: nodeName, mode: config.mode, version }, 'Starting');
+        await runProxy(options, context, stop.signal);
+        return 0;
+    }
   } catch (err) {
-    if (stop.signal.aborted) return 0;
+    if (stop.signal.aborted && action.kind === 'run') return 0;
     log.error({ reason: messageOf(err), err }, 'Failed');
     return exitCodeFor(err);
   } finally {
@@ -58,4 +93,20 @@ async function run(
   }
 }
 
-if (import.meta.main) process.exitCode = await main(process.argv.slice(2), process.env);
+/** Only what runs needs its mode: a configuration of another can still be written or cleaned up. */
+function requireMode(mode: ProxyMode): void {
+  if (runnable.includes(mode)) return;
+  throw new AgentError(
+    'InvalidConfig',
+    `Cannot run in mode ${mode}: this version has mode ${runnable.join(', ')} only`,
+  );
+}
+
+/** An image that is made to stand in for kube-proxy has this program under that name. */
+function programName(path: string | undefined): string {
+  return basename(path ?? '') === 'kube-proxy' ? 'kube-proxy' : 'podwire-proxy';
+}
+
+if (import.meta.main) {
+  process.exitCode = await main(process.argv.slice(2), process.env, programName(process.argv[1]));
+}

@@ -1,21 +1,41 @@
-/** The command line and environment of podwire-proxy; flags are spelled as kube-proxy's. */
+/** The command line and environment of podwire-proxy: kube-proxy's, flag by flag. */
 import { readFile } from 'node:fs/promises';
-import { Command, CommanderError } from 'commander';
-import { parseDuration } from '#pkg/config/duration.ts';
-import { parseProxyConfigFile, type ProxyConfigFile } from '#pkg/config/proxy-config-file.ts';
-import { proxyConfig, type ProxyConfig } from '#pkg/config/proxy-config.ts';
+import { parseCommandLine, type GivenFlag } from '#pkg/config/command-line.ts';
+import { featureGateWarnings } from '#pkg/config/feature-gates.ts';
+import {
+  completeProxyConfig,
+  type CompleteProxyConfig,
+} from '#pkg/config/proxy-config-defaults.ts';
+import { parseProxyConfigFile } from '#pkg/config/proxy-config-file.ts';
+import { checkedProxyConfig, type ProxyConfig } from '#pkg/config/proxy-config.ts';
 import { AgentError } from '#pkg/errors/agent-error.ts';
+import { flags, parseBoolean, usage, type Draft, type Flag } from './flags.ts';
 
 export interface ProxyOptions {
   readonly config: ProxyConfig;
+  /** The same as a file spells it: what /configz shows and what a change is told from. */
+  readonly file: CompleteProxyConfig;
+  /** Where it was read from; undefined = flags. */
+  readonly configPath: string | undefined;
   readonly nodeName: string;
+  readonly action: Action;
   /** What was given but is not used: for the log. */
   readonly warnings: readonly string[];
 }
 
-/** The person asked for help or the version, and has it. */
+/** What the program is asked to do. */
+export type Action =
+  | { readonly kind: 'run' }
+  /** Removes what any mode left, then ends. */
+  | { readonly kind: 'cleanup' }
+  /** Makes the settings that need full privileges, then ends. */
+  | { readonly kind: 'init-only' }
+  | { readonly kind: 'write-config'; readonly path: string };
+
+/** The person asked for help or the version: here it is. */
 export interface Answered {
   readonly kind: 'answered';
+  readonly text: string;
 }
 
 export interface Surroundings {
@@ -23,10 +43,13 @@ export interface Surroundings {
   /** The host's name: the last resort for the Node's. */
   readonly hostname: string;
   readonly version: string;
+  /** The name the program was called by: "kube-proxy" where it stands in for it. */
+  readonly program: string;
 }
 
 /**
- * Reads flags, environment and configuration file.
+ * Reads flags, environment and configuration file. As in kube-proxy a file decides alone, but for
+ * the flags of logging, --hostname-override and --master.
  *
  * @throws {AgentError} WrongUsage or InvalidConfig
  */
@@ -34,159 +57,81 @@ export async function readOptions(
   argv: readonly string[],
   surroundings: Surroundings,
 ): Promise<ProxyOptions | Answered> {
-  const command = commandLine(surroundings.version);
-  try {
-    command.parse(argv, { from: 'user' });
-  } catch (cause) {
-    if (cause instanceof CommanderError && cause.exitCode === 0) return { kind: 'answered' };
-    const said = cause instanceof CommanderError ? cause.message.replace(/^error: /, '') : '';
-    throw new AgentError('WrongUsage', `Cannot understand the command line: ${said}`, { cause });
+  const given = parseCommandLine(argv, flags);
+  if (isOn(given, 'help')) return { kind: 'answered', text: usage(surroundings.program) };
+  if (valueOf(given, 'version') !== undefined && valueOf(given, 'version') !== 'false') {
+    return { kind: 'answered', text: `${surroundings.version}\n` };
   }
-  const flags = command.opts<Flags>();
-  const { config, warnings } = await readConfig(flags);
-  if (config.mode !== 'iptables') {
-    throw new AgentError(
-      'InvalidConfig',
-      `Cannot run in mode ${config.mode}: this version has mode iptables only`,
-    );
-  }
-  return { config, nodeName: nodeName(flags, config, surroundings), warnings };
+  const configPath = valueOf(given, 'config') || undefined;
+  const { file, warnings } = await readFileAndFlags(given, configPath);
+  const override = hostnameOverride(valueOf(given, 'hostname-override'));
+  const complete = override === undefined ? file : { ...file, hostnameOverride: override };
+  const config = checkedProxyConfig(complete, configPath);
+  const master = serverUrl(valueOf(given, 'master') || valueOf(given, 'apiserver') || undefined);
+  return {
+    config: { ...config, master },
+    file: complete,
+    configPath,
+    nodeName: nodeName(config, surroundings),
+    action: actionOf(given),
+    warnings: [...warnings, ...featureGateWarnings(file.featureGates)],
+  };
 }
 
-/** Texts as typed; undefined = not given. */
-type Flags = Readonly<Partial<Record<FlagName, string | true>>>;
-type FlagName =
-  | 'config'
-  | 'kubeconfig'
-  | 'master'
-  | 'apiserver'
-  | 'hostnameOverride'
-  | 'proxyMode'
-  | 'clusterCidr'
-  | 'detectLocalMode'
-  | 'podBridgeInterface'
-  | 'podInterfaceNamePrefix'
-  | 'bindAddress'
-  | 'healthzBindAddress'
-  | 'metricsBindAddress'
-  | 'nodeportAddresses'
-  | 'masqueradeAll'
-  | 'iptablesMasqueradeBit'
-  | 'iptablesLocalhostNodeports'
-  | 'iptablesSyncPeriod'
-  | 'iptablesMinSyncPeriod'
-  | 'v';
+type Given = readonly GivenFlag<Flag>[];
 
-function commandLine(version: string): Command {
-  return new Command('podwire-proxy')
-    .description('Serves Kubernetes Services on this node, in place of kube-proxy')
-    .version(version)
-    .option(
-      '--config <file>',
-      'KubeProxyConfiguration; other flags then do not count, but for these',
-    )
-    .option('--hostname-override <name>', 'name of this Node object; else NODE_NAME, else the host')
-    .option('--kubeconfig <file>', 'how to reach the API server; none = in-cluster')
-    .option('--master <url>', "the API server, instead of the kubeconfig's")
-    .option('--apiserver <url>', 'the same as --master')
-    .option('-v, --v <level>', 'verbosity; 2 and more log details')
-    .option('--proxy-mode <mode>', 'iptables')
-    .option('--cluster-cidr <cidrs>', 'range of pods, one a family')
-    .option('--detect-local-mode <mode>', 'how to tell pods of this node')
-    .option('--pod-bridge-interface <name>', 'for detect-local-mode BridgeInterface')
-    .option('--pod-interface-name-prefix <start>', 'for detect-local-mode InterfaceNamePrefix')
-    .option('--bind-address <ip>', 'decides which family the servers below listen on')
-    .option('--healthz-bind-address <address>', 'where /healthz and /livez answer (0.0.0.0:10256)')
-    .option('--metrics-bind-address <address>', 'where /metrics answers (127.0.0.1:10249)')
-    .option('--nodeport-addresses <cidrs>', 'addresses that node ports answer on; none = all')
-    .option('--masquerade-all [bool]', 'masquerade all traffic to cluster addresses')
-    .option('--iptables-masquerade-bit <bit>', 'bit of the packet mark that asks for masquerade')
-    .option('--iptables-localhost-nodeports [bool]', 'node ports answer on 127.0.0.1 too')
-    .option('--iptables-sync-period <duration>', 'how often rules are compared with the kernel')
-    .option('--iptables-min-sync-period <duration>', 'least time between two changes of rules')
-    .allowExcessArguments(false)
-    .exitOverride()
-    .configureOutput({ outputError: () => undefined });
-}
-
-/** As in kube-proxy, a file decides alone, but for the Node's name and the verbosity. */
-const besideFile: ReadonlySet<string> = new Set([
-  'config',
-  'hostnameOverride',
-  'kubeconfig',
-  'master',
-  'apiserver',
-  'v',
-]);
-
-async function readConfig(
-  flags: Flags,
-): Promise<{ readonly config: ProxyConfig; readonly warnings: readonly string[] }> {
-  const path = text(flags.config);
-  if (path === undefined)
-    return { config: withFlags(proxyConfig(fromFlags(flags)), flags), warnings: [] };
+async function readFileAndFlags(
+  given: Given,
+  path: string | undefined,
+): Promise<{ readonly file: CompleteProxyConfig; readonly warnings: readonly string[] }> {
+  if (path === undefined) return { file: withFlags(completeProxyConfig({}), given), warnings: [] };
   const yaml = await readFile(path, 'utf8').catch((cause: unknown) => {
     throw new AgentError('InvalidConfig', `Cannot read configuration ${path}`, { cause });
   });
   const { file, warnings } = parseProxyConfigFile(yaml, path);
-  const ignored = Object.keys(flags).filter((name) => !besideFile.has(name));
+  const ignored = given.filter(({ flag }) => !flag.besideFile);
+  // What does not count is still refused when it makes no sense.
+  withFlags(completeProxyConfig({}), ignored);
   return {
-    config: withFlags(proxyConfig(file), flags),
+    file: withFlags(
+      completeProxyConfig(file),
+      given.filter(({ flag }) => flag.besideFile),
+    ),
     warnings: [
       ...warnings.map((warning) => `${path}: ${warning}`),
-      ...ignored.map((name) => `flag ${name} does not count beside --config`),
+      ...ignored.map(({ flag }) => `flag --${flag.name} does not count beside --config`),
     ],
   };
 }
 
-function withFlags(config: ProxyConfig, flags: Flags): ProxyConfig {
-  return {
-    ...config,
-    kubeconfig: config.kubeconfig ?? text(flags.kubeconfig),
-    master: master(text(flags.master) ?? text(flags.apiserver)),
-    // Go's flags allow -v=2.
-    verbosity: integer('-v', text(flags.v)?.replace(/^=/, '')) ?? config.verbosity,
-  };
+/** Ports of their own come last: they complete an address, whichever was given first. */
+function withFlags(file: CompleteProxyConfig, given: Given): CompleteProxyConfig {
+  const draft: Draft = structuredClone(file) as Draft;
+  const isPort = ({ flag }: GivenFlag<Flag>): boolean => flag.name.endsWith('-port');
+  for (const { flag, value } of given.filter((g) => !isPort(g))) flag.set(draft, value);
+  for (const { flag, value } of given.filter(isPort)) flag.set(draft, value);
+  return draft;
 }
 
-function master(given: string | undefined): string | undefined {
-  if (given === undefined || /^https?:\/\/[^/]/.test(given)) return given?.replace(/\/+$/, '');
-  throw wrong('--master', given, 'a URL as https://10.0.0.1:6443');
+function actionOf(given: Given): Action {
+  const path = valueOf(given, 'write-config-to');
+  if (path !== undefined && path !== '') return { kind: 'write-config', path };
+  if (isOn(given, 'cleanup')) return { kind: 'cleanup' };
+  return isOn(given, 'init-only') ? { kind: 'init-only' } : { kind: 'run' };
 }
 
-/** What a file with the same settings would say. */
-function fromFlags(flags: Flags): ProxyConfigFile {
-  return {
-    bindAddress: text(flags.bindAddress),
-    healthzBindAddress: text(flags.healthzBindAddress),
-    metricsBindAddress: text(flags.metricsBindAddress),
-    mode: text(flags.proxyMode),
-    clusterCIDR: text(flags.clusterCidr),
-    detectLocalMode: text(flags.detectLocalMode),
-    detectLocal: {
-      bridgeInterface: text(flags.podBridgeInterface),
-      interfaceNamePrefix: text(flags.podInterfaceNamePrefix),
-    },
-    nodePortAddresses: text(flags.nodeportAddresses)
-      ?.split(',')
-      .filter((entry) => entry !== ''),
-    iptables: {
-      layout: undefined,
-      masqueradeAll: boolean('--masquerade-all', flags.masqueradeAll),
-      masqueradeBit: integer('--iptables-masquerade-bit', flags.iptablesMasqueradeBit),
-      localhostNodePorts: boolean(
-        '--iptables-localhost-nodeports',
-        flags.iptablesLocalhostNodeports,
-      ),
-      syncPeriod: duration('--iptables-sync-period', flags.iptablesSyncPeriod),
-      minSyncPeriod: duration('--iptables-min-sync-period', flags.iptablesMinSyncPeriod),
-    },
-  };
+function hostnameOverride(given: string | undefined): string | undefined {
+  if (given === undefined || given === '') return undefined;
+  const name = given.trim().toLowerCase();
+  if (name !== '') return name;
+  throw new AgentError(
+    'WrongUsage',
+    `Cannot use --hostname-override ${JSON.stringify(given)}: expected the name of a Node`,
+  );
 }
 
-function nodeName(flags: Flags, config: ProxyConfig, { env, hostname }: Surroundings): string {
-  const given = text(flags.hostnameOverride) ?? config.hostnameOverride ?? env['NODE_NAME'];
-  const name = (given ?? hostname).trim().toLowerCase();
+function nodeName(config: ProxyConfig, { env, hostname }: Surroundings): string {
+  const name = (config.hostnameOverride ?? env['NODE_NAME'] ?? hostname).trim().toLowerCase();
   if (name !== '') return name;
   throw new AgentError(
     'WrongUsage',
@@ -194,35 +139,20 @@ function nodeName(flags: Flags, config: ProxyConfig, { env, hostname }: Surround
   );
 }
 
-function text(value: string | true | undefined): string | undefined {
-  return typeof value === 'string' ? value : undefined;
-}
-
-function boolean(flag: string, value: string | true | undefined): boolean | undefined {
-  if (value === undefined || value === true) return value;
-  if (/^(?:1|t|true)$/i.test(value)) return true;
-  if (/^(?:0|f|false)$/i.test(value)) return false;
-  throw wrong(flag, value, 'true or false');
-}
-
-function integer(flag: string, value: string | true | undefined): number | undefined {
-  const given = text(value);
-  if (given === undefined) return undefined;
-  if (!/^\d{1,9}$/.test(given)) throw wrong(flag, given, 'a number');
-  return Number(given);
-}
-
-function duration(flag: string, value: string | true | undefined): number | undefined {
-  const given = text(value);
-  if (given === undefined) return undefined;
-  const ms = parseDuration(given);
-  if (ms === undefined) throw wrong(flag, given, 'a duration as 30s or 1m30s');
-  return ms;
-}
-
-function wrong(flag: string, value: string, expected: string): AgentError {
-  return new AgentError(
+function serverUrl(given: string | undefined): string | undefined {
+  if (given === undefined || /^https?:\/\/[^/]/.test(given)) return given?.replace(/\/+$/, '');
+  throw new AgentError(
     'WrongUsage',
-    `Cannot use ${flag} ${JSON.stringify(value)}: expected ${expected}`,
+    `Cannot use --master ${JSON.stringify(given)}: expected a URL as https://10.0.0.1:6443`,
   );
+}
+
+/** The last one counts. */
+function valueOf(given: Given, name: string): string | undefined {
+  return given.findLast(({ flag }) => flag.name === name)?.value;
+}
+
+function isOn(given: Given, name: string): boolean {
+  const value = valueOf(given, name);
+  return value !== undefined && parseBoolean(name, value);
 }

@@ -28,13 +28,19 @@ export function iptablesOptions(
     masqueradeAll,
     localhostNodePorts,
     localDetector: localDetector(config, node),
-    nodePortAddresses: nodePortTargets(config.nodePortAddresses, of.family, {
-      all: host.addresses(),
-      primary,
-    }),
+    nodePortAddresses: nodePortAddresses({ config, node, host }, of.family),
     nodeAddress: primary,
     conntrackLiberal: host.conntrackLiberal(),
   };
+}
+
+/** Where node ports of a family answer. */
+export function nodePortAddresses(
+  { config, node, host }: Given,
+  family: Family,
+): 'all' | readonly string[] {
+  const primary = nodeAddress(node, family);
+  return nodePortTargets(config.nodePortAddresses, family, { all: host.addresses(), primary });
 }
 
 /** Whether load balancers may send new traffic here (KEP-3836). */

@@ -13,7 +13,7 @@ import { countWithoutLocal, type ProxiedPort } from '#pkg/proxy/proxied-port.ts'
 import { ServiceModel, type PortChange } from '#pkg/proxy/service-model.ts';
 import type { NodeTopology } from '#pkg/proxy/topology.ts';
 import type { ApiFeed } from './api-feed.ts';
-import { createProblemLog } from './problem-log.ts';
+import { createProblemLog, type ProblemLog } from './problem-log.ts';
 import type { FamilyWriter, ProxyMode } from './proxy-mode.ts';
 
 /**
@@ -36,6 +36,8 @@ export interface RoundParts {
   readonly afterWrite: readonly AfterWrite[];
   readonly tracker: SyncTracker<Family>;
   readonly metrics: Pick<ProxyMetrics, 'synced'>;
+  /** Where to tell what cannot be served; undefined = in the log alone. */
+  readonly problems?: ProblemLog;
   readonly clock: Clock;
   readonly log: Logger;
 }
@@ -57,7 +59,7 @@ interface FamilyState {
  */
 export function createRound(parts: RoundParts): (signal: AbortSignal) => Promise<void> {
   const { clock, log, metrics, tracker } = parts;
-  const problems = createProblemLog(log);
+  const problems = parts.problems ?? createProblemLog(log);
   const states = [...parts.mode.writers].map(([family, writer]): FamilyState => ({
     model: new ServiceModel(family, here()),
     writer,

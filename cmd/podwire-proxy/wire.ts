@@ -1,53 +1,76 @@
 /** Puts the proxy together: which parts there are, and who tells whom. */
 import { systemClock } from '#pkg/clock/clock.ts';
-import type { BindAddress } from '#pkg/health/bind-address.ts';
-import { serveHttp, text, type Routes } from '#pkg/health/http-server.ts';
+import { configChange } from '#pkg/config/proxy-config-change.ts';
+import { syncPeriods } from '#pkg/config/proxy-config.ts';
 import { proxyHealthRoutes } from '#pkg/health/proxy-health.ts';
 import { createSyncTracker } from '#pkg/health/sync-tracker.ts';
 import type { Family } from '#pkg/ip/address.ts';
+import { onceWritten } from './once-written.ts';
+import { removeLeftovers } from './cleanup.ts';
+import { trackChanges } from './change-tracking.ts';
+import { createEventRecorder } from '#pkg/kube/events.ts';
 import { createKubeClient } from '#pkg/kube/client.ts';
 import type { ClusterConfig } from '#pkg/kube/cluster-config.ts';
 import { inClusterConfig } from '#pkg/kube/in-cluster.ts';
 import { loadKubeconfig } from '#pkg/kube/kubeconfig.ts';
-import { projectEndpointSlice, projectNode, projectService } from '#pkg/kube/project.ts';
+import { projectEndpointSlice, projectNode } from '#pkg/kube/project.ts';
 import { startJitterMs } from '#cmd/start-jitter.ts';
 import { oneNode, proxiedEndpointSlices, proxiedServices } from '#pkg/kube/resources.ts';
 import { createStore } from '#pkg/kube/store.ts';
 import type { EndpointSliceRecord, NodeRecord, ServiceRecord } from '#pkg/kube/types.ts';
 import type { Logger } from '#pkg/log/logger.ts';
-import { createProxyMetrics, type ProxyMetrics } from '#pkg/metrics/proxy-metrics.ts';
+import { createProxyMetrics } from '#pkg/metrics/proxy-metrics.ts';
 import { createReconcileLoop } from '#pkg/reconcile/loop.ts';
+import { createAftermath } from './aftermath.ts';
 import { createApiFeed } from './api-feed.ts';
+import { aboutComponent, serviceProjection } from './feature-effects.ts';
+import { watchHostAddresses } from './host-addresses.ts';
+import { applyHostSettings } from './host-settings.ts';
 import { proxyHost } from './host.ts';
 import { createIptablesMode } from './iptables-mode.ts';
+import { liveView, watchFile } from './live-config.ts';
 import type { ProxyOptions } from './options.ts';
-import type { ProxyMode } from './proxy-mode.ts';
+import { createProblemLog } from './problem-log.ts';
+import { createProxyEvents } from './proxy-events.ts';
+import { adjustHost, requireLive, reread } from './reconfigure.ts';
 import { createRound } from './round.ts';
 import { isEligible } from './round-options.ts';
+import { runTogether } from './run-together.ts';
+import { createServers } from './servers.ts';
+import { staleness } from './staleness.ts';
+import { debugRoutes, statusRoutes } from './status-routes.ts';
 
 export interface ProxyContext {
   readonly env: Readonly<Record<string, string | undefined>>;
   readonly version: string;
+  /** The name the program was called by. */
+  readonly program: string;
   readonly log: Logger;
+  /** Takes a new verbosity. */
+  readonly setVerbosity: (level: number) => void;
+  /** Reads the options anew, from the same command line. */
+  readonly reread: () => Promise<ProxyOptions>;
 }
 
 const retryInitialMs = 1_000;
 
 /**
  * Runs until the signal aborts, then resolves. Removes nothing from the kernel: Services work on
- * while no proxy runs.
+ * while no proxy runs. Rejects when it cannot go on as it is: `ConfigChanged`, `ListenFailed`.
  */
 export async function runProxy(
   options: ProxyOptions,
   context: ProxyContext,
   signal: AbortSignal,
 ): Promise<void> {
-  const { config, nodeName } = options;
-  const { log, version } = context;
-  const { minSyncPeriodMs, syncPeriodMs } = config.iptables;
+  const { nodeName } = options;
+  const { log, program, version } = context;
   const clock = systemClock;
+  let current = options;
+  const config = liveView(() => current.config);
+  applyHostSettings(config, log);
 
-  const metrics = createProxyMetrics();
+  const metrics = createProxyMetrics(aboutComponent(version, config.featureGates));
   const parts = { config, host: proxyHost, metrics, clock, log };
   // Before the first round there is nothing to look after.
   let onDrift = (): void => undefined;
@@ -63,8 +86,9 @@ export async function runProxy(
   await using client = createKubeClient(await clusterConfig(options, context), {
     clock,
     log,
-    userAgent: `podwire-proxy/${version} (${process.platform}/${process.arch})`,
+    userAgent: `${program}/${version} (${process.platform}/${process.arch})`,
     startJitterMs: startJitterMs(context.env),
+    onAnswer: metrics.component.apiAnswered,
   });
   const services = createStore<ServiceRecord>();
   const slices = createStore<EndpointSliceRecord>();
@@ -72,14 +96,43 @@ export async function runProxy(
   const nodes = createStore<NodeRecord>({ ignoreVersions: true });
   const stores = [services, slices, nodes];
 
+  const recorder = createEventRecorder({ client, clock, component: program, nodeName });
+  const events = createProxyEvents({ recorder, nodeName, services, slices, log }, signal);
   const families = [...mode.writers.keys()];
-  const tracker = createSyncTracker<Family>(families, 2 * syncPeriodMs, clock);
+  const timeoutMs = (): number => 2 * syncPeriods(config).syncPeriodMs;
+  using tracker = trackChanges({
+    services,
+    slices,
+    tracker: createSyncTracker<Family>(families, timeoutMs, clock),
+    metrics,
+    clock,
+  });
   using feed = createApiFeed(services, slices);
+  const aftermath = createAftermath(
+    { ...parts, mode, nodeName, nodes, services, client, tracker },
+    signal,
+  );
+  const cleaning = { log, excludeCIDRs: config.ipvs.excludeCIDRs };
+  const afterWrite = [
+    ...aftermath.hooks,
+    onceWritten(families, () => void removeLeftovers(mode.name, cleaning, signal)),
+  ];
+  const problems = createProblemLog(log, (problem) => events.ofProblem(problem));
+  const round = { ...parts, nodeName, feed, nodes, mode, tracker, afterWrite, problems };
   const loop = createReconcileLoop({
-    round: createRound({ ...parts, nodeName, feed, nodes, mode, tracker, afterWrite: [] }),
-    minIntervalMs: minSyncPeriodMs,
-    maxIntervalMs: syncPeriodMs,
-    retry: { initialMs: retryInitialMs, maxMs: Math.max(retryInitialMs, syncPeriodMs) },
+    round: createRound(round),
+    get minIntervalMs() {
+      return syncPeriods(config).minSyncPeriodMs;
+    },
+    get maxIntervalMs() {
+      return syncPeriods(config).syncPeriodMs;
+    },
+    retry: {
+      initialMs: retryInitialMs,
+      get maxMs() {
+        return Math.max(retryInitialMs, syncPeriods(config).syncPeriodMs);
+      },
+    },
     clock,
     onError: (err, retryInMs) => log.error({ err, retryInMs }, 'Rules not written, will retry'),
   });
@@ -90,34 +143,72 @@ export async function runProxy(
     loop.request();
   };
 
-  const healthRoutes = proxyHealthRoutes({
-    status: () => tracker.status(),
-    nodeEligible: () => isEligible(nodes.get(nodeName)),
+  const project = serviceProjection(config.featureGates);
+  const watches = {
+    services: client.watchResource(proxiedServices, project, services, signal),
+    endpointslices: client.watchResource(
+      proxiedEndpointSlices,
+      projectEndpointSlice,
+      slices,
+      signal,
+    ),
+    nodes: client.watchResource(oneNode(nodeName), projectNode, nodes, signal),
+  };
+  const status = {
+    mode: mode.name,
+    file: () => current.file,
+    metrics,
+    setVerbosity: context.setVerbosity,
+  };
+  const servers = createServers({
+    config,
+    healthRoutes: proxyHealthRoutes({
+      status: () => tracker.status(),
+      nodeEligible: () => isEligible(nodes.get(nodeName)),
+      staleness: () => staleness(watches, { nowMs: clock.now(), toleratedMs: timeoutMs() }),
+      clock,
+      onAnswer: metrics.healthAnswered,
+    }),
+    statusRoutes: statusRoutes(status),
+    debugRoutes: debugRoutes(status),
+    events,
     clock,
-    onAnswer: metrics.healthAnswered,
+    log,
   });
-  const servers = [
-    serve(config.healthzBindAddress, healthRoutes),
-    serve(config.metricsBindAddress, metricsRoutes(mode, metrics)),
-  ];
-  client.watchResource(proxiedServices, projectService, services, signal);
-  client.watchResource(proxiedEndpointSlices, projectEndpointSlice, slices, signal);
-  client.watchResource(oneNode(nodeName), projectNode, nodes, signal);
 
-  // An empty store is not an empty cluster: before all have synced nothing is written.
-  await Promise.all(stores.map((store) => store.whenSynced(signal)));
-  using changes = new DisposableStack();
-  for (const store of stores) changes.use(store.onChange(request));
-  log.info({ services: services.size, slices: slices.size }, 'Services are known');
-  request();
-  await loop.run(signal);
-  await Promise.all(servers);
-
-  function serve(bind: BindAddress | undefined, routes: Routes): Promise<void> {
-    if (bind === undefined) return Promise.resolve();
-    const onError = (err: unknown, doing: string): void => log.error({ err }, doing);
-    return serveHttp({ bind, routes, clock, onError }, signal);
+  async function follow(path: string, until: AbortSignal): Promise<void> {
+    const onChange = async (): Promise<void> => {
+      const next = await reread(current, context);
+      if (next === undefined) return;
+      const change = configChange(current.file, next.file);
+      if (change.changed.length === 0) return;
+      requireLive(change, path);
+      current = next;
+      log.info({ changed: change.changed }, 'Configuration changed');
+      adjustHost(config, change, log);
+      if (change.changed.includes('logging.verbosity')) context.setVerbosity(config.verbosity);
+      servers.adjust();
+      for (const writer of mode.writers.values()) writer.doubt();
+      if (stores.every((store) => store.synced)) request();
+    };
+    await watchFile(path, { clock, onChange }, until);
   }
+
+  async function serveServices(until: AbortSignal): Promise<void> {
+    // An empty store is not an empty cluster: before all have synced nothing is written.
+    await Promise.all(stores.map((store) => store.whenSynced(until)));
+    events.ofNode({ type: 'Normal', reason: 'Starting', message: '' });
+    using changes = new DisposableStack();
+    for (const store of stores) changes.use(store.onChange(request));
+    changes.use(await watchHostAddresses(proxyHost, { onChange: request, client, log }));
+    log.info({ services: services.size, slices: slices.size }, 'Services are known');
+    request();
+    await runTogether([(s) => loop.run(s), (s) => aftermath.run(s)], until);
+  }
+
+  const { configPath } = options;
+  const following = configPath === undefined ? [] : [(s: AbortSignal) => follow(configPath, s)];
+  await runTogether([(s) => servers.run(s), serveServices, ...following], signal);
 }
 
 /**
@@ -145,12 +236,4 @@ async function clusterConfig(
     user: {},
     namespace: 'default',
   };
-}
-
-function metricsRoutes(mode: ProxyMode, metrics: ProxyMetrics): Routes {
-  return new Map<string, Routes extends ReadonlyMap<string, infer R> ? R : never>([
-    ['/metrics', async () => ({ status: 200, ...(await metrics.render()) })],
-    ['/proxyMode', () => text(200, mode.name)],
-    ['/healthz', () => text(200, 'ok')],
-  ]);
 }

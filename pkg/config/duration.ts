@@ -20,3 +20,18 @@ export function parseDuration(text: string): number | undefined {
   }
   return text.startsWith('-') ? -ms : ms;
 }
+
+/** A duration as Go prints it: "15m0s", "1h0m0s", "250ms", "0s". Finer than a nanosecond is lost. */
+export function formatDuration(ms: number): string {
+  const nanoseconds = Math.round(Math.abs(ms) * 1e6);
+  const sign = ms < 0 && nanoseconds > 0 ? '-' : '';
+  if (nanoseconds === 0) return '0s';
+  if (nanoseconds < 1e3) return `${sign}${nanoseconds}ns`;
+  if (nanoseconds < 1e6) return `${sign}${nanoseconds / 1e3}µs`;
+  if (nanoseconds < 1e9) return `${sign}${nanoseconds / 1e6}ms`;
+  const hours = Math.floor(nanoseconds / 3.6e12);
+  const minutes = Math.floor((nanoseconds % 3.6e12) / 6e10);
+  const seconds = (nanoseconds % 6e10) / 1e9;
+  if (hours > 0) return `${sign}${hours}h${minutes}m${seconds}s`;
+  return minutes > 0 ? `${sign}${minutes}m${seconds}s` : `${sign}${seconds}s`;
+}

@@ -1,9 +1,12 @@
 /** The file format of kube-proxy: KubeProxyConfiguration, kubeproxy.config.k8s.io/v1alpha1. */
-import { parse as parseYaml } from 'yaml';
+import { parseDocument, type YAMLError } from 'yaml';
 import { z } from 'zod';
 import { AgentError } from '#pkg/errors/agent-error.ts';
 import { parseDuration } from './duration.ts';
 import { nearestName } from './nearest-name.ts';
+
+export const configApiVersion = 'kubeproxy.config.k8s.io/v1alpha1';
+export const configKind = 'KubeProxyConfiguration';
 
 /** Absent, null and the zero value mean the same in this format: the default. */
 function optional<T extends z.ZodType>(type: T): z.ZodType<z.output<T> | undefined> {
@@ -26,11 +29,18 @@ const duration = optional(
 const section = <T extends z.ZodRawShape>(
   shape: T,
 ): z.ZodType<z.output<z.ZodObject<T>> | undefined> => optional(z.strictObject(shape));
-const accepted = z.unknown().optional();
+/** Go's time.Duration: nanoseconds, or a text as elsewhere. */
+const nanosecondsOrDuration = optional(
+  z.union([z.int().transform((nanoseconds) => nanoseconds / 1e6), duration]),
+);
+/** resource.Quantity, kept as it is written. */
+const quantity = optional(z.union([z.string(), z.number().transform(String)]));
+/** A path of the format that concerns Windows only, or nothing here, is read and kept. */
+const bufferedStream = { infoBufferSize: quantity, splitStream: boolean };
 
 const schema = z.strictObject({
-  apiVersion: z.literal('kubeproxy.config.k8s.io/v1alpha1'),
-  kind: z.literal('KubeProxyConfiguration'),
+  apiVersion: z.literal(configApiVersion),
+  kind: z.literal(configKind),
   clientConnection: section({
     kubeconfig: string,
     acceptContentTypes: string,
@@ -40,10 +50,10 @@ const schema = z.strictObject({
   }),
   logging: section({
     format: string,
-    flushFrequency: accepted,
+    flushFrequency: nanosecondsOrDuration,
     verbosity: integer,
-    vmodule: accepted,
-    options: accepted,
+    vmodule: optional(z.array(z.strictObject({ filePattern: z.string(), verbosity: z.int() }))),
+    options: section({ json: section(bufferedStream), text: section(bufferedStream) }),
   }),
   hostnameOverride: string,
   bindAddress: string,
@@ -54,10 +64,11 @@ const schema = z.strictObject({
   showHiddenMetricsForVersion: string,
   mode: string,
   iptables: section({
-    layout: string,
     masqueradeBit: integer,
     masqueradeAll: boolean,
     localhostNodePorts: boolean,
+    /** Ours, not kube-proxy's: how KUBE-SERVICES finds a Service. */
+    layout: string,
     syncPeriod: duration,
     minSyncPeriod: duration,
   }),
@@ -77,7 +88,13 @@ const schema = z.strictObject({
     syncPeriod: duration,
     minSyncPeriod: duration,
   }),
-  winkernel: accepted,
+  winkernel: section({
+    networkName: string,
+    sourceVip: string,
+    enableDSR: boolean,
+    rootHnsEndpointName: string,
+    forwardHealthCheckVip: boolean,
+  }),
   detectLocalMode: string,
   detectLocal: section({ bridgeInterface: string, interfaceNamePrefix: string }),
   clusterCIDR: string,
@@ -102,8 +119,9 @@ const schema = z.strictObject({
 export type ProxyConfigFile = Readonly<Partial<z.output<typeof schema>>>;
 
 /**
- * Reads the file. Unknown fields are warnings, not errors: kube-proxy is lenient with them, and a
- * file written for a newer version must not stop the node's Services.
+ * Reads the file. As in kube-proxy, a version or kind that is not ours and a field of a wrong type
+ * are errors; an unknown or repeated field is a warning, since a file written for a newer version
+ * must not stop the node's Services. Of a repeated field the last one counts.
  *
  * @param source names the file in errors
  * @throws {AgentError} InvalidConfig, naming every field of a wrong type
@@ -112,13 +130,8 @@ export function parseProxyConfigFile(
   yaml: string,
   source: string,
 ): { readonly file: ProxyConfigFile; readonly warnings: readonly string[] } {
-  let data: unknown;
-  try {
-    data = parseYaml(yaml);
-  } catch (cause) {
-    throw new AgentError('InvalidConfig', `Cannot read ${source}: expected YAML`, { cause });
-  }
-  const warnings: string[] = [];
+  const { data, warnings } = parseFields(yaml, source);
+  requireVersion(data, source);
   const first = schema.safeParse(data);
   if (first.success) return { file: first.data, warnings };
   const unknown = first.error.issues.filter((issue) => issue.code === 'unrecognized_keys');
@@ -135,6 +148,53 @@ export function parseProxyConfigFile(
     path.length === 0 ? message : `${path.join('.')}: ${message}`,
   );
   throw new AgentError('InvalidConfig', `Cannot use ${source}: ${reasons.join('; ')}`);
+}
+
+function parseFields(
+  yaml: string,
+  source: string,
+): { readonly data: unknown; readonly warnings: string[] } {
+  const strict = parseDocument(yaml);
+  const repeated = strict.errors.filter(isRepeatedKey);
+  const cause = strict.errors.find((error) => !isRepeatedKey(error));
+  if (cause !== undefined) {
+    throw new AgentError(
+      'InvalidConfig',
+      `Cannot read ${source}: expected YAML: ${firstLine(cause.message)}`,
+      { cause },
+    );
+  }
+  const document = repeated.length === 0 ? strict : parseDocument(yaml, { uniqueKeys: false });
+  const warnings = repeated.map(
+    ({ linePos }) => `repeated field in line ${linePos?.[0].line ?? 0}, the last one counts`,
+  );
+  try {
+    return { data: document.toJS(), warnings };
+  } catch (error) {
+    throw new AgentError('InvalidConfig', `Cannot read ${source}: expected YAML`, { cause: error });
+  }
+}
+
+function isRepeatedKey(error: YAMLError): boolean {
+  return error.code === 'DUPLICATE_KEY';
+}
+
+function firstLine(text: string): string {
+  return text.split('\n')[0]?.replace(/:$/, '') ?? '';
+}
+
+/** Checked apart from the rest: what follows only makes sense for this format. */
+function requireVersion(data: unknown, source: string): void {
+  const [apiVersion, kind] = [at(data, ['apiVersion']), at(data, ['kind'])];
+  if (apiVersion === configApiVersion && kind === configKind) return;
+  throw new AgentError(
+    'InvalidConfig',
+    `Cannot use ${source}: apiVersion ${shown(apiVersion)}, kind ${shown(kind)}: expected ${configApiVersion}, ${configKind}`,
+  );
+}
+
+function shown(value: unknown): string {
+  return value === undefined ? 'missing' : JSON.stringify(value);
 }
 
 function suggestion(path: readonly PropertyKey[], key: string): string {

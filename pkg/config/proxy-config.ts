@@ -1,7 +1,11 @@
 /** What the service proxy needs to know, from a KubeProxyConfiguration or from kube-proxy's flags. */
+import type { ConntrackConfig } from '#pkg/conntrack/sysctls.ts';
+import { AgentError, messageOf } from '#pkg/errors/agent-error.ts';
 import { parseBindAddress, type BindAddress } from '#pkg/health/bind-address.ts';
-import { AgentError } from '#pkg/errors/agent-error.ts';
-import { networkOf, tryParsePrefix, type Prefix } from '#pkg/ip/prefix.ts';
+import type { Prefix } from '#pkg/ip/prefix.ts';
+import { canonicalAddress, prefixFromApi } from '#pkg/proxy/address-text.ts';
+import { checkProxyConfig, formatProblem, type FieldProblem } from './proxy-config-checks.ts';
+import { completeProxyConfig, type CompleteProxyConfig } from './proxy-config-defaults.ts';
 import type { ProxyConfigFile } from './proxy-config-file.ts';
 
 export type ProxyMode = 'iptables' | 'ipvs' | 'nftables';
@@ -11,6 +15,36 @@ export type DetectLocalMode =
   | 'BridgeInterface'
   | 'InterfaceNamePrefix';
 
+/** How often a mode writes: not more often than one, and unasked after the other. */
+export interface SyncPeriods {
+  readonly syncPeriodMs: number;
+  readonly minSyncPeriodMs: number;
+}
+
+export interface IptablesConfig extends SyncPeriods {
+  readonly masqueradeBit: number;
+  readonly masqueradeAll: boolean;
+  readonly localhostNodePorts: boolean;
+  readonly layout: 'compatible' | 'tree';
+}
+
+export interface IpvsConfig extends SyncPeriods {
+  /** A kernel's scheduler: "rr", "lc", "mh". */
+  readonly scheduler: string;
+  /** Virtual servers with these addresses are not ours to delete. */
+  readonly excludeCIDRs: readonly Prefix[];
+  readonly strictARP: boolean;
+  /** 0 = as the kernel has it, for all three. */
+  readonly tcpTimeoutMs: number;
+  readonly tcpFinTimeoutMs: number;
+  readonly udpTimeoutMs: number;
+}
+
+export interface NftablesConfig extends SyncPeriods {
+  readonly masqueradeBit: number;
+  readonly masqueradeAll: boolean;
+}
+
 export interface ProxyConfig {
   /** Undefined = the Pod's ServiceAccount. */
   readonly kubeconfig: string | undefined;
@@ -18,136 +52,178 @@ export interface ProxyConfig {
   readonly master: string | undefined;
   /** Undefined = the name of the host. */
   readonly hostnameOverride: string | undefined;
+  /** This node's address, canonical; undefined = those in the Node object. */
+  readonly nodeAddress: string | undefined;
   /** Undefined = no such server. */
   readonly healthzBindAddress: BindAddress | undefined;
   readonly metricsBindAddress: BindAddress | undefined;
+  /** A server that cannot listen ends the proxy. */
+  readonly bindAddressHardFail: boolean;
+  readonly enableProfiling: boolean;
+  readonly featureGates: Readonly<Record<string, boolean>>;
   readonly mode: ProxyMode;
-  readonly iptables: {
-    readonly layout: 'compatible' | 'tree';
-    readonly masqueradeBit: number;
-    readonly masqueradeAll: boolean;
-    readonly localhostNodePorts: boolean;
-    readonly syncPeriodMs: number;
-    readonly minSyncPeriodMs: number;
-  };
+  readonly iptables: IptablesConfig;
+  readonly ipvs: IpvsConfig;
+  readonly nftables: NftablesConfig;
   readonly detectLocalMode: DetectLocalMode;
   readonly clusterCIDRs: readonly Prefix[];
   readonly bridgeInterface: string;
   readonly interfaceNamePrefix: string;
   /** Empty = every address. */
   readonly nodePortAddresses: 'primary' | readonly Prefix[];
+  /** -1000 to 1000: how willingly the kernel kills this process when memory is short. */
+  readonly oomScoreAdj: number;
+  readonly conntrack: ConntrackConfig;
   readonly verbosity: number;
 }
 
 /**
- * The configuration with kube-proxy's defaults for what the file leaves out (empty, null or zero).
+ * The configuration that a file asks for, with kube-proxy's defaults for what it leaves out.
  *
- * @throws {AgentError} InvalidConfig, naming the field and what was expected
+ * @throws {AgentError} InvalidConfig, naming every field that is wrong and what was expected
  */
 export function proxyConfig(file: ProxyConfigFile): ProxyConfig {
-  const { iptables } = file;
-  const v6 = file.bindAddress?.includes(':') === true;
-  const config: ProxyConfig = {
-    kubeconfig: given(file.clientConnection?.kubeconfig),
-    master: undefined,
-    hostnameOverride: given(file.hostnameOverride?.trim().toLowerCase()),
-    healthzBindAddress: parseBindAddress(
-      'healthzBindAddress',
-      given(file.healthzBindAddress) ?? (v6 ? '[::]' : '0.0.0.0'),
-      10256,
-    ),
-    metricsBindAddress: parseBindAddress(
-      'metricsBindAddress',
-      given(file.metricsBindAddress) ?? (v6 ? '[::1]' : '127.0.0.1'),
-      10249,
-    ),
-    mode: oneOf('mode', file.mode, ['iptables', 'ipvs', 'nftables']),
-    iptables: {
-      layout: oneOf('iptables.layout', iptables?.layout, ['compatible', 'tree']),
-      masqueradeBit: iptables?.masqueradeBit ?? 14,
-      masqueradeAll: iptables?.masqueradeAll ?? false,
-      localhostNodePorts: iptables?.localhostNodePorts ?? true,
-      syncPeriodMs: iptables?.syncPeriod || 30_000,
-      minSyncPeriodMs: iptables?.minSyncPeriod || 1_000,
-    },
-    detectLocalMode: oneOf('detectLocalMode', file.detectLocalMode, [
-      'ClusterCIDR',
-      'NodeCIDR',
-      'BridgeInterface',
-      'InterfaceNamePrefix',
-    ]),
-    clusterCIDRs: clusterCIDRs(file.clusterCIDR ?? ''),
-    bridgeInterface: file.detectLocal?.bridgeInterface ?? '',
-    interfaceNamePrefix: file.detectLocal?.interfaceNamePrefix ?? '',
-    nodePortAddresses: nodePortAddresses(file.nodePortAddresses ?? []),
-    verbosity: file.logging?.verbosity ?? 0,
-  };
-  check(config);
-  return config;
+  return checkedProxyConfig(completeProxyConfig(file));
 }
 
-function check(config: ProxyConfig): void {
-  const { masqueradeBit, minSyncPeriodMs, syncPeriodMs } = config.iptables;
-  if (!Number.isInteger(masqueradeBit) || masqueradeBit < 0 || masqueradeBit > 31) {
-    throw invalid('iptables.masqueradeBit', masqueradeBit, 'a number from 0 to 31');
+/**
+ * The same of a file that has its defaults already, and what flags say beside.
+ *
+ * @param source what a person wrote it in, for the error; undefined = flags
+ * @throws {AgentError} InvalidConfig, naming every field that is wrong and what was expected
+ */
+export function checkedProxyConfig(file: CompleteProxyConfig, source?: string): ProxyConfig {
+  const problems = checkProxyConfig(file);
+  const config = convert(file, problems);
+  if (problems.length === 0) return config;
+  const where = source === undefined ? '' : `${source}: `;
+  throw new AgentError(
+    'InvalidConfig',
+    `Cannot use ${where}${problems.map(formatProblem).join('; ')}`,
+  );
+}
+
+/** The periods of the mode in use. */
+export function syncPeriods(config: ProxyConfig): SyncPeriods {
+  return config[config.mode];
+}
+
+function convert(file: CompleteProxyConfig, problems: FieldProblem[]): ProxyConfig {
+  const { conntrack, iptables, ipvs, nftables } = file;
+  return {
+    kubeconfig: given(file.clientConnection.kubeconfig),
+    master: undefined,
+    hostnameOverride: given(file.hostnameOverride.trim().toLowerCase()),
+    nodeAddress: nodeAddress(file.bindAddress, problems),
+    healthzBindAddress: server('healthzBindAddress', file, 10256, problems),
+    metricsBindAddress: server('metricsBindAddress', file, 10249, problems),
+    bindAddressHardFail: file.bindAddressHardFail,
+    enableProfiling: file.enableProfiling,
+    featureGates: file.featureGates,
+    mode: file.mode as ProxyMode,
+    iptables: {
+      masqueradeBit: iptables.masqueradeBit,
+      masqueradeAll: iptables.masqueradeAll,
+      localhostNodePorts: iptables.localhostNodePorts,
+      layout: iptables.layout as IptablesConfig['layout'],
+      syncPeriodMs: iptables.syncPeriod,
+      minSyncPeriodMs: iptables.minSyncPeriod,
+    },
+    ipvs: {
+      syncPeriodMs: ipvs.syncPeriod,
+      minSyncPeriodMs: ipvs.minSyncPeriod,
+      scheduler: ipvs.scheduler || 'rr',
+      excludeCIDRs:
+        file.mode === 'ipvs' ? cidrs('ipvs.excludeCIDRs', ipvs.excludeCIDRs, problems) : [],
+      strictARP: ipvs.strictARP,
+      tcpTimeoutMs: ipvs.tcpTimeout,
+      tcpFinTimeoutMs: ipvs.tcpFinTimeout,
+      udpTimeoutMs: ipvs.udpTimeout,
+    },
+    nftables: {
+      masqueradeBit: nftables.masqueradeBit,
+      masqueradeAll: nftables.masqueradeAll,
+      syncPeriodMs: nftables.syncPeriod,
+      minSyncPeriodMs: nftables.minSyncPeriod,
+    },
+    detectLocalMode: file.detectLocalMode as DetectLocalMode,
+    clusterCIDRs: clusterCIDRs(file.clusterCIDR, problems),
+    bridgeInterface: file.detectLocal.bridgeInterface,
+    interfaceNamePrefix: file.detectLocal.interfaceNamePrefix,
+    nodePortAddresses: nodePortAddresses(file, problems),
+    oomScoreAdj: file.oomScoreAdj,
+    conntrack: {
+      maxPerCore: conntrack.maxPerCore,
+      min: conntrack.min,
+      tcpEstablishedTimeoutMs: conntrack.tcpEstablishedTimeout,
+      tcpCloseWaitTimeoutMs: conntrack.tcpCloseWaitTimeout,
+      tcpBeLiberal: conntrack.tcpBeLiberal,
+      udpTimeoutMs: conntrack.udpTimeout,
+      udpStreamTimeoutMs: conntrack.udpStreamTimeout,
+    },
+    verbosity: file.logging.verbosity,
+  };
+}
+
+/** The wildcard addresses mean what an absent one means. */
+function nodeAddress(text: string, problems: FieldProblem[]): string | undefined {
+  const canonical = canonicalAddress(text);
+  if (canonical === undefined) {
+    problems.push({ path: 'bindAddress', value: text, expected: 'an IP address as 192.0.2.1' });
   }
-  if (syncPeriodMs < 0) throw invalid('iptables.syncPeriod', `${syncPeriodMs}ms`, 'more than 0');
-  if (minSyncPeriodMs < 0 || minSyncPeriodMs > syncPeriodMs) {
-    throw invalid('iptables.minSyncPeriod', `${minSyncPeriodMs}ms`, 'at most syncPeriod');
-  }
-  const { bridgeInterface, detectLocalMode, interfaceNamePrefix } = config;
-  const name = /^[^\s/"'\\+!]{1,15}$/;
-  if (detectLocalMode === 'BridgeInterface' && !name.test(bridgeInterface)) {
-    throw invalid('detectLocal.bridgeInterface', bridgeInterface, 'the name of an interface');
-  }
-  if (detectLocalMode === 'InterfaceNamePrefix' && !name.test(interfaceNamePrefix)) {
-    throw invalid('detectLocal.interfaceNamePrefix', interfaceNamePrefix, 'a start of names');
+  return canonical === '0.0.0.0' || canonical === '::' ? undefined : canonical;
+}
+
+function server(
+  path: 'healthzBindAddress' | 'metricsBindAddress',
+  file: CompleteProxyConfig,
+  port: number,
+  problems: FieldProblem[],
+): BindAddress | undefined {
+  try {
+    return parseBindAddress(path, file[path], port);
+  } catch (error) {
+    const expected = messageOf(error).replace(/^.*: expected /, '');
+    problems.push({ path, value: file[path], expected });
+    return undefined;
   }
 }
 
 /** One CIDR, or one of each family separated by a comma. */
-function clusterCIDRs(text: string): Prefix[] {
+function clusterCIDRs(text: string, problems: FieldProblem[]): readonly Prefix[] {
   if (text.trim() === '') return [];
-  const prefixes = text.split(',').map((part) => cidr('clusterCIDR', part.trim()));
+  const prefixes = cidrs('clusterCIDR', text.split(','), problems);
   const [first, second] = prefixes;
   const sameFamily = second !== undefined && first?.address.family === second.address.family;
-  if (prefixes.length > 2 || sameFamily) {
-    throw invalid('clusterCIDR', text, 'one CIDR, or one of IPv4 and one of IPv6');
+  if (text.split(',').length > 2 || sameFamily) {
+    const expected = 'one CIDR, or one of IPv4 and one of IPv6';
+    problems.push({ path: 'clusterCIDR', value: text, expected });
   }
   return prefixes;
 }
 
-function nodePortAddresses(entries: readonly string[]): 'primary' | Prefix[] {
-  if (!entries.includes('primary')) return entries.map((e) => cidr('nodePortAddresses', e));
-  if (entries.length > 1) throw invalid('nodePortAddresses', entries, '"primary" alone');
+/** The nftables mode serves the node's own address by default, the others every address. */
+function nodePortAddresses(
+  { mode, nodePortAddresses: entries }: CompleteProxyConfig,
+  problems: FieldProblem[],
+): 'primary' | readonly Prefix[] {
+  if (entries.length === 0 && mode === 'nftables') return 'primary';
+  if (!entries.includes('primary')) return cidrs('nodePortAddresses', entries, problems);
+  if (entries.length > 1) {
+    problems.push({ path: 'nodePortAddresses', value: entries, expected: '"primary" alone' });
+  }
   return 'primary';
 }
 
-function cidr(field: string, text: string): Prefix {
-  const prefix = tryParsePrefix(text.trim());
-  if (prefix === undefined) throw invalid(field, text, 'address/length as 10.244.0.0/16');
-  return networkOf(prefix);
+function cidrs(path: string, texts: readonly string[], problems: FieldProblem[]): Prefix[] {
+  return texts.flatMap((text) => {
+    const prefix = prefixFromApi(text);
+    if (prefix !== undefined) return [prefix];
+    problems.push({ path, value: text, expected: 'address/length as 10.244.0.0/16' });
+    return [];
+  });
 }
 
-/** The first choice is what an absent or empty value means. */
-function oneOf<const C extends string>(
-  field: string,
-  value: string | undefined,
-  choices: readonly [C, ...C[]],
-): C {
-  if (value === undefined || value === '') return choices[0];
-  const found = choices.find((choice) => choice === value);
-  if (found === undefined) throw invalid(field, value, `one of ${choices.join(', ')}`);
-  return found;
-}
-
-function given(text: string | undefined): string | undefined {
-  return text === undefined || text === '' ? undefined : text;
-}
-
-function invalid(field: string, value: unknown, expected: string): AgentError {
-  return new AgentError(
-    'InvalidConfig',
-    `Cannot use ${field} ${JSON.stringify(value)}: expected ${expected}`,
-  );
+function given(text: string): string | undefined {
+  return text === '' ? undefined : text;
 }

@@ -4,7 +4,7 @@ import { systemClock } from '#pkg/clock/clock.ts';
 import { FakeClock } from '#pkg/clock/fake-clock.ts';
 import type { Family } from '#pkg/ip/address.ts';
 import { formatBindAddress, parseBindAddress } from './bind-address.ts';
-import { serveHttp, text } from './http-server.ts';
+import { serveHttp, text, type Answer } from './http-server.ts';
 import { proxyHealthRoutes } from './proxy-health.ts';
 import { createSyncTracker } from './sync-tracker.ts';
 
@@ -94,6 +94,8 @@ describe('a sync tracker is', () => {
   });
 });
 
+const asked = { query: new URLSearchParams(), body: '' };
+
 describe('/healthz and /livez', () => {
   const ask = (path: string, parts: [Family, boolean][], nodeEligible = true): unknown => {
     const answers: string[] = [];
@@ -106,7 +108,7 @@ describe('/healthz and /livez', () => {
       clock: new FakeClock(90_000),
       onAnswer: (endpoint, status) => answers.push(`${endpoint} ${status}`),
     });
-    const answer = routes.get(path)?.();
+    const answer = routes.get(path)?.(asked);
     if (answer === undefined || 'then' in answer) throw new Error('expected an answer');
     return { answers, body: JSON.parse(answer.body) as unknown };
   };
@@ -146,6 +148,7 @@ describe('/healthz and /livez', () => {
         lastUpdated: then,
         currentTime: now,
         healthy: false,
+        reasons: ['IPv6: changes wait to be written, the last write was 89 s ago'],
         status: {
           IPv4: { lastUpdated: now, healthy: true },
           IPv6: { lastUpdated: then, healthy: false },
@@ -163,7 +166,7 @@ describe('/healthz and /livez', () => {
         nodeEligible: () => true,
         clock,
         onAnswer: () => undefined,
-      }).get(path)?.();
+      }).get(path)?.(asked);
       return answer !== undefined && 'status' in answer ? answer.status : answer;
     };
     await clock.advance(3_600_000);
@@ -174,8 +177,29 @@ describe('/healthz and /livez', () => {
     expect([status('/livez'), status('/healthz')]).toEqual([503, 503]);
   });
 
+  it('a proxy that hears of no changes is unhealthy and says why, but alive', () => {
+    const answer = (path: string): unknown => {
+      const stale = proxyHealthRoutes({
+        status: () => new Map([['ip', { alive: true, healthy: true, lastUpdatedMs: 1_000 }]]),
+        nodeEligible: () => true,
+        staleness: () => ['the watch of services is down'],
+        clock: new FakeClock(90_000),
+        onAnswer: () => undefined,
+      });
+      const given = stale.get(path)?.(asked);
+      return given !== undefined && 'status' in given
+        ? [given.status, (JSON.parse(given.body) as { reasons?: unknown }).reasons]
+        : given;
+    };
+    expect(answer('/healthz')).toEqual([503, ['the watch of services is down']]);
+    expect(answer('/livez')).toEqual([200, undefined]);
+  });
+
   it('a node that shall get no traffic is unhealthy, but alive', () => {
-    expect(ask('/healthz', [['ip', true]], false)).toMatchObject({ answers: ['healthz 503'] });
+    expect(ask('/healthz', [['ip', true]], false)).toMatchObject({
+      answers: ['healthz 503'],
+      body: { reasons: ['the node shall get no new traffic'] },
+    });
     expect(ask('/livez', [['ip', true]], false)).toMatchObject({ answers: ['livez 200'] });
   });
 });
@@ -208,6 +232,49 @@ describe('serveHttp()', () => {
     stop.abort();
     await done;
     await expect(fetch(`http://${formatBindAddress(bind)}/fine`)).rejects.toThrow();
+  });
+
+  it('takes what is PUT where there is something to set, and hands on the query', async () => {
+    const bind = { host: '127.0.0.1', port: await freePort() };
+    const stop = new AbortController();
+    const echo = ({ body, query }: { body: string; query: URLSearchParams }): Answer =>
+      text(200, `${body} ${query.get('q') ?? ''}`);
+    const done = serveHttp(
+      {
+        bind,
+        routes: new Map([['/get', echo]]),
+        putRoutes: new Map([['/put', echo]]),
+        clock: systemClock,
+        onError: () => undefined,
+      },
+      stop.signal,
+    );
+    const send = (path: string, init: RequestInit): Promise<Response> =>
+      eventually(() => fetch(`http://${formatBindAddress(bind)}${path}`, init));
+    const put = await send('/put?q=x', { method: 'PUT', body: '4' });
+    expect([put.status, await put.text()]).toEqual([200, '4 x']);
+    expect(await (await send('/get?q=y', {})).text()).toBe(' y');
+    const wrong = await send('/put', {});
+    expect([wrong.status, wrong.headers.get('allow')]).toEqual([405, 'PUT']);
+    expect((await send('/put', { method: 'PUT', body: 'x'.repeat(5_000) })).status).toBe(500);
+    stop.abort();
+    await done;
+  });
+
+  it('a port that is taken is an error, where that is asked for', async () => {
+    const bind = { host: '127.0.0.1', port: await freePort() };
+    const holder = createServer().listen(bind.port, bind.host);
+    await new Promise((resolve) => holder.once('listening', resolve));
+    const onError = (): void => undefined;
+    const serving = serveHttp(
+      { bind, routes, clock: systemClock, onError, hardFail: true },
+      new AbortController().signal,
+    );
+    await expect(serving).rejects.toMatchObject({
+      code: 'ListenFailed',
+      message: `Cannot listen on 127.0.0.1:${bind.port}`,
+    });
+    await new Promise((resolve) => holder.close(resolve));
   });
 
   it('waits for a port that is taken', async () => {

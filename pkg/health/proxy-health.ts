@@ -8,15 +8,17 @@ export interface ProxyHealthSource {
   readonly status: () => ReadonlyMap<Family, PartStatus>;
   /** False while load balancers should send nothing new to this node. */
   readonly nodeEligible: () => boolean;
+  /** Why what is written may not be what the cluster wants, in words: watches that are down. */
+  readonly staleness?: () => readonly string[];
   readonly clock: Clock;
   /** Told of each answer, for metrics. */
   readonly onAnswer: (endpoint: 'healthz' | 'livez', status: 200 | 503) => void;
 }
 
 /**
- * /healthz also asks whether the node may get traffic and whether anything was written yet; /livez,
- * for the kubelet's restarts, does not: a node about to go, or an API server that does not answer,
- * is no reason to restart the node's proxy.
+ * /healthz also asks whether the node may get traffic, whether anything was written yet and whether
+ * changes are still heard of; /livez, for the kubelet's restarts, does not: a node about to go, or
+ * an API server that does not answer, is no reason to restart the node's proxy.
  */
 export function proxyHealthRoutes(source: ProxyHealthSource): Routes {
   return new Map([
@@ -30,8 +32,11 @@ function answer(source: ProxyHealthSource, endpoint: 'healthz' | 'livez'): Answe
   const nodeEligible = source.nodeEligible();
   const isWell = (part: PartStatus): boolean => (endpoint === 'livez' ? part.alive : part.healthy);
   const written = [...parts.values()].every(isWell);
-  const healthy = written && (endpoint === 'livez' || nodeEligible);
+  const stale = endpoint === 'livez' ? [] : (source.staleness?.() ?? []);
+  const healthy = written && stale.length === 0 && (endpoint === 'livez' || nodeEligible);
   const nowMs = source.clock.now();
+  const ineligible =
+    endpoint === 'livez' || nodeEligible ? [] : ['the node shall get no new traffic'];
   const oldestMs = Math.min(...[...parts.values()].map((part) => part.lastUpdatedMs));
   const body = {
     // While all is well nothing is waiting: what is written is what is wanted now.
@@ -39,9 +44,11 @@ function answer(source: ProxyHealthSource, endpoint: 'healthz' | 'livez'): Answe
     currentTime: timestamp(nowMs),
     ...(endpoint === 'healthz' ? { nodeEligible } : {}),
     healthy,
+    // Not kube-proxy's: for people who wonder why.
+    ...(healthy ? {} : { reasons: [...reasonsOf(parts, isWell, nowMs), ...stale, ...ineligible] }),
     status: Object.fromEntries(
       [...parts].map(([family, part]) => [
-        family === 'ip' ? 'IPv4' : 'IPv6',
+        nameOf(family),
         {
           lastUpdated: timestamp(isWell(part) ? nowMs : part.lastUpdatedMs),
           healthy: isWell(part),
@@ -52,6 +59,24 @@ function answer(source: ProxyHealthSource, endpoint: 'healthz' | 'livez'): Answe
   const status = healthy ? 200 : 503;
   source.onAnswer(endpoint, status);
   return { status, contentType: 'application/json', body: JSON.stringify(body) };
+}
+
+function reasonsOf(
+  parts: ReadonlyMap<Family, PartStatus>,
+  isWell: (part: PartStatus) => boolean,
+  nowMs: number,
+): string[] {
+  return [...parts]
+    .filter(([, part]) => !isWell(part))
+    .map(([family, { lastUpdatedMs }]) =>
+      lastUpdatedMs === 0
+        ? `${nameOf(family)}: nothing was written yet`
+        : `${nameOf(family)}: changes wait to be written, the last write was ${Math.round((nowMs - lastUpdatedMs) / 1000)} s ago`,
+    );
+}
+
+function nameOf(family: Family): 'IPv4' | 'IPv6' {
+  return family === 'ip' ? 'IPv4' : 'IPv6';
 }
 
 /** RFC 3339; Go's zero time for "never". */

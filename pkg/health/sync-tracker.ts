@@ -36,11 +36,11 @@ interface PartState {
 
 /**
  * @param parts what is written separately: the IP families
- * @param timeoutMs a request that waits longer makes its part unhealthy
+ * @param timeoutMs a request that waits longer makes its part unhealthy; asked for when it may change
  */
 export function createSyncTracker<Part extends string>(
   parts: readonly Part[],
-  timeoutMs: number,
+  timeoutMs: number | (() => number),
   clock: Clock,
 ): SyncTracker<Part> {
   const states = new Map<Part, PartState>(
@@ -53,7 +53,8 @@ export function createSyncTracker<Part extends string>(
 
   const isAlive = (state: PartState): boolean => {
     const waiting = [state.unwrittenSinceMs, state.takenUpSinceMs, queuedSinceMs];
-    return waiting.every((ms) => ms === undefined || clock.now() - ms <= timeoutMs);
+    const limitMs = typeof timeoutMs === 'number' ? timeoutMs : timeoutMs();
+    return waiting.every((ms) => ms === undefined || clock.now() - ms <= limitMs);
   };
 
   return {

@@ -14,7 +14,12 @@ import {
   type ResourceType,
 } from './resources.ts';
 import type { WritableStore } from './store.ts';
-import { createTransport, type RequestOptions, type Transport } from './transport.ts';
+import {
+  createTransport,
+  type ApiAnswer,
+  type RequestOptions,
+  type Transport,
+} from './transport.ts';
 import type { ObjectMeta } from './types.ts';
 import { createWatchListSupport, type WatchListSupport } from './watch-list-support.ts';
 import { startWatchdog } from './watchdog.ts';
@@ -28,6 +33,8 @@ export interface KubeClientOptions {
   readonly random?: () => number;
   /** Each first list waits up to this long, at random: for fleets. None by default. */
   readonly startJitterMs?: number;
+  /** Told of each answer, for metrics. */
+  readonly onAnswer?: (answer: ApiAnswer) => void;
 }
 
 /** An object as the API spells it, before anything is checked. */

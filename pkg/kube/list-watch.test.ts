@@ -1,4 +1,5 @@
 import { afterEach, describe, expect, test } from 'vitest';
+import { downSinceMs } from './list-watch-stats.ts';
 import { proxiedServices } from './resources.ts';
 import {
   projectThing,
@@ -483,6 +484,33 @@ describe('the delay after failures', () => {
       await r.passDelay(failure);
     }
     expect(r.delays).toEqual([800, 1_600, 800]);
+  });
+});
+
+describe('being down', () => {
+  test('is told since the first failure, until an event or 10 s of an open watch prove life', async () => {
+    const { rig: r, watch } = await startWatching();
+    const down = (): number | undefined => downSinceMs(r.listWatch.stats, r.clock.now());
+    expect(down()).toBeUndefined();
+    await r.clock.advance(5_000);
+    const brokenAtMs = r.clock.now();
+    watch.cut();
+    await r.passDelay(1);
+    (await r.watch()).cut();
+    await r.passDelay(2);
+    expect(down()).toBe(brokenAtMs);
+    expect(r.listWatch.stats.lastError).not.toBe('');
+    const again = await r.watch();
+    await until('it is accepted', () => r.listWatch.stats.openedAtMs > 0);
+    expect(down()).toBe(brokenAtMs);
+    await r.clock.advance(10_000);
+    expect(down()).toBeUndefined();
+    again.cut();
+    await r.passDelay(3);
+    expect(down()).toBeGreaterThan(brokenAtMs);
+    (await r.watch()).event('MODIFIED', thing('a=2', '11'));
+    await until('it arrived', () => r.content() === 'a=2 b=1');
+    expect(down()).toBeUndefined();
   });
 });
 

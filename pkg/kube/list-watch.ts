@@ -92,6 +92,8 @@ class Run<T extends ObjectMeta> {
     this.#failures += 1;
     const kind = errorClass(error);
     stats.errors = { ...stats.errors, [kind]: (stats.errors[kind] ?? 0) + 1 };
+    stats.lastError = kind;
+    if (stats.failingSinceMs === 0) stats.failingSinceMs = clock.now();
     const waitMs = backoffMs(this.#failures, error, random);
     log.warn(
       { err: error, resource: resource.type.plural, retryInMs: Math.round(waitMs) },
@@ -184,6 +186,7 @@ class Run<T extends ObjectMeta> {
           resource,
           idleMs,
           onBytes: () => this.#onBytes(),
+          onOpen: () => (stats.openedAtMs = clock.now()),
           onEvent: (event) => {
             onEvent(event);
             if (event.type === 'bookmark') stats.bookmarks += 1;
@@ -198,6 +201,11 @@ class Run<T extends ObjectMeta> {
       return tooSoon ? { error: endedAtOnce(resource) } : undefined;
     } catch (error) {
       return { error };
+    } finally {
+      if (stats.openedAtMs !== 0 && clock.now() - stats.openedAtMs >= healthyAfterMs) {
+        stats.failingSinceMs = 0;
+      }
+      stats.openedAtMs = 0;
     }
   }
 
@@ -225,12 +233,14 @@ class Run<T extends ObjectMeta> {
     const resourceVersion =
       event.type === 'bookmark' ? event.resourceVersion : event.meta.resourceVersion;
     this.#position = { state: 'watch', resourceVersion, silent: 0 };
+    this.#options.stats.failingSinceMs = 0;
   }
 
   #takeOver(found: ReadonlyMap<string, T>, resourceVersion: string): void {
     const { clock, stats, store } = this.#options;
     store.replace(found.values());
     stats.syncedAtMs = clock.now();
+    stats.failingSinceMs = 0;
     this.#position = { state: 'watch', resourceVersion, silent: 0 };
   }
 

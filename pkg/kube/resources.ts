@@ -36,7 +36,7 @@ export const serviceType: ResourceType = {
   namespaced: true,
 };
 
-const endpointSliceType: ResourceType = {
+export const endpointSliceType: ResourceType = {
   group: 'discovery.k8s.io',
   version: 'v1',
   plural: 'endpointslices',

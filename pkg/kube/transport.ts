@@ -38,6 +38,18 @@ export interface TransportOptions {
   readonly clock: Clock;
   /** "podwire-node/1.2.3 (linux/amd64)"; servers pretty-print for names that look like a browser. */
   readonly userAgent: string;
+  /** Told of each answer when its head has come, and of each request that got none; for metrics. */
+  readonly onAnswer?: (answer: ApiAnswer) => void;
+}
+
+export interface ApiAnswer {
+  readonly method: string;
+  /** "10.0.0.1:6443" */
+  readonly host: string;
+  /** Undefined = the connection failed. */
+  readonly status: number | undefined;
+  /** From the request to the head of the answer. */
+  readonly durationMs: number;
 }
 
 /** A refusal's body is read up to this size: it may come from any proxy on the way. */
@@ -53,6 +65,7 @@ class ServerTransport implements Transport {
   readonly #options: TransportOptions;
   readonly #credentials: Credentials;
   readonly #prefix: string;
+  readonly #host: string;
   readonly #compress: boolean;
   readonly #end = new AbortController();
   #open: { readonly fingerprint: string; readonly connection: Promise<Connection> } | undefined;
@@ -63,6 +76,7 @@ class ServerTransport implements Transport {
     this.#credentials = createCredentials(config, options.clock);
     const url = new URL(config.server);
     this.#prefix = url.pathname.replace(/\/+$/, '');
+    this.#host = url.host;
     this.#compress = !isLoopback(url.hostname);
   }
 
@@ -122,12 +136,18 @@ class ServerTransport implements Transport {
     const headers = await abortable(this.#headers(options), signal);
     signal.throwIfAborted();
     const connection = await abortable(this.#connection(), signal);
-    const answer = new Answer(options, onChunk);
     const method = options.method ?? 'GET';
+    const startedMs = this.#options.clock.now();
+    const report = (status: number | undefined): void => {
+      const durationMs = this.#options.clock.now() - startedMs;
+      this.#options.onAnswer?.({ method, host: this.#host, status, durationMs });
+    };
+    const answer = new Answer(options, onChunk, report);
     const wire = { method, path: this.#prefix + path, headers, body: options.body, signal };
     try {
       await connection.exchange(wire, answer);
     } catch (error) {
+      if (!answer.hasBegun && !signal.aborted) report(undefined);
       answer.cancel();
       throw error;
     }
@@ -176,19 +196,30 @@ class ServerTransport implements Transport {
 class Answer {
   readonly #options: RequestOptions;
   readonly #onChunk: (chunk: Buffer) => void;
+  readonly #onStatus: (status: number) => void;
   #status = 0;
   #retryAfter: string | undefined;
   #body: BodyReader | undefined;
   readonly #refused: Buffer[] = [];
   #refusedBytes = 0;
 
-  constructor(options: RequestOptions, onChunk: (chunk: Buffer) => void) {
+  constructor(
+    options: RequestOptions,
+    onChunk: (chunk: Buffer) => void,
+    onStatus: (status: number) => void,
+  ) {
     this.#options = options;
     this.#onChunk = onChunk;
+    this.#onStatus = onStatus;
+  }
+
+  get hasBegun(): boolean {
+    return this.#status !== 0;
   }
 
   onHead(status: number, headers: ResponseHeaders): void {
     this.#status = status;
+    this.#onStatus(status);
     this.#retryAfter = one(headers['retry-after']);
     const accepted = status >= 200 && status < 300;
     this.#body = createBodyReader(

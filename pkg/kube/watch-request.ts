@@ -30,6 +30,8 @@ export interface WatchSource {
   /** A throw ends the watch and becomes its error. */
   onEvent(event: WatchEvent): void;
   onBytes(): void;
+  /** The server has accepted the watch. */
+  onOpen?(): void;
 }
 
 /** How a watch went, filled while it runs, so that it also tells of one that failed. */
@@ -81,6 +83,7 @@ export async function watchOnce(
   const onOpen = (): void => {
     progress.openedAtMs = clock.now();
     watchdog.feed();
+    source.onOpen?.();
   };
   await source.transport.stream(path, { signal: watchdog.signal, onOpen }, (chunk) => {
     progress.bytes += chunk.length;

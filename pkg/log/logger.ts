@@ -11,11 +11,16 @@ export interface Logger {
 
 export type LogLevel = 'debug' | 'info' | 'warn' | 'error';
 
+/** A logger whose level can change while it runs. */
+export interface AdjustableLogger extends Logger {
+  level: string;
+}
+
 /**
  * A logger that writes each line before it returns: the last line before a crash is the one that
  * matters, and pino's asynchronous destinations lose it.
  */
-export function createLogger(name: string, level: LogLevel = 'info'): Logger {
+export function createLogger(name: string, level: LogLevel = 'info'): AdjustableLogger {
   return pino(
     {
       name,

@@ -81,6 +81,22 @@ export function readRepeated(bytes: Uint8Array, wanted: number): Uint8Array[] {
   return payloads;
 }
 
+/**
+ * The first payload of one type: cheaper than reading all where messages come by the million.
+ */
+export function findAttribute(bytes: Uint8Array, wanted: number): Uint8Array | undefined {
+  const view = viewOf(bytes);
+  let at = 0;
+  while (at + headerBytes <= bytes.byteLength) {
+    const length = view.getUint16(at, littleEndian);
+    if (length < headerBytes || at + length > bytes.byteLength) return undefined;
+    const type = view.getUint16(at + 2, littleEndian) & NLA_TYPE_MASK;
+    if (type === wanted) return bytes.subarray(at + headerBytes, at + length);
+    at += align4(length);
+  }
+  return undefined;
+}
+
 function visitAttributes(
   bytes: Uint8Array,
   visit: (type: number, payload: Uint8Array) => void,

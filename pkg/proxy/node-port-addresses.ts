@@ -25,3 +25,20 @@ export function nodePortTargets(
     .filter((text) => ranges.some((range) => containsAddress(range, parseAddress(text))))
     .toSorted();
 }
+
+/**
+ * The addresses as a list, where 'all' will not do. On loopback addresses node ports answer only
+ * with `localhost`, and there in IPv4 only.
+ */
+export function nodePortAnswers(
+  targets: ReturnType<typeof nodePortTargets>,
+  family: Family,
+  host: { readonly all: readonly string[]; readonly localhost: boolean },
+): readonly string[] {
+  const isOfFamily = (text: string): boolean => text.includes(':') === (family === 'ip6');
+  const isLoopback = (text: string): boolean => text === '::1' || text.startsWith('127.');
+  const withLoopback = host.localhost && family === 'ip';
+  return [...(targets === 'all' ? host.all : targets)]
+    .filter((text) => isOfFamily(text) && (withLoopback || !isLoopback(text)))
+    .toSorted();
+}

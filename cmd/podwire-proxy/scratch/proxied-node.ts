@@ -14,6 +14,9 @@ import type { Sys } from '#pkg/sys/sys.ts';
 export interface ProxiedNode extends AsyncDisposable {
   readonly network: SmallCluster;
   readonly api: EmbeddedApi;
+  /** The configuration file of the daemon, and the kubeconfig it names. */
+  readonly configPath: string;
+  readonly kubeconfig: string;
   /** Starts the daemon with a configuration that compares rules each 30 s. */
   startDaemon(flags?: readonly string[]): Daemon;
   /** Status and body of a URL, asked from the node. */
@@ -59,6 +62,8 @@ export async function createProxiedNode(): Promise<ProxiedNode> {
   return {
     network,
     api,
+    configPath: config,
+    kubeconfig,
     startDaemon: (flags = ['--config', config, '--hostname-override', nodeName]) => {
       const daemon = start(network.node.name, flags);
       daemons.add(daemon);
@@ -106,7 +111,7 @@ function start(netns: string, flags: readonly string[]): Daemon {
 }
 
 /** Bound to 127.0.0.1:6443 of the present namespace; the server listens on it later. */
-function boundSocket(sys: Sys): number {
+export function boundSocket(sys: Sys): number {
   const [AF_INET, SOCK_STREAM] = [2, 1];
   const fd = sys.socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
   // struct sockaddr_in: the family in host order, the port in network order.

@@ -1,0 +1,119 @@
+import { describe, expect, it } from 'vitest';
+import { parsePrefix } from '#pkg/ip/prefix.ts';
+import { describeStep, planCleanup, type Found } from './leftovers.ts';
+
+const nothing: Found = {
+  iptables: [],
+  nftTables: [],
+  virtualServers: [],
+  hasDummyDevice: false,
+  ipsets: [],
+};
+
+const filter = (chains: readonly string[]): Found => ({
+  ...nothing,
+  iptables: [
+    {
+      family: 'ip',
+      backend: 'nf_tables',
+      save: `*filter\n:INPUT ACCEPT [0:0]\n${chains.map((c) => `:${c} - [0:0]`).join('\n')}\nCOMMIT\n`,
+    },
+  ],
+});
+
+function plan(found: Partial<Found>, keep?: 'iptables' | 'ipvs' | 'nftables'): string[] {
+  const excludeCIDRs = [parsePrefix('192.0.2.0/24'), parsePrefix('fd00:bad::/32')];
+  return planCleanup({ ...nothing, ...found }, { keep, excludeCIDRs }).map(describeStep);
+}
+
+function chains(found: Found, keep?: 'iptables' | 'ipvs' | 'nftables'): string[] {
+  return planCleanup(found, { keep, excludeCIDRs: [] }).flatMap((step) =>
+    step.kind === 'iptables' ? step.steps.map(({ chain }) => chain) : [],
+  );
+}
+
+const tables = [
+  { family: 'ip', name: 'kube-proxy' },
+  { family: 'ip6', name: 'kube-proxy' },
+  { family: 'ip', name: 'podwire-proxy' },
+  { family: 'inet', name: 'podwire-masquerade' },
+  { family: 'bridge', name: 'kube-proxy' },
+  { family: 'ip', name: 'nat' },
+];
+
+describe('planCleanup()', () => {
+  it('takes nftables tables of proxies, but not the one in use', () => {
+    const all = ['ip kube-proxy', 'ip6 kube-proxy', 'ip podwire-proxy'];
+    const named = (names: readonly string[]): string[] => names.map((n) => `nftables table ${n}`);
+    expect(plan({ nftTables: tables })).toEqual(named(all));
+    expect(plan({ nftTables: tables }, 'iptables')).toEqual(named(all));
+    expect(plan({ nftTables: tables }, 'nftables')).toEqual(named(all.slice(0, 2)));
+  });
+
+  const ipvs = {
+    hasDummyDevice: true,
+    virtualServers: [
+      '-t 10.96.0.1:443',
+      '-u [fd00::1]:53',
+      '-t 192.0.2.1:80',
+      '-t [fd00:bad::1]:80',
+    ],
+    ipsets: ['KUBE-CLUSTER-IP', 'KUBE-6-LOAD-BALANCER-SOURCE-CID', 'KUBE-MINE', 'other'],
+  };
+
+  it('takes what mode ipvs leaves, its sets of IPv6 too, but not excluded virtual servers', () => {
+    expect(plan(ipvs)).toEqual([
+      'IPVS virtual server -t 10.96.0.1:443',
+      'IPVS virtual server -u [fd00::1]:53',
+      'device kube-ipvs0',
+      'ipset KUBE-CLUSTER-IP',
+      'ipset KUBE-6-LOAD-BALANCER-SOURCE-CID',
+    ]);
+    expect(plan(ipvs, 'ipvs')).toEqual([]);
+  });
+
+  it('leaves virtual servers alone where no proxy was', () => {
+    expect(plan({ ...ipvs, hasDummyDevice: false, ipsets: [] })).toEqual([]);
+  });
+
+  it.each<[string, readonly string[], readonly string[], ('iptables' | 'ipvs' | 'nftables')?]>([
+    [
+      'all of both modes, not those of others',
+      ['KUBE-SERVICES', 'KUBE-IPVS-FILTER', 'KUBE-ROUTER-INPUT', 'KUBE-NWPLCY-X', 'CNI-FORWARD'],
+      ['KUBE-SERVICES', 'KUBE-IPVS-FILTER'],
+    ],
+    [
+      'those of single Services, old and new',
+      [
+        'KUBE-SVC-NPX46M4PTMTKRN6Y',
+        'KUBE-XLB-NPX46M4PTMTKRN6Y',
+        'KUBE-SVT-10.96.0.0/12',
+        'KUBE-SVC-x',
+      ],
+      ['KUBE-SVC-NPX46M4PTMTKRN6Y', 'KUBE-XLB-NPX46M4PTMTKRN6Y', 'KUBE-SVT-10.96.0.0/12'],
+    ],
+    ['the guard of loopback', ['KUBE-FIREWALL'], ['KUBE-FIREWALL']],
+    ['but not where the kubelet keeps it', ['KUBE-FIREWALL', 'KUBE-KUBELET-CANARY'], []],
+    ['nor its hint', ['KUBE-IPTABLES-HINT', 'KUBE-FIREWALL'], []],
+    [
+      'only those of ipvs while iptables is in use',
+      ['KUBE-SERVICES', 'KUBE-IPVS-FILTER', 'KUBE-IPVS-OUT-FILTER', 'KUBE-NODE-PORT'],
+      ['KUBE-IPVS-FILTER', 'KUBE-IPVS-OUT-FILTER', 'KUBE-NODE-PORT'],
+      'iptables',
+    ],
+    [
+      'only those of iptables while ipvs is in use',
+      ['KUBE-SERVICES', 'KUBE-IPVS-FILTER', 'KUBE-EXTERNAL-SERVICES'],
+      ['KUBE-EXTERNAL-SERVICES'],
+      'ipvs',
+    ],
+    [
+      'all while nftables is in use',
+      ['KUBE-SERVICES', 'KUBE-IPVS-FILTER'],
+      ['KUBE-SERVICES', 'KUBE-IPVS-FILTER'],
+      'nftables',
+    ],
+  ])('takes chains: %s', (_, present, expected, keep) => {
+    expect(chains(filter(present), keep)).toEqual(expected);
+  });
+});

@@ -1,0 +1,18 @@
+/** Whether the proxy still hears of changes, in words for /healthz. */
+import { downSinceMs, type ListWatchStats } from '#pkg/kube/list-watch-stats.ts';
+
+/**
+ * A sentence for each watch that is down for longer than is tolerated: servers restart, connections
+ * are cut, and that is no reason yet. `watches` are named by what they watch.
+ */
+export function staleness(
+  watches: Readonly<Record<string, { readonly stats: ListWatchStats }>>,
+  { nowMs, toleratedMs }: { readonly nowMs: number; readonly toleratedMs: number },
+): string[] {
+  return Object.entries(watches).flatMap(([name, { stats }]) => {
+    const sinceMs = downSinceMs(stats, nowMs);
+    if (sinceMs === undefined || nowMs - sinceMs <= toleratedMs) return [];
+    const since = new Date(sinceMs).toISOString();
+    return [`the watch of ${name} is down since ${since}: ${stats.lastError}`];
+  });
+}
