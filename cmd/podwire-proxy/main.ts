@@ -18,7 +18,7 @@ import { proxyHost } from './host.ts';
 import { readOptions, type ProxyOptions } from './options.ts';
 import { runProxy, type ProxyContext } from './wire.ts';
 
-const runnable: readonly ProxyMode[] = ['iptables'];
+const runnable: readonly ProxyMode[] = ['iptables', 'ipvs'];
 
 /** 0 = stopped on request or done, 1 = failed, 2 = wrong usage or configuration. */
 export async function main(

@@ -27,7 +27,7 @@ import { aboutComponent, serviceProjection } from './feature-effects.ts';
 import { watchHostAddresses } from './host-addresses.ts';
 import { applyHostSettings } from './host-settings.ts';
 import { proxyHost } from './host.ts';
-import { createIptablesMode } from './iptables-mode.ts';
+import { createMode } from './mode.ts';
 import { liveView, watchFile } from './live-config.ts';
 import type { ProxyOptions } from './options.ts';
 import { createProblemLog } from './problem-log.ts';
@@ -74,15 +74,17 @@ export async function runProxy(
   const parts = { config, host: proxyHost, metrics, clock, log };
   // Before the first round there is nothing to look after.
   let onDrift = (): void => undefined;
-  using mode = await createIptablesMode(
+  const chosen = await createMode(
     {
       ...parts,
       request: () => onDrift(),
       onParked: ({ printName, protocol }, err) =>
         log.error({ err, port: printName, protocol }, 'Left out a Service port'),
     },
+    options.strictMode,
     signal,
   );
+  using mode = chosen.mode;
   await using client = createKubeClient(await clusterConfig(options, context), {
     clock,
     log,
@@ -98,6 +100,9 @@ export async function runProxy(
 
   const recorder = createEventRecorder({ client, clock, component: program, nodeName });
   const events = createProxyEvents({ recorder, nodeName, services, slices, log }, signal);
+  if (chosen.fallback !== undefined) {
+    events.ofNode({ type: 'Warning', reason: 'IPVSUnusable', message: chosen.fallback });
+  }
   const families = [...mode.writers.keys()];
   const timeoutMs = (): number => 2 * syncPeriods(config).syncPeriodMs;
   using tracker = trackChanges({

@@ -1,0 +1,69 @@
+/** The device that makes Service addresses the host's own, so that IPVS gets their packets. */
+import { isErrno } from '#pkg/errors/agent-error.ts';
+import { formatAddress, parseAddress, type Family } from '#pkg/ip/address.ts';
+import { containsAddress, hostPrefix, parsePrefix } from '#pkg/ip/prefix.ts';
+import { addAddressRequest, deleteAddressRequest, listAddresses } from '#pkg/netlink/address.ts';
+import { createDummy } from '#pkg/netlink/link-create.ts';
+import { getLink, listLinks } from '#pkg/netlink/link.ts';
+import type { NetlinkSocket } from '#pkg/netlink/socket.ts';
+
+/** kube-proxy's name for it. */
+export const ipvsDevice = 'kube-ipvs0';
+
+/** Addresses of a family: those on the device, and the host's own on all others. */
+export interface HostAddresses {
+  readonly bound: ReadonlySet<string>;
+  /** Without loopback and link-local ones, which nobody reaches from elsewhere; sorted. */
+  readonly own: readonly string[];
+}
+
+/**
+ * Makes the device unless it is there, and returns its index.
+ *
+ * @throws {NetlinkError} EOPNOTSUPP where the kernel has no dummy devices
+ */
+export function ensureDevice(socket: NetlinkSocket): number {
+  return (getLink(socket, ipvsDevice) ?? createDummy(socket, ipvsDevice)).index;
+}
+
+export function readAddresses(socket: NetlinkSocket, family: Family): HostAddresses {
+  const device = listLinks(socket).find((link) => link.name === ipvsDevice)?.index;
+  const bound = new Set<string>();
+  const own = new Set<string>();
+  for (const { linkIndex, prefix } of listAddresses(socket, { family })) {
+    const text = formatAddress(prefix.address);
+    if (linkIndex === device) bound.add(text);
+    else if (!unreachable.some((range) => containsAddress(range, prefix.address))) own.add(text);
+  }
+  return { bound, own: [...own].toSorted() };
+}
+
+const unreachable = ['127.0.0.0/8', '169.254.0.0/16', '::1/128', 'fe80::/10'].map(parsePrefix);
+
+/**
+ * Puts addresses on the device and takes others off, in one exchange with the kernel.
+ *
+ * @throws {AggregateError} of what the kernel refuses, after the rest is done
+ */
+export function changeAddresses(
+  socket: NetlinkSocket,
+  change: { readonly added: readonly string[]; readonly removed: readonly string[] },
+): void {
+  if (change.added.length + change.removed.length === 0) return;
+  const linkIndex = ensureDevice(socket);
+  const prefixOf = (text: string) => hostPrefix(parseAddress(text));
+  const results = socket.batch([
+    ...change.added.map((text) =>
+      addAddressRequest({ linkIndex, prefix: prefixOf(text), noDad: true }),
+    ),
+    ...change.removed.map((text) => deleteAddressRequest({ linkIndex, prefix: prefixOf(text) })),
+  ]);
+  const failures = results.flatMap(({ error }) =>
+    error === undefined || isErrno(error, 'EEXIST') || isErrno(error, 'EADDRNOTAVAIL')
+      ? []
+      : [error],
+  );
+  if (failures.length > 0) {
+    throw new AggregateError(failures, `Cannot change addresses of ${ipvsDevice}`);
+  }
+}
