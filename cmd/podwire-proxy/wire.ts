@@ -220,9 +220,9 @@ export async function runProxy(
  * With --master alone: a Pod's own credentials but that server, since a proxy cannot start through
  * the Service address that it provides itself; outside a Pod that server without credentials.
  */
-async function clusterConfig(
+export async function clusterConfig(
   { config }: ProxyOptions,
-  { env }: ProxyContext,
+  { env }: Pick<ProxyContext, 'env'>,
 ): Promise<ClusterConfig> {
   const { kubeconfig, master } = config;
   if (kubeconfig !== undefined) {

@@ -3,6 +3,7 @@
  * `podwire`: the command for people. This file owns the process: arguments, signals, exit code.
  * Commands load when they are asked for: some start many times a second, others are large.
  */
+import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { pluginSource } from '#cmd/plugin-source.ts';
 import { version } from '#cmd/version.ts';
@@ -30,6 +31,7 @@ export async function main(argv: readonly string[]): Promise<ExitCode> {
   command.description('Podwire, a network agent for Kubernetes nodes');
   addInstall(command, run);
   addDemo(command, run);
+  addDiff(command, run);
   addDemoProcesses(command, run);
   try {
     await command.parseAsync(argv, { from: 'user' });
@@ -73,6 +75,36 @@ function addDemo(command: Command, run: (task: () => Promise<ExitCode>) => Promi
     .option('--keep', 'leave it running, with a kubeconfig for kubectl', false)
     .option('--down', 'remove what --keep left running', false)
     .action((options: { keep: boolean; down: boolean }) => run(() => demo(options)));
+}
+
+function addDiff(command: Command, run: (task: () => Promise<ExitCode>) => Promise<void>): void {
+  command
+    .command('diff')
+    .description('print what podwire-proxy would change in the kernel now; exit 1 when anything')
+    .usage('[options of podwire-proxy]')
+    .argument('[options...]', 'as podwire-proxy is started on this node: --config and so on')
+    .allowUnknownOption()
+    .action((options: string[]) => run(() => diff(options)));
+}
+
+/** As diff(1): 0 = nothing would change, 1 = something would, 2 = trouble. */
+async function diff(argv: readonly string[]): Promise<ExitCode> {
+  const { readOptions } = await import('#cmd/podwire-proxy/options.ts');
+  const { runDiff } = await import('./diff.ts');
+  const warn = (sentence: string): void => say(`podwire diff: ${sentence}`);
+  const env = process.env;
+  try {
+    const options = await readOptions(argv, { env, hostname: hostname(), version });
+    if ('kind' in options) return 0;
+    options.warnings.forEach(warn);
+    const log = createLogger('podwire-diff', 'warn');
+    const print = (text: string): void => void process.stdout.write(text);
+    const context = { env, version, clock: systemClock, log, print, warn };
+    return await runDiff(options, context, stopSignal());
+  } catch (error) {
+    warn(messageOf(error));
+    return 2;
+  }
 }
 
 async function demo({ keep, down }: { keep: boolean; down: boolean }): Promise<ExitCode> {

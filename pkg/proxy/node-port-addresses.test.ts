@@ -12,11 +12,11 @@ it.each([
   ['one range', ['192.168.0.0/16'], ['192.168.0.2']],
   ['a range with loopback', ['127.0.0.0/8', '10.0.0.0/8'], ['10.0.0.2', '127.0.0.1']],
   ['a range that nothing is in', ['172.16.0.0/12'], []],
-])('%s admits %j to %j', (_, ranges, expected) => {
+])('S130. %s admits %j to %j', (_, ranges, expected) => {
   expect(nodePortTargets(ranges.map(parsePrefix), 'ip', host)).toEqual(expected);
 });
 
-it('primary is the node address, and nothing while that is not known', () => {
+it('S130. primary is the node address, and nothing while that is not known', () => {
   expect(nodePortTargets('primary', 'ip', host)).toEqual(['10.0.0.2']);
   expect(nodePortTargets('primary', 'ip', { all, primary: undefined })).toEqual([]);
 });

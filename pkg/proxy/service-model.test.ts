@@ -1,207 +1,11 @@
+/** Which ports changed, as Services, slices and the node change. */
 import { describe, expect, it } from 'vitest';
 import { objectKey, type EndpointSliceRecord } from '#pkg/kube/types.ts';
 import type { ProxiedPort } from './proxied-port.ts';
 import { ServiceModel, type ModelInput, type PortChange } from './service-model.ts';
-import { asChanges, endpoint, nodeName, service, slice, snapshot } from './testdata/records.ts';
+import { asChanges, endpoint, nodeName, service, slice } from './testdata/records.ts';
 
-const targets = (cluster: Parameters<typeof snapshot>[0]): string =>
-  snapshot(cluster)
-    .ports.map((p) => `${p.printName} ${p.endpoints.cluster.map((e) => e.target).join(' ')}`)
-    .join('\n');
 const svc = service('ns1/svc1', { clusterIPs: ['172.30.0.41'] });
-
-describe('what is served', () => {
-  it.each([
-    ['headless', service('ns1/svc1', { clusterIPs: ['None'] })],
-    ['without an address yet', service('ns1/svc1', { clusterIPs: [] })],
-    [
-      'ExternalName, though it kept an address',
-      service('ns1/svc1', { type: 'ExternalName', clusterIPs: ['172.30.0.41'] }),
-    ],
-    ['of the other family', service('ns1/svc1', { clusterIPs: ['fd00::1'] })],
-  ])('not a Service that is %s', (_, s) => {
-    expect(snapshot({ services: [s] })).toMatchObject({ ports: [], problems: [] });
-  });
-
-  it('the unnamed port is printed without a colon', () => {
-    const ports = [{ name: '', protocol: 'TCP', port: 80, nodePort: 0 }] as const;
-    expect(targets({ services: [{ ...svc, ports }] })).toBe('ns1/svc1 ');
-  });
-
-  it('addresses with leading zeros are read as decimal', () => {
-    const old = service('ns1/svc1', {
-      clusterIPs: ['172.30.0.041'],
-      externalIPs: ['192.168.099.011'],
-    });
-    const found = snapshot({ services: [old], slices: [slice('ns1/svc1', ['10.180.000.001'])] });
-    expect(found.ports[0]).toMatchObject({
-      clusterIP: '172.30.0.41',
-      externalIPs: ['192.168.99.11'],
-      endpoints: { cluster: [{ target: '10.180.0.1:80' }] },
-    });
-  });
-});
-
-describe('endpoints', () => {
-  it('of all slices are merged and sorted; order of arrival does not matter', () => {
-    const one = slice('ns1/svc1', ['10.1.0.3', '10.1.0.1'], { name: 'a' });
-    const two = slice('ns1/svc1', ['10.1.0.2'], { name: 'b' });
-    const expected = 'ns1/svc1:p80 10.1.0.1:80 10.1.0.2:80 10.1.0.3:80';
-    expect(targets({ services: [svc], slices: [one, two] })).toBe(expected);
-    expect(targets({ services: [svc], slices: [two, one] })).toBe(expected);
-  });
-
-  it('a target that is ready in one slice and ending in another counts as ready', () => {
-    const ready = slice('ns1/svc1', ['10.1.0.1'], { name: 'a' });
-    const ending = slice('ns1/svc1', [{ address: '10.1.0.1', terminating: true }], { name: 'b' });
-    for (const slices of [
-      [ready, ending],
-      [ending, ready],
-    ]) {
-      const [port] = snapshot({ services: [svc], slices }).ports;
-      expect(port?.endpoints.cluster).toMatchObject([{ target: '10.1.0.1:80', ready: true }]);
-    }
-  });
-
-  it.each([
-    ['other family', { addressType: 'IPv6' }],
-    ['names', { addressType: 'FQDN' }],
-    ['no Service', { serviceName: '' }],
-    ['another port name', { ports: [{ name: 'other', protocol: 'TCP', port: 80 }] }],
-    ['another protocol', { ports: [{ name: 'p80', protocol: 'UDP', port: 80 }] }],
-  ] as const)('slices of %s are not used', (_, fields) => {
-    const slices = [slice('ns1/svc1', ['10.1.0.1'], fields)];
-    expect(targets({ services: [svc], slices })).toBe('ns1/svc1:p80 ');
-  });
-});
-
-describe('which endpoints take traffic', () => {
-  const here = { nodeName };
-  const ending = { terminating: true };
-  const dead = { terminating: true, serving: false };
-  const unready = { ready: false, serving: false };
-  it.each([
-    ['ready ones before ending ones', [{}, ending], '1'],
-    ['ending ones that still serve, when none is ready', [unready, ending, dead], '2'],
-    ['none, when all are ending and do not serve', [dead, dead], ''],
-    ['none, when all are not ready', [unready], ''],
-    ['those here before those elsewhere only under policy Local', [here, {}], '1 2'],
-  ])('%s', (_, states, expected) => {
-    const endpoints = states.map((state, i) => ({ address: `10.1.0.${i + 1}`, ...state }));
-    const text = targets({ services: [svc], slices: [slice('ns1/svc1', endpoints)] });
-    const wanted = expected.split(' ').map((n) => (n === '' ? '' : `10.1.0.${n}:80`));
-    expect(text).toBe(`ns1/svc1:p80 ${wanted.join(' ')}`);
-  });
-
-  it('policy Local falls back to ending ones here, not to ready ones elsewhere', () => {
-    const local = { ...svc, internalTrafficPolicy: 'Local' } as const;
-    const find = (states: object[]): unknown => {
-      const endpoints = states.map((state, i) => ({ address: `10.1.0.${i + 1}`, ...state }));
-      const slices = [slice('ns1/svc1', endpoints)];
-      const [port] = snapshot({ services: [local], slices }).ports;
-      return { local: port?.endpoints.local.map((e) => e.address), any: port?.endpoints.hasAny };
-    };
-    expect(find([{}, { ...here, ...ending }])).toEqual({ local: ['10.1.0.2'], any: true });
-    expect(find([{}, { ...here, ...dead }])).toEqual({ local: [], any: true });
-    expect(find([{ ...here, ...dead }])).toEqual({ local: [], any: false });
-  });
-});
-
-describe('topology hints', () => {
-  const zone = (name: string): object => ({ zoneHints: [name] });
-  const node = (name: string): object => ({ nodeHints: [name], zoneHints: ['z1'] });
-  it.each([
-    ['keep to our zone', 'z1', [zone('z1'), zone('z2')], '1'],
-    ['count only if every ready endpoint has one', 'z1', [zone('z1'), {}], '1 2'],
-    [
-      'of an endpoint that is not ready do not count',
-      'z1',
-      [zone('z1'), zone('z2'), { ready: false }],
-      '1',
-    ],
-    ['for other zones only are ignored', 'z3', [zone('z1'), zone('z2')], '1 2'],
-    ['mean nothing to a node without a zone', undefined, [zone('z1'), zone('z2')], '1 2'],
-    ['for our node beat those for our zone', 'z1', [node(nodeName), node('other')], '1'],
-    ['for other nodes fall back to the zone', 'z1', [node('a'), node('b')], '1 2'],
-    ['do not hold for ending endpoints', 'z1', [{ ...zone('z2'), terminating: true }], '1'],
-  ])('%s', (_, ownZone, states, expected) => {
-    const endpoints = states.map((state, i) => ({ address: `10.1.0.${i + 1}`, ...state }));
-    const cluster = { services: [svc], slices: [slice('ns1/svc1', endpoints)] };
-    const text = targets(ownZone === undefined ? cluster : { ...cluster, zone: ownZone });
-    const wanted = expected.split(' ').map((n) => `10.1.0.${n}:80`);
-    expect(text).toBe(`ns1/svc1:p80 ${wanted.join(' ')}`);
-  });
-
-  it('do not narrow policy Local; what can be reached is both lists together', () => {
-    const both = service('ns1/svc1', {
-      type: 'NodePort',
-      clusterIPs: ['172.30.0.41'],
-      externalTrafficPolicy: 'Local',
-      ports: [{ name: 'p80', protocol: 'TCP', port: 80, nodePort: 3001 }],
-    });
-    const endpoints = [
-      { address: '10.1.0.1', zoneHints: ['z1'] },
-      { address: '10.1.0.2', zoneHints: ['z2'], nodeName },
-    ];
-    const cluster = { services: [both], slices: [slice('ns1/svc1', endpoints)], zone: 'z1' };
-    expect(snapshot(cluster).ports[0]?.endpoints).toMatchObject({
-      cluster: [{ address: '10.1.0.1' }],
-      local: [{ address: '10.1.0.2' }],
-      reachable: [{ address: '10.1.0.1' }, { address: '10.1.0.2' }],
-    });
-  });
-});
-
-describe('a bad object costs only itself', () => {
-  it('a Service with a nonsense address is reported, its neighbours are served', () => {
-    const bad = service('ns1/bad', { clusterIPs: ['172.30.0.999'], ipFamilies: ['IPv4'] });
-    const found = snapshot({ services: [bad, svc] });
-    expect(found.ports.map((p) => p.printName)).toEqual(['ns1/svc1:p80']);
-    expect(found.problems).toEqual([
-      { kind: 'Service', object: 'ns1/bad', problem: 'clusterIP "172.30.0.999" is no IP address' },
-    ]);
-  });
-
-  it('one bad endpoint, port or external address is left out, the rest of its object is used', () => {
-    const found = snapshot({
-      services: [
-        {
-          ...svc,
-          externalIPs: ['nonsense', '192.0.2.1'],
-          ports: [...svc.ports, { name: 'big', protocol: 'TCP', port: 70000, nodePort: 0 }],
-        },
-      ],
-      slices: [slice('ns1/svc1', ['10.1.0.1', '10.1.0.1.1'])],
-    });
-    expect(found.ports).toHaveLength(1);
-    expect(found.ports[0]).toMatchObject({
-      externalIPs: ['192.0.2.1'],
-      endpoints: { cluster: [{ address: '10.1.0.1' }] },
-    });
-    expect(found.problems.map((p) => p.kind)).toEqual(['EndpointSlice', 'Service', 'Service']);
-  });
-
-  it('numbers the kernel does not take never get into rules', () => {
-    const odd = { ...svc, type: 'LoadBalancer', externalTrafficPolicy: 'Local' } as const;
-    const numbers = { affinitySeconds: -1, healthCheckNodePort: 70_000 };
-    expect(snapshot({ services: [{ ...odd, ...numbers }] }).ports[0]).toMatchObject({
-      affinitySeconds: 0,
-      healthCheckNodePort: 0,
-    });
-    const long = { ...odd, affinitySeconds: 2 ** 40 };
-    expect(snapshot({ services: [long] }).ports[0]?.affinitySeconds).toBe(86_400);
-  });
-
-  it.each(['evil"name', 'evil\nname', 'evil name', 'e'.repeat(64)])(
-    'a name like %j never gets into rules',
-    (portName) => {
-      const ports = [{ name: portName, protocol: 'TCP', port: 80, nodePort: 0 }] as const;
-      const found = snapshot({ services: [{ ...svc, ports }] });
-      expect(found.ports).toEqual([]);
-      expect(found.problems).toHaveLength(1);
-    },
-  );
-});
 
 describe('what changed', () => {
   const one = slice('ns1/svc1', ['10.1.0.1'], { name: 'a' });
@@ -232,14 +36,14 @@ describe('what changed', () => {
     ]);
   });
 
-  it('an endpoint moves between slices: it is there at every step', () => {
+  it('S96. an endpoint moves between slices: it is there at every step', () => {
     const model = full();
     const both = { ...two, endpoints: [...two.endpoints, ...one.endpoints] };
     expect(model.update(put(both))).toEqual([]);
     expect(model.update(put({ ...one, endpoints: [] }))).toEqual([]);
   });
 
-  it('a slice is deleted, the other stays; an unknown one is deleted', () => {
+  it('S94. a slice is deleted, the other stays; an unknown one is deleted', () => {
     const model = full();
     const gone = { services: [], slices: [{ key: objectKey(one), new: undefined }] };
     expect(shown(model.update(gone))).toEqual(['ns1/svc1:p80/tcp: 10.1.0.1 10.1.0.2 → 10.1.0.2']);
@@ -254,12 +58,12 @@ describe('what changed', () => {
     ]);
   });
 
-  it('nothing that matters: no change', () => {
+  it('S93. nothing that matters: no change', () => {
     const again = { ...svc, resourceVersion: '2' };
     expect(full().update(asChanges({ services: [again], slices: [one] }))).toEqual([]);
   });
 
-  it('a port is renamed, a Service is deleted', () => {
+  it('S95. a port is renamed, a Service is deleted', () => {
     const model = full();
     const ports = [{ name: 'http', protocol: 'TCP', port: 80, nodePort: 0 }] as const;
     expect(shown(model.update(asChanges({ services: [{ ...svc, ports }] })))).toEqual([
@@ -281,7 +85,7 @@ describe('what changed', () => {
     }
   });
 
-  it('the node moves to another zone', () => {
+  it('S89. the node moves to another zone', () => {
     const model = full();
     const hinted = {
       ...one,
@@ -293,5 +97,72 @@ describe('what changed', () => {
       'ns1/svc1:p80/tcp: 10.1.0.0 → 10.1.0.1',
     ]);
     expect(model.moveNode({ name: nodeName, zone: 'z2' })).toEqual([]);
+  });
+
+  it('S90. a Service with three ports comes and goes, in each protocol', () => {
+    const model = full();
+    const ports = (['TCP', 'UDP', 'SCTP'] as const).map((protocol) => ({
+      name: protocol.toLowerCase(),
+      protocol,
+      port: 53,
+      nodePort: 0,
+    }));
+    const three = service('ns2/dns', { clusterIPs: ['172.30.0.10'], ports });
+    const keys = ['ns2/dns:tcp/tcp', 'ns2/dns:udp/udp', 'ns2/dns:sctp/sctp'];
+    expect(shown(model.update(asChanges({ services: [three] })))).toEqual(
+      keys.map((key) => `${key}: none → `),
+    );
+    expect([...model.ports.keys()].slice(-3)).toEqual(keys);
+    const gone = { services: [{ key: 'ns2/dns', new: undefined }], slices: [] };
+    // The old value comes along: flows to its UDP port must be ended.
+    expect(model.update(gone).map(({ old }) => old?.protocol)).toEqual(['tcp', 'udp', 'sctp']);
+    expect(model.ports.size).toBe(2);
+  });
+
+  it('S92. a Service becomes a load balancer and a cluster address again', () => {
+    const model = full();
+    const balancer = {
+      ...svc,
+      type: 'LoadBalancer',
+      externalTrafficPolicy: 'Local',
+      healthCheckNodePort: 30000,
+      loadBalancerIngress: [{ ip: '1.2.3.4', ipMode: 'VIP' }],
+    } as const;
+    const [to, ...others] = model.update(asChanges({ services: [balancer] }));
+    expect(others).toEqual([]);
+    expect(to).toMatchObject({
+      old: { healthCheckNodePort: 0, loadBalancerIPs: [] },
+      new: { healthCheckNodePort: 30000, loadBalancerIPs: ['1.2.3.4'] },
+    });
+    const [back] = model.update(asChanges({ services: [svc] }));
+    expect(back).toMatchObject({ old: to?.new, new: to?.old });
+  });
+
+  it('S91. a Service becomes an ExternalName, or headless, and comes back', () => {
+    const model = full();
+    for (const fields of [{ type: 'ExternalName' }, { clusterIPs: ['None'] }] as const) {
+      const changes = model.update(asChanges({ services: [{ ...svc, ...fields }] }));
+      expect(shown(changes)).toEqual(['ns1/svc1:p80/tcp: 10.1.0.1 10.1.0.2 → none']);
+      expect(shown(model.update(asChanges({ services: [svc] })))).toEqual([
+        'ns1/svc1:p80/tcp: none → 10.1.0.1 10.1.0.2',
+      ]);
+    }
+  });
+
+  it('S103. a Service and its slices come and go a thousand times: nothing of them is left', () => {
+    const model = full();
+    const before = structuredClone([...model.ports]);
+    for (let i = 0; i < 1000; i++) {
+      const passing = service(`ns2/passing-${i}`, { clusterIPs: ['172.30.1.1'] });
+      const owned = slice(`ns2/passing-${i}`, ['10.1.1.1', 'bad address']);
+      model.update(asChanges({ services: [passing], slices: [owned] }));
+      const services = [{ key: objectKey(passing), new: undefined }];
+      const slices = [{ key: objectKey(owned), new: undefined }];
+      // Together, or one before the other.
+      if (i % 3 !== 1) model.update({ services, slices: i % 3 === 0 ? slices : [] });
+      if (i % 3 !== 0) model.update({ services: i % 3 === 1 ? services : [], slices });
+    }
+    expect([...model.ports]).toEqual(before);
+    expect(model.problems).toEqual([]);
   });
 });

@@ -17,6 +17,8 @@ export interface ProxiedNode extends AsyncDisposable {
   /** The configuration file of the daemon, and the kubeconfig it names. */
   readonly configPath: string;
   readonly kubeconfig: string;
+  /** The path of the configuration that the daemon is started with. */
+  readonly config: string;
   /** Starts the daemon with a configuration that compares rules each 30 s. */
   startDaemon(flags?: readonly string[]): Daemon;
   /** Status and body of a URL, asked from the node. */
@@ -37,7 +39,8 @@ export const nodeName = 'node-one';
 export const program = new URL('../main.ts', import.meta.url).pathname;
 const port = 6443;
 
-export async function createProxiedNode(): Promise<ProxiedNode> {
+/** @param program what to start as the daemon: its source, or a build */
+export async function createProxiedNode(daemon = program): Promise<ProxiedNode> {
   await using opened = new AsyncDisposableStack();
   const dir = await mkdtemp(join(tmpdir(), 'podwire-proxy-'));
   opened.defer(() => rm(dir, { recursive: true, force: true }));
@@ -56,7 +59,7 @@ export async function createProxiedNode(): Promise<ProxiedNode> {
   });
   const daemons = new Set<Daemon>();
   opened.defer(async () => {
-    await Promise.all([...daemons].map((daemon) => daemon.kill('SIGKILL')));
+    await Promise.all([...daemons].map((started) => started.kill('SIGKILL')));
   });
   const running = opened.move();
   return {
@@ -64,10 +67,11 @@ export async function createProxiedNode(): Promise<ProxiedNode> {
     api,
     configPath: config,
     kubeconfig,
+    config,
     startDaemon: (flags = ['--config', config, '--hostname-override', nodeName]) => {
-      const daemon = start(network.node.name, flags);
-      daemons.add(daemon);
-      return daemon;
+      const started = start(network.node.name, [daemon, ...flags]);
+      daemons.add(started);
+      return started;
     },
     ask: async (url) => {
       const script = `const a = await fetch(process.argv[1]); process.stdout.write(JSON.stringify({status: a.status, body: await a.text()}))`;
@@ -94,8 +98,8 @@ logging: { verbosity: 2 }
 }
 
 /** `ip netns exec` becomes the program: a signal sent to it reaches the daemon. */
-function start(netns: string, flags: readonly string[]): Daemon {
-  const command = ['netns', 'exec', netns, process.execPath, program, ...flags];
+function start(netns: string, args: readonly string[]): Daemon {
+  const command = ['netns', 'exec', netns, process.execPath, ...args];
   const child = execa('ip', command, { reject: false, stdin: 'ignore', all: true });
   let log = '';
   child.all.on('data', (bytes: Buffer) => (log += bytes.toString()));

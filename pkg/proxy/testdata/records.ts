@@ -13,6 +13,41 @@ import { tracePacket, type Packet } from '#pkg/iptables/tracer.ts';
 export const nodeName = 'this-node';
 export const nodeAddress = '192.168.0.2';
 
+/** Where packets come from and go to, one of each kind a family. */
+export const places = {
+  ip: {
+    pod: '10.0.0.2',
+    node: nodeAddress,
+    outside: '203.0.113.2',
+    clusterIP: '172.30.0.41',
+    externalIP: '192.168.99.11',
+    loadBalancer: '1.2.3.4',
+    /** An endpoint of another node, and one of ours. */
+    far: '10.0.1.2',
+    near: '10.0.1.3',
+  },
+  ip6: {
+    pod: 'fd00:10::2',
+    node: 'fd00:192::2',
+    outside: '2001:db8::2',
+    clusterIP: 'fd00:96::41',
+    externalIP: '2001:db8:99::11',
+    loadBalancer: '2001:db8:1::4',
+    far: 'fd00:10::1:2',
+    near: 'fd00:10::1:3',
+  },
+} as const;
+
+/** An endpoint on this node. */
+export const local = (address: string): { address: string; nodeName: string } => ({
+  address,
+  nodeName,
+});
+
+/** "10.0.0.1:80", "[fd00::1]:80". */
+export const at = (address: string, port: number): string =>
+  address.includes(':') ? `[${address}]:${port}` : `${address}:${port}`;
+
 export function service(
   name: string,
   fields: Partial<ServiceRecord> & Pick<ServiceRecord, 'clusterIPs'>,

@@ -2,26 +2,27 @@
  * A node, three pods and an outside host as network namespaces, joined by veth pairs. The node
  * routes between them, as a node's kernel does; all packets between them meet its iptables.
  */
-import { systemClock } from '#pkg/clock/clock.ts';
 import { createScratchNetns, type ScratchNetns } from '#pkg/netns/scratch.ts';
+import { startAgent, type Agent, type AskRequest } from '#pkg/proxy/testdata/agent.ts';
 
 export interface SmallCluster extends AsyncDisposable {
   readonly node: ScratchNetns;
   readonly client: ScratchNetns;
-  /** Listen on TCP port 8080 and answer with their name and the client's address. */
+  /**
+   * Listen on TCP and UDP port 8080, and TCP 8082, and answer with their name and the client's
+   * address; on TCP port 8081 they send back what they get.
+   */
   readonly servers: readonly [ScratchNetns, ScratchNetns];
   readonly outside: ScratchNetns;
-  /** What `count` connections from a namespace get: answers or error codes. */
-  connect(
-    from: ScratchNetns,
-    to: { readonly host: string; readonly port: number; readonly count?: number },
-  ): Promise<string[]>;
+  /** What `count` connections from a namespace of these get: answers or error codes. */
+  connect(from: ScratchNetns, to: AskRequest): Promise<string[]>;
+  /** The process that connects from a namespace of these. */
+  agent(of: ScratchNetns): Agent;
 }
 
 /** Addresses: pod n has 10.1.n.2 and fd00:10:n::2, the node 10.1.n.1 and fd00:10:n::1 towards it. */
 export async function createSmallCluster(): Promise<SmallCluster> {
   const stack = new AsyncDisposableStack();
-  const running = new AbortController();
   try {
     const made: ScratchNetns[] = [];
     for (const name of ['node', 'client', 'one', 'two', 'outside']) {
@@ -38,33 +39,45 @@ export async function createSmallCluster(): Promise<SmallCluster> {
     for (const netns of made) await sysctl(netns, 'net.ipv6.conf.default.accept_dad=0');
     await sysctl(node, 'net.ipv4.ip_forward=1');
     await sysctl(node, 'net.ipv6.conf.all.forwarding=1');
+    // By default one address is refused once a second, and then a client waits for its second try.
+    await sysctl(node, 'net.ipv4.icmp_ratelimit=0');
+    await sysctl(node, 'net.ipv6.icmp.ratelimit=0');
     await join(node, client, { ip: '10.1.1', ip6: 'fd00:10:1:' });
     await join(node, one, { ip: '10.1.2', ip6: 'fd00:10:2:' });
     await join(node, two, { ip: '10.1.3', ip6: 'fd00:10:3:' });
     await join(node, outside, { ip: '203.0.113', ip6: '2001:db8:' });
+    // Another client outside, for source ranges to keep out.
+    await outside.ip('addr add 203.0.113.130/24 dev eth0');
+    // Deprecated: used only by who asks for it.
+    await outside.ip('addr add 2001:db8::1:130/64 dev eth0 nodad preferred_lft 0');
     // The node's way to the rest of the world, so that it has a route to service addresses.
     await node.ip('route add default via 203.0.113.2');
     await node.ip('-6 route add default via 2001:db8::2');
-    stack.defer(() => running.abort());
-    const cluster: SmallCluster = {
+    const names = new Map([
+      [one, 'one'],
+      [two, 'two'],
+    ]);
+    const agents = new Map<ScratchNetns, Agent>();
+    const start = async (netns: ScratchNetns): Promise<void> => {
+      const name = names.get(netns);
+      const server = name === undefined ? undefined : { name, port: 8080 };
+      agents.set(netns, stack.use(await startAgent(netns, server)));
+    };
+    await Promise.all(made.map(start));
+    const agent = (of: ScratchNetns): Agent => {
+      const found = agents.get(of);
+      if (found === undefined) throw new Error(`${of.name} is not of this cluster`);
+      return found;
+    };
+    return {
       node,
       client,
       servers: [one, two],
       outside,
-      connect: async (from, { host, port, count = 1 }) => {
-        const args = [script('tcp-client.mjs'), host, String(port), String(count)];
-        const { stdout } = await from.exec(process.execPath, args);
-        return JSON.parse(stdout) as string[];
-      },
+      connect: (from, to) => agent(from).ask(to),
+      agent,
       [Symbol.asyncDispose]: () => stack.disposeAsync(),
     };
-    for (const [name, netns] of [
-      ['one', one],
-      ['two', two],
-    ] as const) {
-      await startServer(netns, name, running.signal);
-    }
-    return cluster;
   } catch (error) {
     await stack.disposeAsync();
     throw error;
@@ -90,25 +103,4 @@ async function join(
   await pod.ip('link set eth0 up');
   await pod.ip(`route add default via ${net.ip}.1`);
   await pod.ip(`-6 route add default via ${net.ip6}:1`);
-}
-
-async function startServer(netns: ScratchNetns, name: string, stop: AbortSignal): Promise<void> {
-  const args = [script('tcp-server.mjs'), name, '8080'];
-  const server = netns.exec(process.execPath, args, { timeoutMs: 600_000, signal: stop });
-  const ended = server.then(
-    () => true,
-    (error: unknown) => {
-      if (!stop.aborted) throw error;
-      return true;
-    },
-  );
-  for (;;) {
-    const { stdout } = await netns.exec('ss', ['-Hltn', 'sport = :8080']);
-    if (stdout !== '') return;
-    if (await Promise.race([ended, systemClock.sleep(20).then(() => false)])) return;
-  }
-}
-
-function script(name: string): string {
-  return `${import.meta.dirname}/${name}`;
 }

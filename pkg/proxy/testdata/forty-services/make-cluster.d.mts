@@ -1,0 +1,1 @@
+export const cluster: { readonly services: readonly object[]; readonly slices: readonly object[] };
