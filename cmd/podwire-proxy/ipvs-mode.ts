@@ -52,7 +52,7 @@ export async function createIpvsMode(
       family,
       createIpvsWriter({
         family,
-        driver: hostDriver(family, socket),
+        driver: ipvsDriver(family, socket, runCommand),
         rules: createRulesWriter({ family, driver, observeIntervalMs, clock, log }),
         options: (node, own) => optionsOf({ ...parts, node }, tool, own),
         isOurs: ({ address }) =>
@@ -66,15 +66,20 @@ export async function createIpvsMode(
   return { name: 'ipvs', writers, [Symbol.dispose]: () => owned.dispose() };
 }
 
-function hostDriver(family: Family, socket: NetlinkSocket): IpvsDriver {
+/** The kernel of a namespace: that in which `socket` was opened and `run` runs programs. */
+export function ipvsDriver(
+  family: Family,
+  socket: NetlinkSocket,
+  run: typeof runCommand,
+): IpvsDriver {
   const prefix = family === 'ip6' ? 'KUBE-6-' : 'KUBE-';
   return {
-    sets: (signal) => observeIpSets(runCommand, prefix, signal),
-    servers: (signal) => observeIpvs(runCommand, signal),
-    connections: (key, signal) => observeConnections(runCommand, key, signal),
+    sets: (signal) => observeIpSets(run, prefix, signal),
+    servers: (signal) => observeIpvs(run, signal),
+    connections: (key, signal) => observeConnections(run, key, signal),
     addresses: () => readAddresses(socket, family),
-    applySets: (steps, signal) => applyIpSets(runCommand, steps, signal),
-    applyServers: (steps, signal) => applyIpvs(runCommand, steps, signal),
+    applySets: (steps, signal) => applyIpSets(run, steps, signal),
+    applyServers: (steps, signal) => applyIpvs(run, steps, signal),
     applyAddresses: (change) => changeAddresses(socket, change),
   };
 }

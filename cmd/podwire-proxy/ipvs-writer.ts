@@ -172,27 +172,36 @@ export function createIpvsWriter(parts: IpvsWriterParts): IpvsWriter {
     return steps.length;
   }
 
+  /** What must be told to the kernel anew, whatever is known of it. */
+  function isFullDue(options: IpvsOptions, { changed }: Wanted): boolean {
+    return (
+      changed === 'all' ||
+      !isDeepStrictEqual(book?.options, options) ||
+      clock.now() - observedAtMs >= parts.observeIntervalMs ||
+      rules.nextKind === 'full'
+    );
+  }
+
   async function write(want: Wanted, signal: AbortSignal): Promise<WriteReport> {
+    const { changed, ports } = want;
     const options = parts.options(want.node, driver.addresses().own);
-    const isSame = book !== undefined && isDeepStrictEqual(book.options, options);
-    const isDue = clock.now() - observedAtMs >= parts.observeIntervalMs;
-    const isPartial = isSame && !isDue && want.changed !== 'all' && rules.nextKind === 'partial';
-    let count: number | undefined;
-    let kind: WriteReport['kind'] = 'partial';
-    if (book !== undefined && have !== undefined && isPartial && want.changed !== 'all') {
-      const { changed, ports } = want;
-      count = await writeChange(book, have, { changed, ports }, signal);
+    if (book !== undefined && have !== undefined && changed !== 'all') {
+      if (!isFullDue(options, want)) {
+        const count = await writeChange(book, have, { changed, ports }, signal);
+        if (count !== undefined && have !== undefined) {
+          return { kind: 'partial', written: count + (await drain(have, signal)) };
+        }
+      }
+    }
+    if (book === undefined || changed === 'all' || !isDeepStrictEqual(book.options, options)) {
+      book = new IpvsBook(options);
+      book.update(ports, ports.keys());
     } else {
       // Keys of a failed write come again: the book may be ahead of the kernel, never behind.
-      if (!isSame || book === undefined || want.changed === 'all') book = new IpvsBook(options);
-      book.update(want.ports, want.changed === 'all' || !isSame ? want.ports.keys() : want.changed);
+      book.update(ports, changed);
     }
-    if (count === undefined) {
-      kind = 'full';
-      count = await writeAll(book, signal);
-    }
-    if (have !== undefined) count += await drain(have, signal);
-    return { kind, written: count };
+    const count = await writeAll(book, signal);
+    return { kind: 'full', written: count + (have === undefined ? 0 : await drain(have, signal)) };
   }
 
   return {

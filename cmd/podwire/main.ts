@@ -94,7 +94,12 @@ async function diff(argv: readonly string[]): Promise<ExitCode> {
   const warn = (sentence: string): void => say(`podwire diff: ${sentence}`);
   const env = process.env;
   try {
-    const options = await readOptions(argv, { env, hostname: hostname(), version });
+    const options = await readOptions(argv, {
+      env,
+      hostname: hostname(),
+      version,
+      program: 'podwire-proxy',
+    });
     if ('kind' in options) return 0;
     options.warnings.forEach(warn);
     const log = createLogger('podwire-diff', 'warn');
