@@ -41,58 +41,67 @@ export async function runTests(files: readonly TestFile[]): Promise<0 | 1> {
   const sums = { pass: 0, fail: 0, skip: 0 };
   for (const [path, load] of files) {
     const startedMs = performance.now();
-    const runner: VitestRunner = {
+    console.log(path);
+    const [file] = await startTests([path], {
       config,
       importFile: async (_, source) => {
         if (source === 'collect') await load();
       },
-    };
-    const [file] = await startTests([path], runner);
+      onAfterRunTask: (test) => reportTest(test, sums),
+    });
+    if (file !== undefined) reportSuites(file, sums);
     const seconds = ((performance.now() - startedMs) / 1000).toFixed(1);
-    console.log(`\n${path} (${seconds} s)`);
-    if (file === undefined) continue;
-    // A file that cannot be loaded has no tests that could fail.
-    for (const error of file.result?.errors ?? []) {
-      sums.fail += 1;
-      console.log(`  FAIL ${error.stack ?? error.message}`);
-    }
-    report(file.tasks, '', sums);
+    console.log(`  ${seconds} s`);
   }
   const ran = sums.pass + sums.fail + sums.skip;
-  console.log(`\n${ran} tests: ${sums.pass} passed, ${sums.fail} failed, ${sums.skip} skipped`);
+  console.log(`${ran} tests: ${sums.pass} passed, ${sums.fail} failed, ${sums.skip} skipped`);
   return sums.fail > 0 || sums.pass === 0 ? 1 : 0;
 }
 
-function report(
-  tasks: readonly Task[],
-  above: string,
-  sums: { pass: number; fail: number; skip: number },
-): void {
-  for (const task of tasks) {
-    const name = above === '' ? task.name : `${above} > ${task.name}`;
-    if (task.type === 'suite') {
-      for (const error of task.result?.errors ?? []) {
-        sums.fail += 1;
-        console.log(`  FAIL ${name}: ${error.stack ?? error.message}`);
-      }
-      report(task.tasks, name, sums);
-      continue;
+interface Sums {
+  pass: number;
+  fail: number;
+  skip: number;
+}
+
+/** What became of a test, as soon as it is known. */
+function reportTest(task: Task, sums: Sums): void {
+  const { errors = [], state = 'skip', duration = 0 } = task.result ?? {};
+  const title = titleOf(task);
+  const ms = duration.toFixed(0);
+  if (state === 'pass') {
+    sums.pass += 1;
+    console.log(`  ok   ${title} (${ms} ms)`);
+  } else if (state === 'fail') {
+    sums.fail += 1;
+    console.log(`  FAIL ${title} (${ms} ms)`);
+    for (const { message, stack, diff } of errors) {
+      console.log(`${stack ?? message}${diff === undefined ? '' : `\n${diff}`}`);
     }
-    const { errors = [], state = 'skip', duration = 0 } = task.result ?? {};
-    const note = task.result !== undefined && 'note' in task.result ? task.result.note : undefined;
-    const ms = duration.toFixed(0);
-    if (state === 'pass') {
-      sums.pass += 1;
-      console.log(`  ok   ${name} (${ms} ms)`);
-    } else if (state === 'fail') {
-      sums.fail += 1;
-      console.log(`  FAIL ${name} (${ms} ms)`);
-      for (const { message, stack, diff } of errors) {
-        console.log(`${stack ?? message}${diff === undefined ? '' : `\n${diff}`}`);
-      }
-    } else {
-      sums.skip += 1;
-      console.log(`  skip ${name}${typeof note === 'string' ? `: ${note}` : ''}`);
-    }
+  } else reportSkipped(task, sums);
+}
+
+/** Tests that never began, and errors of hooks and of files: a file that fails has no tests. */
+function reportSuites(suite: File | Extract<Task, { type: 'suite' }>, sums: Sums): void {
+  for (const error of suite.result?.errors ?? []) {
+    sums.fail += 1;
+    console.log(`  FAIL ${titleOf(suite)}: ${error.stack ?? error.message}`);
   }
+  for (const task of suite.tasks) {
+    if (task.type === 'suite') reportSuites(task, sums);
+    else if (task.result === undefined) reportSkipped(task, sums);
+  }
+}
+
+function reportSkipped(task: Task, sums: Sums): void {
+  sums.skip += 1;
+  const { result } = task;
+  const note = result !== undefined && 'note' in result ? result.note : undefined;
+  console.log(`  skip ${titleOf(task)}${typeof note === 'string' ? `: ${note}` : ''}`);
+}
+
+/** The names of the suites around a task, and its own. */
+function titleOf(task: Task): string {
+  const above = task.suite === undefined ? '' : titleOf(task.suite);
+  return above === '' ? task.name : `${above} > ${task.name}`;
 }

@@ -33,7 +33,11 @@ describe('cpioArchive()', () => {
   it('is the newc format: header of 110 characters, everything padded to 4 bytes', () => {
     const content = new TextEncoder().encode('hello');
     const bytes = Buffer.concat([
-      ...cpioArchive([directoryEntry('d'), fileEntry('d/f', content, 0o755), linkEntry('l', 'd/f')]),
+      ...cpioArchive([
+        directoryEntry('d'),
+        fileEntry('d/f', content, 0o755),
+        linkEntry('l', 'd/f'),
+      ]),
     ]);
     expect(bytes.byteLength % 4).toBe(0);
     const text = bytes.toString('latin1');
@@ -84,7 +88,9 @@ describe('guestInit()', () => {
       timeoutSeconds: 9,
     });
     expect(init).toContain("mkdir -p '/newroot/srv/a b'");
-    expect(init).toContain(`/bin/sh -c 'cd '\\''/srv/a b'\\'' && exec node '\\''it'\\''\\'\\'''\\''s'\\'''`);
+    expect(init).toContain(
+      `/bin/sh -c 'cd '\\''/srv/a b'\\'' && exec node '\\''it'\\''\\'\\'''\\''s'\\'''`,
+    );
     expect(init).toContain('timeout -s KILL 9 ');
   });
 });
