@@ -24,26 +24,24 @@ export interface Machine {
 export function qemuArguments(machine: Machine): string[] {
   const tcg = machine.accelerator === 'tcg';
   return [
-    ...['-nodefaults', '-no-user-config', '-no-reboot', '-display', 'none', '-nic', 'none'],
-    ...['-accel', tcg ? 'tcg,thread=multi,tb-size=1024' : 'kvm'],
-    ...['-cpu', tcg ? 'qemu64,+ssse3,+sse4.1,+sse4.2,+popcnt,+cx16' : 'host'],
-    ...['-smp', '2', '-m', machine.shareRoot ? '3G' : '256M'],
-    ...['-kernel', machine.kernelImage, '-initrd', machine.initrd],
-    ...['-append', 'console=ttyS0 panic=-1 mitigations=off loglevel=4'],
-    ...['-serial', `file:${machine.consoleLog}`],
-    ...['-device', 'virtio-serial-pci'],
-    ...['-chardev', 'stdio,id=output,signal=off'],
-    ...['-device', `virtserialport,chardev=output,name=${outputPort}`],
-    ...['-chardev', `file,id=code,path=${machine.exitCodeFile}`],
-    ...['-device', `virtserialport,chardev=code,name=${exitCodePort}`],
-    ...(machine.shareRoot
-      ? [
-          '-virtfs',
-          'local,path=/,mount_tag=machine,security_model=none,multidevs=remap,readonly=on',
-        ]
-      : []),
-  ];
+    '-nodefaults -no-user-config -no-reboot -display none -nic none',
+    `-accel ${tcg ? 'tcg,thread=multi,tb-size=1024' : 'kvm'}`,
+    `-cpu ${tcg ? 'qemu64,+ssse3,+sse4.1,+sse4.2,+popcnt,+cx16' : 'host'}`,
+    `-smp 2 -m ${machine.shareRoot ? '3G' : '256M'}`,
+    '-device virtio-serial-pci',
+    '-chardev stdio,id=output,signal=off',
+    `-device virtserialport,chardev=output,name=${outputPort}`,
+    `-device virtserialport,chardev=code,name=${exitCodePort}`,
+    ...(machine.shareRoot ? [`-virtfs ${sharedRoot}`] : []),
+  ]
+    .flatMap((words) => words.split(' '))
+    .concat('-chardev', `file,id=code,path=${machine.exitCodeFile}`)
+    .concat('-serial', `file:${machine.consoleLog}`)
+    .concat('-kernel', machine.kernelImage, '-initrd', machine.initrd)
+    .concat('-append', 'console=ttyS0 panic=-1 mitigations=off loglevel=4');
 }
+
+const sharedRoot = 'local,path=/,mount_tag=machine,security_model=none,multidevs=remap,readonly=on';
 
 export type Ended = 'by itself' | 'timeout' | 'signal';
 

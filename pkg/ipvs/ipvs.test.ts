@@ -19,7 +19,7 @@ const server = (fields: Partial<VirtualServer> = {}, ...reals: string[]): Virtua
   ...fields,
 });
 const byKey = (...servers: VirtualServer[]) => new Map(servers.map((s) => [serverKey(s), s]));
-const all = (_: VirtualServer): boolean => true;
+const all: (server: VirtualServer) => boolean = () => true;
 const text = (want: VirtualServer[], have: VirtualServer[], isOurs = all) => {
   const { deletions, puts } = planIpvs(byKey(...want), byKey(...have), isOurs);
   return { puts: renderIpvsRestore(puts), deletions: renderIpvsRestore(deletions) };

@@ -1,5 +1,5 @@
 /** The difference between wanted and present virtual servers, as steps that can be printed. */
-import { endpointText, serverKey, type RealServer, type VirtualServer } from './virtual-server.ts';
+import { endpointText, type RealServer, type VirtualServer } from './virtual-server.ts';
 
 export type IpvsStep =
   | { readonly op: 'add-server' | 'edit-server'; readonly server: VirtualServer }

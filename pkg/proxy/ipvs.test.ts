@@ -63,12 +63,10 @@ describe.each(['ip', 'ip6'] as const)('forty Services, family %s', (family) => {
 
   it('rules match sets that are there, and all of them', () => {
     const text = renderSave(ipvsRuleset(options(family)));
-    const matched = new Set([...text.matchAll(/--match-set (\S+)/g)].map((match) => match[1]));
-    expect([...matched].toSorted()).toEqual(
-      ipvsSets(family)
-        .map(({ name }) => name)
-        .toSorted(),
+    const matched = new Set(
+      [...text.matchAll(/--match-set (\S+)/g)].map((match) => match[1] ?? ''),
     );
+    expect(matched).toEqual(new Set(ipvsSets(family).map(({ name }) => name)));
   });
 });
 

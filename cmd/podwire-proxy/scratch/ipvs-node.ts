@@ -13,11 +13,15 @@ import { NetlinkSocket } from '#pkg/netlink/socket.ts';
 import { ServiceModel } from '#pkg/proxy/service-model.ts';
 import { asChanges, nodeName, type Cluster } from '#pkg/proxy/testdata/records.ts';
 import { openSys } from '#pkg/sys/open-sys.ts';
-import { ipvsDriver } from '../ipvs-mode.ts';
-import { createIpvsWriter, type IpvsDriver, type IpvsWriter } from '../ipvs-writer.ts';
-import { ipvsSysctls, requireIpvs } from '../ipvs-support.ts';
-import type { WriteReport } from '../proxy-mode.ts';
-import { createRulesWriter } from '../rules-writer.ts';
+import { ipvsDriver } from '#cmd/podwire-proxy/ipvs-mode.ts';
+import {
+  createIpvsWriter,
+  type IpvsDriver,
+  type IpvsWriter,
+} from '#cmd/podwire-proxy/ipvs-writer.ts';
+import { ipvsSysctls, requireIpvs } from '#cmd/podwire-proxy/ipvs-support.ts';
+import type { WriteReport } from '#cmd/podwire-proxy/proxy-mode.ts';
+import { createRulesWriter } from '#cmd/podwire-proxy/rules-writer.ts';
 
 export interface IpvsNode extends Disposable {
   /** What the two families' writes did. Each proxy is a new process's: it knows nothing. */
