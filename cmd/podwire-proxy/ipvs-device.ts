@@ -10,13 +10,6 @@ import type { NetlinkSocket } from '#pkg/netlink/socket.ts';
 /** kube-proxy's name for it. */
 export const ipvsDevice = 'kube-ipvs0';
 
-/** Addresses of a family: those on the device, and the host's own on all others. */
-export interface HostAddresses {
-  readonly bound: ReadonlySet<string>;
-  /** Without loopback and link-local ones, which nobody reaches from elsewhere; sorted. */
-  readonly own: readonly string[];
-}
-
 /**
  * Makes the device unless it is there, and returns its index.
  *
@@ -26,16 +19,29 @@ export function ensureDevice(socket: NetlinkSocket): number {
   return (getLink(socket, ipvsDevice) ?? createDummy(socket, ipvsDevice)).index;
 }
 
-export function readAddresses(socket: NetlinkSocket, family: Family): HostAddresses {
-  const device = listLinks(socket).find((link) => link.name === ipvsDevice)?.index;
-  const bound = new Set<string>();
+/** The addresses on the device. */
+export function boundAddresses(socket: NetlinkSocket, family: Family): ReadonlySet<string> {
+  const device = getLink(socket, ipvsDevice);
+  if (device === undefined) return new Set();
+  const found = listAddresses(socket, { family, linkIndex: device.index });
+  return new Set(found.map(({ prefix }) => formatAddress(prefix.address)));
+}
+
+/**
+ * The host's own addresses, on all other devices, sorted: without loopback and link-local ones,
+ * which nobody reaches from elsewhere. Asked device by device, since each change of a Service asks,
+ * and the one for Services can have tens of thousands.
+ */
+export function ownAddresses(socket: NetlinkSocket, family: Family): readonly string[] {
   const own = new Set<string>();
-  for (const { linkIndex, prefix } of listAddresses(socket, { family })) {
-    const text = formatAddress(prefix.address);
-    if (linkIndex === device) bound.add(text);
-    else if (!unreachable.some((range) => containsAddress(range, prefix.address))) own.add(text);
+  for (const { index, name } of listLinks(socket)) {
+    if (name === ipvsDevice) continue;
+    for (const { prefix } of listAddresses(socket, { family, linkIndex: index })) {
+      if (unreachable.some((range) => containsAddress(range, prefix.address))) continue;
+      own.add(formatAddress(prefix.address));
+    }
   }
-  return { bound, own: [...own].toSorted() };
+  return [...own].toSorted();
 }
 
 const unreachable = ['127.0.0.0/8', '169.254.0.0/16', '::1/128', 'fe80::/10'].map(parsePrefix);

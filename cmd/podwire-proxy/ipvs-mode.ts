@@ -17,7 +17,7 @@ import { nodePortTargets } from '#pkg/proxy/node-port-addresses.ts';
 import { openSys } from '#pkg/sys/open-sys.ts';
 import { watchDrift } from './drift.ts';
 import { usableTools, type IptablesModeParts } from './iptables-mode.ts';
-import { changeAddresses, readAddresses } from './ipvs-device.ts';
+import { boundAddresses, changeAddresses, ownAddresses } from './ipvs-device.ts';
 import { applyIpvsSettings, requireIpvs } from './ipvs-support.ts';
 import { createIpvsWriter, type IpvsDriver, type IpvsWriter } from './ipvs-writer.ts';
 import type { ProxyMode } from './proxy-mode.ts';
@@ -77,7 +77,8 @@ export function ipvsDriver(
     sets: (signal) => observeIpSets(run, prefix, signal),
     servers: (signal) => observeIpvs(run, signal),
     connections: (key, signal) => observeConnections(run, key, signal),
-    addresses: () => readAddresses(socket, family),
+    boundAddresses: () => boundAddresses(socket, family),
+    ownAddresses: () => ownAddresses(socket, family),
     applySets: (steps, signal) => applyIpSets(run, steps, signal),
     applyServers: (steps, signal) => applyIpvs(run, steps, signal),
     applyAddresses: (change) => changeAddresses(socket, change),

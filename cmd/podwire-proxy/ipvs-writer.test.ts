@@ -41,7 +41,8 @@ class FakeKernel implements IpvsDriver {
     expect(this.#servers.has(key)).toBe(true);
     return this.connectionsOf;
   };
-  addresses = () => ({ bound: new Set(this.bound), own: ['192.168.0.2'] });
+  boundAddresses = () => new Set(this.bound);
+  ownAddresses = () => ['192.168.0.2'];
   applySets = async (steps: readonly IpSetStep[]): Promise<void> => {
     if (steps.length === 0) return;
     this.#call('applySets');

@@ -21,7 +21,10 @@ export interface IpvsDriver {
   sets(signal: AbortSignal): Promise<ReadonlyMap<string, ObservedIpSet>>;
   servers(signal: AbortSignal): Promise<ReadonlyMap<string, VirtualServer>>;
   connections(key: string, signal: AbortSignal): Promise<ReadonlyMap<string, number>>;
-  addresses(): { readonly bound: ReadonlySet<string>; readonly own: readonly string[] };
+  /** On the device for Services. */
+  boundAddresses(): ReadonlySet<string>;
+  /** The host's own. */
+  ownAddresses(): readonly string[];
   applySets(steps: readonly IpSetStep[], signal: AbortSignal): Promise<void>;
   applyServers(steps: readonly IpvsStep[], signal: AbortSignal): Promise<void>;
   applyAddresses(change: MemberChange): void;
@@ -87,7 +90,7 @@ export function createIpvsWriter(parts: IpvsWriterParts): IpvsWriter {
     const observed = await driver.servers(signal);
     const ofFamily = new Map([...observed].filter(([, server]) => server.family === family));
     const sets = await driver.sets(signal);
-    const { bound } = driver.addresses();
+    const bound = driver.boundAddresses();
     const wanted = next.servers();
     const wantedAddresses = next.addresses();
     const ruleset = ipvsRuleset(next.options);
@@ -184,7 +187,7 @@ export function createIpvsWriter(parts: IpvsWriterParts): IpvsWriter {
 
   async function write(want: Wanted, signal: AbortSignal): Promise<WriteReport> {
     const { changed, ports } = want;
-    const options = parts.options(want.node, driver.addresses().own);
+    const options = parts.options(want.node, driver.ownAddresses());
     if (book !== undefined && have !== undefined && changed !== 'all') {
       if (!isFullDue(options, want)) {
         const count = await writeChange(book, have, { changed, ports }, signal);
