@@ -7,16 +7,16 @@ import { readFile } from 'node:fs/promises';
 import { dirname, join, relative } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { build, type Plugin } from 'esbuild';
+import type { Suite } from './suites.ts';
 
-/** @param tests paths from the root of the repository */
 export async function bundleTests(
   root: string,
-  tests: readonly string[],
+  suites: readonly Suite[],
   outfile: string,
 ): Promise<void> {
-  const files = tests.map((test) => {
-    const path = JSON.stringify(join(root, test));
-    return `[${JSON.stringify(test)}, () => import(${path})]`;
+  const files = suites.map(({ file, only }) => {
+    const path = JSON.stringify(join(root, file));
+    return `[${JSON.stringify(file)}, () => import(${path}), ${only ?? undefined}]`;
   });
   const runner = JSON.stringify(join(root, 'hack/vm/run-tests.ts'));
   await build({

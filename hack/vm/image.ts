@@ -22,14 +22,14 @@ export interface ImageContent {
   readonly repository?: string;
   /** Files of the machine that are much used, by absolute path. */
   readonly system?: readonly string[];
-  /** A file to put into the repository, under its path on the machine. */
-  readonly program?: { readonly path: string; readonly file: string } | undefined;
+  /** Programs to put into the repository, under their paths on the machine. */
+  readonly programs?: readonly { readonly path: string; readonly file: string }[];
 }
 
 /** What no test in the VM runs. */
 const leftOut = new Set([
   '.git',
-  // The CNI executable: a hundred megabytes. Tests in the VM run it from source.
+  // In its place comes what cni-program.ts makes.
   'dist/podwire-cni',
   'node_modules',
 ]);
@@ -55,7 +55,7 @@ export function writeImage(path: string, content: ImageContent): void {
 }
 
 function* entries(content: ImageContent): Generator<ArchiveEntry> {
-  const { busybox, init, modules, program, repository, system = [] } = content;
+  const { busybox, init, modules, programs = [], repository, system = [] } = content;
   yield* folders.map(directoryEntry);
   yield fileEntry('bin/busybox', readFileSync(busybox), 0o755);
   for (const applet of applets) yield linkEntry(`bin/${applet}`, 'busybox');
@@ -70,9 +70,9 @@ function* entries(content: ImageContent): Generator<ArchiveEntry> {
   for (const path of packages) {
     yield* tree(join(repository, path), `repository/${path}`, new Set());
   }
-  if (program === undefined) return;
-  const inside = relative(repository, program.path);
-  yield fileEntry(`repository/${inside}`, readFileSync(program.file), 0o644);
+  for (const { file, path } of programs) {
+    yield fileEntry(`repository/${relative(repository, path)}`, readFileSync(file), 0o755);
+  }
 }
 
 const applets = [

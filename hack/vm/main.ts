@@ -18,12 +18,15 @@ import { writeImage } from './image.ts';
 import { findKernel } from './kernel.ts';
 import { runMachine } from './qemu.ts';
 import { bundleTests } from './bundle-tests.ts';
-import { testFiles } from './suites.ts';
+import { bundleCniProgram } from './cni-program.ts';
+import { suitesOf } from './suites.ts';
 import { systemFiles } from './system-files.ts';
 
 const root = join(import.meta.dirname, '../..');
 /** Where the bundled tests are in the VM; beside the packages, so that what they import is found. */
 const testProgram = join(root, 'node_modules/.podwire-vm-tests.mjs');
+const node = join(root, 'node_modules/node/bin/node');
+const testCommand = [node, '--disable-warning=ExperimentalWarning', testProgram];
 
 async function main(args: VmArguments, signal: AbortSignal): Promise<number> {
   const busybox = join(unpackedPackage('busybox-static'), 'bin/busybox');
@@ -34,13 +37,21 @@ async function main(args: VmArguments, signal: AbortSignal): Promise<number> {
     const accelerator = await chooseAccelerator(probe);
     const initrd = join(work, 'initrd');
     const { timeoutSeconds } = args;
-    const bundle = join(work, 'tests.mjs');
-    const argv = await commandOf(args, bundle);
+    const programs = [
+      { path: testProgram, file: join(work, 'tests.mjs') },
+      { path: join(root, 'dist/podwire-cni'), file: join(work, 'podwire-cni') },
+    ];
+    await bundleTests(
+      root,
+      args.command.length > 0 ? [] : suitesOf(root, args.tests),
+      join(work, 'tests.mjs'),
+    );
+    await bundleCniProgram(root, node, join(work, 'podwire-cni'));
+    const argv = args.command.length > 0 ? args.command : testCommand;
     const init = guestInit({ root, argv, env: guestEnvironment, timeoutSeconds });
     const modules = { version: kernel.version, folder: kernel.modules };
-    const program = existsSync(bundle) ? { path: testProgram, file: bundle } : undefined;
     const system = systemFiles(guestEnvironment.PATH);
-    writeImage(initrd, { busybox, init, modules, repository: root, program, system });
+    writeImage(initrd, { busybox, init, modules, repository: root, programs, system });
     const machine = {
       accelerator,
       kernelImage: kernel.image,
@@ -73,14 +84,6 @@ const guestEnvironment = {
   NO_COLOR: '1',
   PODWIRE_VM: '1',
 } as const;
-
-/** What runs in the VM: the command given, or the tests as one program. */
-async function commandOf(args: VmArguments, bundle: string): Promise<readonly string[]> {
-  if (args.command.length > 0) return args.command;
-  await bundleTests(root, testFiles(root, args.tests), bundle);
-  const node = join(root, 'node_modules/node/bin/node');
-  return [node, '--disable-warning=ExperimentalWarning', testProgram];
-}
 
 function exitCode(path: string): number | undefined {
   const text = existsSync(path) ? readFileSync(path, 'utf8').trim() : '';

@@ -1,7 +1,7 @@
 /** Runs bundled tests in the VM and prints what became of each: the guest's half of vitest. */
 import { startTests } from 'vitest/internal/browser';
 
-type TestFile = readonly [path: string, load: () => Promise<unknown>];
+type TestFile = readonly [path: string, load: () => Promise<unknown>, only?: RegExp];
 type VitestRunner = Parameters<typeof startTests>[1];
 type File = Awaited<ReturnType<typeof startTests>>[number];
 type Task = File['tasks'][number];
@@ -39,11 +39,11 @@ export async function runTests(files: readonly TestFile[]): Promise<0 | 1> {
     },
   });
   const sums = { pass: 0, fail: 0, skip: 0 };
-  for (const [path, load] of files) {
+  for (const [path, load, only] of files) {
     const startedMs = performance.now();
     console.log(path);
     const [file] = await startTests([path], {
-      config,
+      config: { ...config, testNamePattern: only },
       importFile: async (_, source) => {
         if (source === 'collect') await load();
       },

@@ -6,7 +6,7 @@ import { parseVmArguments } from './arguments.ts';
 import { cpioArchive, directoryEntry, fileEntry, linkEntry } from './cpio.ts';
 import { guestInit } from './guest-init.ts';
 import { qemuArguments, type Machine } from './qemu.ts';
-import { testFiles } from './suites.ts';
+import { suitesOf } from './suites.ts';
 
 describe('parseVmArguments()', () => {
   it('takes files, a kernel and a time', () => {
@@ -95,7 +95,7 @@ describe('guestInit()', () => {
   });
 });
 
-describe('testFiles()', () => {
+describe('suitesOf()', () => {
   it('finds files by path and folder, and says which name finds none', () => {
     const root = mkdtempSync(join(tmpdir(), 'podwire-suites-'));
     try {
@@ -103,11 +103,13 @@ describe('testFiles()', () => {
       for (const name of ['x.vm.test.ts', 'y.kernel.test.ts', 'z.test.ts']) {
         writeFileSync(join(root, 'pkg/a', name), '');
       }
+      const filesOf = (...names: string[]): string[] =>
+        suitesOf(root, names).map(({ file }) => file);
       const both = ['pkg/a/x.vm.test.ts', 'pkg/a/y.kernel.test.ts'];
-      expect(testFiles(root, ['pkg/a'])).toEqual(both);
-      expect(testFiles(root, ['pkg/a/z.test.ts'])).toEqual(['pkg/a/z.test.ts']);
-      expect(testFiles(root, [])).toEqual(['pkg/a/x.vm.test.ts']);
-      expect(() => testFiles(root, ['pkg/b'])).toThrow('Cannot run pkg/b: no test file');
+      expect(filesOf('pkg/a')).toEqual(both);
+      expect(filesOf('pkg/a/z.test.ts')).toEqual(['pkg/a/z.test.ts']);
+      expect(filesOf()).toEqual(['pkg/a/x.vm.test.ts']);
+      expect(() => filesOf('pkg/b')).toThrow('Cannot run pkg/b: no test file');
     } finally {
       rmSync(root, { recursive: true });
     }
