@@ -102,4 +102,4 @@ it('ipvs to iptables and back: Services work, connections through them go on, no
   const { answered, error } = await client.closeStream('s');
   expect({ answered: answered > 0, error }).toEqual({ answered: true, error: undefined });
   await third.kill('SIGTERM');
-});
+}, 300_000);
