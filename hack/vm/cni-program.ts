@@ -15,11 +15,11 @@ export async function bundleCniProgram(root: string, node: string, outfile: stri
     target: 'node26',
     format: 'esm',
     external: ['./bun-ffi.ts'],
-    define: { PODWIRE_VERSION: '"0.0.0-vm"' },
+    // The name it is called by, which for a script is not that of the process.
+    define: { PODWIRE_VERSION: '"0.0.0-vm"', 'process.argv0': 'calledAs' },
     logLevel: 'error',
     banner: {
-      // The name it is called by, which for a script is not that of the process.
-      js: `#!${node} --disable-warning=ExperimentalWarning\nObject.defineProperty(process, 'argv0', { value: process.argv[1] });`,
+      js: `#!${node} --disable-warning=ExperimentalWarning\nconst calledAs = process.argv[1];`,
     },
   });
 }
