@@ -105,7 +105,7 @@ it('what is rendered is read back the same', () => {
   ];
   const text = renderVirtualServers(servers);
   expect(text).toContain('-A --sctp-service 10.96.0.1:9 -s rr\n');
-  expect(text).toContain('-A -t [fd00:96::1]:80 -s rr -p 60 -M 128\n');
+  expect(text).toContain('-A -t [fd00:96::1]:80 -s rr -p 60\n');
   const read = parseIpvsSave(text);
   for (const wanted of servers) expect(read.get(serverKey(wanted))).toEqual(wanted);
   expect(read.size).toBe(servers.length);

@@ -36,12 +36,9 @@ function lineOf(step: IpvsStep): string {
 }
 
 function settings(server: VirtualServer): string {
-  const { family, flags, persistenceSeconds, scheduler } = server;
+  const { flags, persistenceSeconds, scheduler } = server;
   const words = [serverKey(server), `-s ${scheduler}`];
-  if (persistenceSeconds > 0) {
-    // Of single clients. ipvsadm prints IPv6's even though it is the default.
-    words.push(`-p ${persistenceSeconds}${family === 'ip6' ? ' -M 128' : ''}`);
-  }
+  if (persistenceSeconds > 0) words.push(`-p ${persistenceSeconds}`);
   if (flags !== '') words.push(`-b ${flags}`);
   return words.join(' ');
 }
