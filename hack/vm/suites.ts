@@ -12,8 +12,6 @@ export interface Suite {
 /** Every file that needs the VM, and those parts of kernel tests that most kernels skip. */
 const always: readonly (readonly [pattern: string, only?: RegExp])[] = [
   ['{cmd,hack,pkg,plugins}/**/*.vm.test.ts'],
-  ['cmd/podwire-cni/over-master.kernel.test.ts', /^ipvlan 122\. (?:mode|chained)/],
-  ['cmd/podwire-cni/bridge-options.kernel.test.ts', /^VLANs /],
 ];
 
 /**
