@@ -23,7 +23,7 @@ export default defineConfig({
             'cmd/**/*.test.ts',
             'hack/**/*.test.ts',
           ],
-          exclude: ['**/*.kernel.test.ts', 'node_modules/**'],
+          exclude: ['**/*.kernel.test.ts', '**/*.vm.test.ts', 'node_modules/**'],
         },
       },
       {

@@ -20,6 +20,7 @@ const systemPath = ['/usr/local/sbin', '/usr/sbin', '/sbin'];
 
 /** What each task runs, in order: the first that fails ends it. */
 const tasks = {
+  vm: (args) => [[join(root, 'hack/vm/main.ts'), ...args]],
   demo: (args) => [[join(root, 'dist/podwire'), 'demo', ...args]],
   test: (args) =>
     args.length > 0

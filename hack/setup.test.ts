@@ -47,7 +47,7 @@ describe('setup refuses in one line and with exit code 2', () => {
     const { status, stderr } = setup('destroy');
     expect({ status, stderr }).toEqual({
       status: 2,
-      stderr: 'podwire setup: usage: node hack/setup.mjs <demo|test> [arguments]\n',
+      stderr: 'podwire setup: usage: node hack/setup.mjs <vm|demo|test> [arguments]\n',
     });
   });
 

@@ -95,6 +95,7 @@ const actions: readonly Flag[] = [
   string('config', 'a KubeProxyConfiguration; flags of the configuration then do not count'),
   string('write-config-to', 'write the configuration with its defaults to this file, and exit'),
   boolean('cleanup', 'remove the rules of kube-proxy and podwire-proxy in every mode, and exit'),
+  boolean('strict-mode', 'fail where mode ipvs is not possible, rather than use iptables'),
   boolean('init-only', 'make the settings that need full privileges, and exit'),
   string('hostname-override', 'name of this Node object; else NODE_NAME, else the host'),
   string('master', "the API server's URL, instead of the kubeconfig's"),

@@ -62,7 +62,7 @@ export async function createIptablesMode(
   return { name: 'iptables', writers, [Symbol.dispose]: () => drift[Symbol.dispose]() };
 }
 
-async function usableTools(
+export async function usableTools(
   log: Logger,
   signal: AbortSignal,
 ): Promise<ReadonlyMap<Family, IptablesTool>> {

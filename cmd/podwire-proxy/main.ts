@@ -7,8 +7,7 @@ import { writeFile } from 'node:fs/promises';
 import { hostname } from 'node:os';
 import { basename } from 'node:path';
 import { renderProxyConfig } from '#pkg/config/proxy-config-render.ts';
-import type { ProxyMode } from '#pkg/config/proxy-config.ts';
-import { AgentError, messageOf } from '#pkg/errors/agent-error.ts';
+import { messageOf } from '#pkg/errors/agent-error.ts';
 import { exitCodeFor } from '#cmd/exit-code.ts';
 import { version } from '#cmd/version.ts';
 import { createLogger, type LogLevel } from '#pkg/log/logger.ts';
@@ -17,8 +16,6 @@ import { initializeHost } from './host-settings.ts';
 import { proxyHost } from './host.ts';
 import { readOptions, type ProxyOptions } from './options.ts';
 import { runProxy, type ProxyContext } from './wire.ts';
-
-const runnable: readonly ProxyMode[] = ['iptables', 'nftables'];
 
 /** 0 = stopped on request or done, 1 = failed, 2 = wrong usage or configuration. */
 export async function main(
@@ -80,7 +77,6 @@ async function perform(options: ProxyOptions, context: ProxyContext): Promise<0 
         initializeHost(config, proxyHost, log);
         return 0;
       case 'run':
-        requireMode(config.mode);
         log.info({ node: nodeName, mode: config.mode, version }, 'Starting');
         await runProxy(options, context, stop.signal);
         return 0;
@@ -93,15 +89,6 @@ async function perform(options: ProxyOptions, context: ProxyContext): Promise<0 
     // A failure leaves servers and watches behind; they end with this.
     stop.abort();
   }
-}
-
-/** Only what runs needs its mode: a configuration of another can still be written or cleaned up. */
-function requireMode(mode: ProxyMode): void {
-  if (runnable.includes(mode)) return;
-  throw new AgentError(
-    'InvalidConfig',
-    `Cannot run in mode ${mode}: this version has mode ${runnable.join(', ')} only`,
-  );
 }
 
 /** An image that is made to stand in for kube-proxy has this program under that name. */

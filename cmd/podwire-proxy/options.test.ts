@@ -121,6 +121,7 @@ const noEffect = [
   'init-only',
   'machine-id-file',
   'master',
+  'strict-mode',
   'version',
   'write-config-to',
 ];

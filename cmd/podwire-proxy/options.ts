@@ -19,6 +19,8 @@ export interface ProxyOptions {
   readonly configPath: string | undefined;
   readonly nodeName: string;
   readonly action: Action;
+  /** Fail where the configured mode is not possible, rather than serve by another. */
+  readonly strictMode: boolean;
   /** What was given but is not used: for the log. */
   readonly warnings: readonly string[];
 }
@@ -72,6 +74,7 @@ export async function readOptions(
     config: { ...config, master },
     file: complete,
     configPath,
+    strictMode: isOn(given, 'strict-mode'),
     nodeName: nodeName(config, surroundings),
     action: actionOf(given),
     warnings: [...warnings, ...featureGateWarnings(file.featureGates)],

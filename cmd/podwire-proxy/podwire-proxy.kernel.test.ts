@@ -224,7 +224,7 @@ describe('podwire-proxy', () => {
 
   test.each([
     [1, 'Cannot find iptables', ['--kubeconfig', '/nonexistent']],
-    [2, 'Cannot run in mode ipvs', ['--proxy-mode', 'ipvs']],
+    [2, 'expected one of iptables, ipvs, nftables', ['--proxy-mode', 'userspace']],
     [2, 'Cannot read configuration /nonexistent', ['--config=/nonexistent']],
   ])('ends with %i and one line when it says: %s', async (exitCode, reason, flags) => {
     const args = ['PATH=/nonexistent', process.execPath, program, ...flags];

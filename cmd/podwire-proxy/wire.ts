@@ -35,12 +35,10 @@ import { aboutComponent, serviceProjection } from './feature-effects.ts';
 import { watchHostAddresses } from './host-addresses.ts';
 import { applyHostSettings } from './host-settings.ts';
 import { proxyHost } from './host.ts';
-import { createIptablesMode, type IptablesModeParts } from './iptables-mode.ts';
+import { createMode } from './mode.ts';
 import { liveView, watchFile } from './live-config.ts';
 import type { ProxyOptions } from './options.ts';
-import type { ProxyMode } from './proxy-mode.ts';
 import { createProblemLog } from './problem-log.ts';
-import { createNftablesMode, type NftablesModeParts } from './nftables-mode.ts';
 import { createProxyEvents } from './proxy-events.ts';
 import { adjustHost, requireLive, reread } from './reconfigure.ts';
 import { createRound } from './round.ts';
@@ -87,7 +85,7 @@ export async function runProxy(
   let onDrift = (): void => undefined;
   let onProblem: (problem: Problem) => void = () => undefined;
   let serviceCIDRs = (): readonly Prefix[] => [];
-  using mode = await createMode(
+  const chosen = await createMode(
     {
       ...parts,
       serviceCIDRs: () => serviceCIDRs(),
@@ -99,8 +97,10 @@ export async function runProxy(
         onProblem({ kind: 'Service', object: objectKey(port), problem });
       },
     },
+    options.strictMode,
     signal,
   );
+  using mode = chosen.mode;
   await using client = createKubeClient(await clusterConfig(options, context), {
     clock,
     log,
@@ -120,6 +120,9 @@ export async function runProxy(
   // Only the nftables mode knows what to do with them.
   const ranges = config.mode === 'nftables' ? watchServiceRanges(client, parts, signal) : undefined;
   serviceCIDRs = () => ranges?.current() ?? [];
+  if (chosen.fallback !== undefined) {
+    events.ofNode({ type: 'Warning', reason: 'IPVSUnusable', message: chosen.fallback });
+  }
   const families = [...mode.writers.keys()];
   const timeoutMs = (): number => 2 * syncPeriods(config).syncPeriodMs;
   using tracker = trackChanges({
@@ -233,14 +236,6 @@ export async function runProxy(
   const { configPath } = options;
   const following = configPath === undefined ? [] : [(s: AbortSignal) => follow(configPath, s)];
   await runTogether([(s) => servers.run(s), serveServices, ...following], signal);
-}
-
-function createMode(
-  parts: IptablesModeParts & NftablesModeParts,
-  signal: AbortSignal,
-): Promise<ProxyMode> {
-  if (parts.config.mode === 'nftables') return createNftablesMode(parts, signal);
-  return createIptablesMode(parts, signal);
 }
 
 /**

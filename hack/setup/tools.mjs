@@ -15,9 +15,16 @@ const demoTools = [
   { tool: 'openssl', package: 'openssl' },
 ];
 
-const testTools = [
+/** For the tests in a virtual machine, which has this machine's programs. */
+const vmTools = [
   ...demoTools,
+  { tool: 'qemu-system-x86_64', package: 'qemu-system-x86' },
   { tool: 'ipset', package: 'ipset' },
+  { tool: 'ipvsadm', package: 'ipvsadm' },
+];
+
+const testTools = [
+  ...vmTools,
   { tool: 'ping', package: 'iputils-ping' },
   { tool: 'setpriv', package: 'util-linux' },
   { tool: '/usr/lib/cni/bridge', package: 'containernetworking-plugins' },
@@ -34,7 +41,7 @@ const testTools = [
  * @throws {Refusal} When a tool is still missing afterwards
  */
 export function installTools(task, env, say) {
-  const tools = task === 'test' ? testTools : demoTools;
+  const tools = { test: testTools, vm: vmTools }[task] ?? demoTools;
   const missing = tools.filter(({ tool }) => !isInstalled(tool, env));
   if (missing.length === 0) return;
   const names = missing.map(({ tool }) => tool).join(', ');

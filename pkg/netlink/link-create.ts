@@ -183,6 +183,16 @@ export function vxlanRequest(vxlan: NewVxlan): NetlinkRequest {
   return { ...create, what };
 }
 
+/**
+ * Makes a dummy device, administratively down: its addresses are the host's all the same, and no
+ * packet ever leaves by it.
+ *
+ * @throws {NetlinkError} EEXIST when the name is taken; EOPNOTSUPP without CONFIG_DUMMY
+ */
+export function createDummy(socket: NetlinkSocket, name: string): Link {
+  return createLink(socket, createLinkRequest('dummy', { name, up: false }, []), { name });
+}
+
 /** The message that makes a device of a kind, administratively up unless told otherwise. */
 export function createLinkRequest(
   kind: string,

@@ -1,0 +1,75 @@
+/** The device that makes Service addresses the host's own, so that IPVS gets their packets. */
+import { isErrno } from '#pkg/errors/agent-error.ts';
+import { formatAddress, parseAddress, type Family } from '#pkg/ip/address.ts';
+import { containsAddress, hostPrefix, parsePrefix } from '#pkg/ip/prefix.ts';
+import { addAddressRequest, deleteAddressRequest, listAddresses } from '#pkg/netlink/address.ts';
+import { createDummy } from '#pkg/netlink/link-create.ts';
+import { getLink, listLinks } from '#pkg/netlink/link.ts';
+import type { NetlinkSocket } from '#pkg/netlink/socket.ts';
+
+/** kube-proxy's name for it. */
+export const ipvsDevice = 'kube-ipvs0';
+
+/**
+ * Makes the device unless it is there, and returns its index.
+ *
+ * @throws {NetlinkError} EOPNOTSUPP where the kernel has no dummy devices
+ */
+export function ensureDevice(socket: NetlinkSocket): number {
+  return (getLink(socket, ipvsDevice) ?? createDummy(socket, ipvsDevice)).index;
+}
+
+/** The addresses on the device. */
+export function boundAddresses(socket: NetlinkSocket, family: Family): ReadonlySet<string> {
+  const device = getLink(socket, ipvsDevice);
+  if (device === undefined) return new Set();
+  const found = listAddresses(socket, { family, linkIndex: device.index });
+  return new Set(found.map(({ prefix }) => formatAddress(prefix.address)));
+}
+
+/**
+ * The host's own addresses, on all other devices, sorted: without loopback and link-local ones,
+ * which nobody reaches from elsewhere. Asked device by device, since each change of a Service asks,
+ * and the one for Services can have tens of thousands.
+ */
+export function ownAddresses(socket: NetlinkSocket, family: Family): readonly string[] {
+  const own = new Set<string>();
+  for (const { index, name } of listLinks(socket)) {
+    if (name === ipvsDevice) continue;
+    for (const { prefix } of listAddresses(socket, { family, linkIndex: index })) {
+      if (unreachable.some((range) => containsAddress(range, prefix.address))) continue;
+      own.add(formatAddress(prefix.address));
+    }
+  }
+  return [...own].toSorted();
+}
+
+const unreachable = ['127.0.0.0/8', '169.254.0.0/16', '::1/128', 'fe80::/10'].map(parsePrefix);
+
+/**
+ * Puts addresses on the device and takes others off, in one exchange with the kernel.
+ *
+ * @throws {AggregateError} of what the kernel refuses, after the rest is done
+ */
+export function changeAddresses(
+  socket: NetlinkSocket,
+  change: { readonly added: readonly string[]; readonly removed: readonly string[] },
+): void {
+  if (change.added.length + change.removed.length === 0) return;
+  const linkIndex = ensureDevice(socket);
+  const prefixOf = (text: string) => hostPrefix(parseAddress(text));
+  const results = socket.batch([
+    ...change.added.map((text) =>
+      addAddressRequest({ linkIndex, prefix: prefixOf(text), noDad: true }),
+    ),
+    ...change.removed.map((text) => deleteAddressRequest({ linkIndex, prefix: prefixOf(text) })),
+  ]);
+  const failures = results.flatMap(({ error }) =>
+    error === undefined || isErrno(error, 'EEXIST') || isErrno(error, 'EADDRNOTAVAIL')
+      ? []
+      : [error],
+  );
+  if (failures.length > 0) {
+    throw new AggregateError(failures, `Cannot change addresses of ${ipvsDevice}`);
+  }
+}

@@ -1,0 +1,111 @@
+/** The ipvs mode's parts: the tools of this node, a writer for each family, the drift watch. */
+import type { ProxyConfig } from '#pkg/config/proxy-config.ts';
+import { runCommand } from '#pkg/exec/run.ts';
+import type { Family } from '#pkg/ip/address.ts';
+import { parseAddress } from '#pkg/ip/address.ts';
+import { containsAddress } from '#pkg/ip/prefix.ts';
+import { applyIpSets } from '#pkg/ipset/apply.ts';
+import { observeIpSets } from '#pkg/ipset/observe.ts';
+import { applyIptables } from '#pkg/iptables/apply.ts';
+import type { IptablesTool } from '#pkg/iptables/detect.ts';
+import { observeIptables } from '#pkg/iptables/observe.ts';
+import { applyIpvs } from '#pkg/ipvs/apply.ts';
+import { observeConnections, observeIpvs } from '#pkg/ipvs/observe.ts';
+import { NetlinkSocket } from '#pkg/netlink/socket.ts';
+import type { IpvsOptions } from '#pkg/proxy/ipvs-options.ts';
+import { nodePortTargets } from '#pkg/proxy/node-port-addresses.ts';
+import { openSys } from '#pkg/sys/open-sys.ts';
+import { watchDrift } from './drift.ts';
+import { usableTools, type IptablesModeParts } from './iptables-mode.ts';
+import { boundAddresses, changeAddresses, ownAddresses } from './ipvs-device.ts';
+import { applyIpvsSettings, requireIpvs } from './ipvs-support.ts';
+import { createIpvsWriter, type IpvsDriver, type IpvsWriter } from './ipvs-writer.ts';
+import type { ProxyMode } from './proxy-mode.ts';
+import { iptablesOptions } from './round-options.ts';
+import { createRulesWriter } from './rules-writer.ts';
+
+/**
+ * The mode as this node can run it.
+ *
+ * @throws {AgentError} IpvsUnusable, naming the module or program that is missing
+ */
+export async function createIpvsMode(
+  parts: IptablesModeParts,
+  signal: AbortSignal,
+): Promise<ProxyMode> {
+  const { clock, config, log, request } = parts;
+  using disposables = new DisposableStack();
+  const socket = disposables.use(new NetlinkSocket(await openSys()));
+  await requireIpvs(runCommand, socket, config.ipvs.scheduler, signal);
+  await applyIpvsSettings({ run: runCommand, log }, config.ipvs, signal);
+  const tools = await usableTools(log, signal);
+  const writers = new Map<Family, IpvsWriter>();
+  const drift = disposables.use(await watchDrift({ tools, writers, clock, log }, request, signal));
+  const observeIntervalMs = config.ipvs.syncPeriodMs;
+  for (const [family, tool] of tools) {
+    const driver = {
+      observe: (s: AbortSignal) => observeIptables(tool, s),
+      apply: (steps: Parameters<typeof applyIptables>[1], s: AbortSignal) =>
+        drift.exempt(() => applyIptables(tool, steps, s)),
+    };
+    writers.set(
+      family,
+      createIpvsWriter({
+        family,
+        driver: ipvsDriver(family, socket, runCommand),
+        rules: createRulesWriter({ family, driver, observeIntervalMs, clock, log }),
+        options: (node, own) => optionsOf({ ...parts, node }, tool, own),
+        isOurs: ({ address }) =>
+          !config.ipvs.excludeCIDRs.some((range) => containsAddress(range, parseAddress(address))),
+        observeIntervalMs,
+        clock,
+      }),
+    );
+  }
+  const owned = disposables.move();
+  return { name: 'ipvs', writers, [Symbol.dispose]: () => owned.dispose() };
+}
+
+/** The kernel of a namespace: that in which `socket` was opened and `run` runs programs. */
+export function ipvsDriver(
+  family: Family,
+  socket: NetlinkSocket,
+  run: typeof runCommand,
+): IpvsDriver {
+  const prefix = family === 'ip6' ? 'KUBE-6-' : 'KUBE-';
+  return {
+    sets: (signal) => observeIpSets(run, prefix, signal),
+    servers: (signal) => observeIpvs(run, signal),
+    connections: (key, signal) => observeConnections(run, key, signal),
+    boundAddresses: () => boundAddresses(socket, family),
+    ownAddresses: () => ownAddresses(socket, family),
+    applySets: (steps, signal) => applyIpSets(run, steps, signal),
+    applyServers: (steps, signal) => applyIpvs(run, steps, signal),
+    applyAddresses: (change) => changeAddresses(socket, change),
+  };
+}
+
+function optionsOf(
+  given: Parameters<typeof iptablesOptions>[0] & { readonly config: ProxyConfig },
+  { family, randomFully }: IptablesTool,
+  own: readonly string[],
+): IpvsOptions {
+  const { config } = given;
+  const shared = iptablesOptions(given, { family, randomFully });
+  const { localDetector, masqueradeAll, masqueradeBit, nodeAddress } = shared;
+  const targets = nodePortTargets(config.nodePortAddresses, family, {
+    all: own,
+    primary: nodeAddress,
+  });
+  return {
+    family,
+    scheduler: config.ipvs.scheduler,
+    masqueradeBit,
+    masqueradeAll,
+    localDetector,
+    nodePortAddresses: targets === 'all' ? own : targets.filter((a) => own.includes(a)),
+    hostAddresses: own,
+    nodeAddress,
+    randomFully,
+  };
+}

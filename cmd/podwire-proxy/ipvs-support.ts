@@ -1,0 +1,103 @@
+/** Whether this kernel can do ipvs mode, found out by doing it; and the settings it needs. */
+import { release } from 'node:os';
+import type { IpvsConfig } from '#pkg/config/proxy-config.ts';
+import { AgentError } from '#pkg/errors/agent-error.ts';
+import type { runCommand } from '#pkg/exec/run.ts';
+import { setTimeouts } from '#pkg/ipvs/apply.ts';
+import type { Logger } from '#pkg/log/logger.ts';
+import type { NetlinkSocket } from '#pkg/netlink/socket.ts';
+import { readSysctl, writeSysctl } from '#pkg/sysctl/sysctl.ts';
+import { ensureDevice } from './ipvs-device.ts';
+
+/** A virtual server in TEST-NET-2 (RFC 5737), as kube-proxy tries one. */
+const trialServer = ['-t', '198.51.100.0:20000'];
+const trialSet = 'PODWIRE-TRIAL';
+const timeoutMs = 30_000;
+
+/**
+ * Makes one of each kind of thing that the mode is made of.
+ *
+ * @throws {AgentError} IpvsUnusable, naming what is missing
+ */
+export async function requireIpvs(
+  run: typeof runCommand,
+  socket: NetlinkSocket,
+  scheduler: string,
+  signal: AbortSignal,
+): Promise<void> {
+  const attempt = async (what: string, action: () => unknown): Promise<void> => {
+    try {
+      await action();
+    } catch (cause) {
+      signal.throwIfAborted();
+      throw new AgentError('IpvsUnusable', `Cannot use IPVS here: ${what}`, { cause });
+    }
+  };
+  const call = (file: string, ...args: readonly string[]) => run(file, args, { timeoutMs, signal });
+  await attempt('no virtual servers (kernel module ip_vs, program ipvsadm)', () =>
+    call('ipvsadm', '--list', '--numeric'),
+  );
+  // Left over by a process that died here.
+  await call('ipvsadm', '-D', ...trialServer).catch(() => signal.throwIfAborted());
+  await attempt(`no scheduler ${scheduler} (kernel module ip_vs_${scheduler})`, () =>
+    call('ipvsadm', '-A', ...trialServer, '-s', scheduler),
+  );
+  await call('ipvsadm', '-D', ...trialServer);
+  for (const type of ['hash:ip,port', 'hash:ip,port,ip', 'hash:ip,port,net', 'bitmap:port']) {
+    const range = type === 'bitmap:port' ? ['range', '0-65535'] : [];
+    await attempt(`no sets of type ${type} (kernel module ip_set, program ipset)`, async () => {
+      await call('ipset', 'create', '-exist', trialSet, type, ...range);
+      await call('ipset', 'destroy', trialSet);
+    });
+  }
+  await attempt('no dummy devices (kernel module dummy)', () => ensureDevice(socket));
+}
+
+/** Settings and why: what cannot be written is logged, as traffic goes on in most cases. */
+export async function applyIpvsSettings(
+  { run, log }: { readonly run: typeof runCommand; readonly log: Logger },
+  config: IpvsConfig,
+  signal: AbortSignal,
+): Promise<void> {
+  for (const [path, value] of ipvsSysctls(config, release())) {
+    try {
+      if (readSysctl(path) !== value) writeSysctl(path, value);
+    } catch (err) {
+      log.warn({ err, path, value }, 'A setting of the host stays as it is');
+    }
+  }
+  const seconds = (ms: number): number => Math.round(ms / 1000);
+  const { tcpFinTimeoutMs, tcpTimeoutMs, udpTimeoutMs } = config;
+  await setTimeouts(
+    run,
+    { tcp: seconds(tcpTimeoutMs), tcpFin: seconds(tcpFinTimeoutMs), udp: seconds(udpTimeoutMs) },
+    signal,
+  );
+}
+
+/** @param kernel as uname has it: "6.1.0-57-amd64" */
+export function ipvsSysctls(
+  { strictARP }: Pick<IpvsConfig, 'strictARP'>,
+  kernel: string,
+): readonly (readonly [path: string, value: string])[] {
+  const [major = 0, minor = 0] = kernel.split('.').map(Number);
+  const at = major * 1000 + minor;
+  return [
+    // Without it masquerade would not see these connections.
+    ['net/ipv4/vs/conntrack', '1'],
+    // Kernels before 5.9 hold a connection back for a second when a client uses its port again
+    // (kubernetes/kubernetes#81775).
+    ...(at >= 4001 && at < 5009 ? [['net/ipv4/vs/conn_reuse_mode', '0'] as const] : []),
+    // Connections to a real server that is gone end at their next packet.
+    ['net/ipv4/vs/expire_nodest_conn', '1'],
+    // Affinity does not lead to one that is leaving.
+    ['net/ipv4/vs/expire_quiescent_template', '1'],
+    ['net/ipv4/ip_forward', '1'],
+    ...(strictARP
+      ? ([
+          ['net/ipv4/conf/all/arp_ignore', '1'],
+          ['net/ipv4/conf/all/arp_announce', '2'],
+        ] as const)
+      : []),
+  ];
+}

@@ -1,0 +1,145 @@
+/** A node in a scratch namespace that serves ports in ipvs mode, without the daemon around it. */
+import { runCommand } from '#pkg/exec/run.ts';
+import type { Clock } from '#pkg/clock/clock.ts';
+import { families, parseAddress, type Family } from '#pkg/ip/address.ts';
+import { containsAddress, parsePrefix } from '#pkg/ip/prefix.ts';
+import { applyIptables } from '#pkg/iptables/apply.ts';
+import { observeIptables } from '#pkg/iptables/observe.ts';
+import { scratchTools } from '#pkg/iptables/testdata/scratch-tools.ts';
+import { silentLogger } from '#pkg/log/logger.ts';
+import { withNetns } from '#pkg/netns/netns.ts';
+import type { ScratchNetns } from '#pkg/netns/scratch.ts';
+import { NetlinkSocket } from '#pkg/netlink/socket.ts';
+import { ServiceModel } from '#pkg/proxy/service-model.ts';
+import { asChanges, nodeName, type Cluster } from '#pkg/proxy/testdata/records.ts';
+import { openSys } from '#pkg/sys/open-sys.ts';
+import { ipvsDriver } from '#cmd/podwire-proxy/ipvs-mode.ts';
+import {
+  createIpvsWriter,
+  type IpvsDriver,
+  type IpvsWriter,
+} from '#cmd/podwire-proxy/ipvs-writer.ts';
+import { ipvsSysctls, requireIpvs } from '#cmd/podwire-proxy/ipvs-support.ts';
+import type { WriteReport } from '#cmd/podwire-proxy/proxy-mode.ts';
+import { createRulesWriter } from '#cmd/podwire-proxy/rules-writer.ts';
+
+export interface IpvsNode extends Disposable {
+  /** What the two families' writes did. Each proxy is a new process's: it knows nothing. */
+  write(cluster: Cluster, changed?: ReadonlySet<string>): Promise<Record<Family, WriteReport>>;
+  /** Forgets everything, as a restart does. */
+  restart(): void;
+  /** How often each kernel call was made since the last look. */
+  takeCalls(): Record<string, number>;
+}
+
+const signal = AbortSignal.timeout(600_000);
+
+export async function createIpvsNode(
+  netns: ScratchNetns,
+  of: { readonly clock: Clock; readonly scheduler?: string; readonly excludeCIDRs?: string[] },
+): Promise<IpvsNode> {
+  // Not `ip netns exec`, which makes a mount namespace each time: that takes seconds in the VM.
+  const run: typeof runCommand = (file, args, options) =>
+    runCommand('nsenter', [`--net=${netns.path}`, file, ...args], options);
+  const sys = await openSys();
+  const die = (error: Error): never => {
+    throw error;
+  };
+  const socket = withNetns(sys, netns.path, () => new NetlinkSocket(sys), die);
+  const scheduler = of.scheduler ?? 'rr';
+  await requireIpvs(run, socket, scheduler, signal);
+  const settings = ipvsSysctls({ strictARP: false }, '6.1').map(
+    ([path, value]) => `${path.replaceAll('/', '.')}=${value}`,
+  );
+  await netns.exec('sysctl', ['-qw', ...settings]);
+  const tools = await scratchTools(netns, 'nf_tables');
+  const excluded = (of.excludeCIDRs ?? []).map(parsePrefix);
+  let calls: Record<string, number> = {};
+  let writers = new Map<Family, IpvsWriter>();
+  const restart = (): void => {
+    writers = new Map(
+      families.map((family) => {
+        const tool = tools(family);
+        const rules = createRulesWriter({
+          family,
+          driver: {
+            observe: (s) => observeIptables(tool, s),
+            apply: (steps, s) => applyIptables(tool, steps, s),
+          },
+          observeIntervalMs: 3_600_000,
+          clock: of.clock,
+          log: silentLogger,
+        });
+        const writer = createIpvsWriter({
+          family,
+          driver: counted(ipvsDriver(family, socket, run), (call) => {
+            calls[call] = (calls[call] ?? 0) + 1;
+          }),
+          rules,
+          options: (_, own) => ({
+            family,
+            scheduler,
+            masqueradeBit: 14,
+            masqueradeAll: false,
+            localDetector: {
+              kind: 'cluster-cidr',
+              prefixes: [parsePrefix('10.1.0.0/16'), parsePrefix('fd00:10::/32')],
+            },
+            nodePortAddresses: own,
+            hostAddresses: own,
+            nodeAddress: family === 'ip' ? '203.0.113.1' : '2001:db8::1',
+            randomFully: tool.randomFully,
+          }),
+          isOurs: ({ address }) =>
+            !excluded.some((range) => containsAddress(range, parseAddress(address))),
+          observeIntervalMs: 3_600_000,
+          clock: of.clock,
+        });
+        return [family, writer];
+      }),
+    );
+  };
+  restart();
+  return {
+    restart,
+    takeCalls: () => {
+      const made = calls;
+      calls = {};
+      return made;
+    },
+    write: async (cluster, changed) => {
+      const reports: Partial<Record<Family, WriteReport>> = {};
+      for (const [family, writer] of writers) {
+        const model = new ServiceModel(family, { name: nodeName, zone: undefined });
+        model.update(asChanges(cluster));
+        const want = { ports: model.ports, changed: changed ?? 'all', node: undefined } as const;
+        reports[family] = await writer.write(want, signal);
+      }
+      return reports as Record<Family, WriteReport>;
+    },
+    [Symbol.dispose]: () => socket[Symbol.dispose](),
+  };
+}
+
+/** Steps count, calls without any do not. */
+function counted(driver: IpvsDriver, count: (call: string) => void): IpvsDriver {
+  return {
+    ...driver,
+    sets: (s) => {
+      count('sets');
+      return driver.sets(s);
+    },
+    servers: (s) => {
+      count('servers');
+      return driver.servers(s);
+    },
+    applySets: (steps, s) => {
+      if (steps.length > 0) count('applySets');
+      return driver.applySets(steps, s);
+    },
+    applyServers: (steps, s) => {
+      if (steps.length > 0) count('applyServers');
+      return driver.applyServers(steps, s);
+    },
+  };
+}

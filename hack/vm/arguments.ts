@@ -1,0 +1,35 @@
+/** The command line of `npm run test:vm`. */
+import { parseArgs } from 'node:util';
+
+export interface VmArguments {
+  /** A version ("6.12"), the path of a Debian package, or undefined for the release's own kernel. */
+  readonly kernel: string | undefined;
+  readonly timeoutSeconds: number;
+  /** For vitest; every suite that needs the VM when empty. */
+  readonly tests: readonly string[];
+  /** Everything behind `--`: a command to run in the place of vitest. */
+  readonly command: readonly string[];
+}
+
+export const usage =
+  'usage: npm run test:vm -- [--kernel VERSION|PACKAGE.deb] [--timeout SECONDS] [FILE...] [-- COMMAND...]';
+
+/** @throws {TypeError} when an option is unknown or has no proper value */
+export function parseVmArguments(argv: readonly string[]): VmArguments {
+  const end = argv.indexOf('--');
+  const { values, positionals } = parseArgs({
+    args: end < 0 ? [...argv] : argv.slice(0, end),
+    allowPositionals: true,
+    options: { kernel: { type: 'string' }, timeout: { type: 'string', default: '600' } },
+  });
+  const timeoutSeconds = Number(values.timeout);
+  if (!Number.isInteger(timeoutSeconds) || timeoutSeconds < 1) {
+    throw new TypeError(`Cannot use --timeout ${values.timeout}: expected seconds`);
+  }
+  return {
+    kernel: values.kernel,
+    timeoutSeconds,
+    tests: positionals,
+    command: end < 0 ? [] : argv.slice(end + 1),
+  };
+}

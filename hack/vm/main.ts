@@ -1,0 +1,111 @@
+/**
+ * `npm run test:vm`: runs tests under Debian's kernel in a virtual machine, for what the kernel of
+ * this machine lacks: IPVS, dummy and ipvlan devices, WireGuard, SCTP, another version. The machine
+ * sees this one's files, and changes none of them.
+ *
+ * Exit codes: that of the tests; 2 when there is no machine to run them; 3 when it ended without
+ * saying how they went.
+ */
+import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { messageOf } from '#pkg/errors/agent-error.ts';
+import { chooseAccelerator } from './accelerator.ts';
+import { parseVmArguments, usage, type VmArguments } from './arguments.ts';
+import { unpackedPackage } from './debian-package.ts';
+import { guestInit } from './guest-init.ts';
+import { writeImage } from './image.ts';
+import { findKernel } from './kernel.ts';
+import { runMachine } from './qemu.ts';
+import { bundleTests } from './bundle-tests.ts';
+import { bundleCniProgram } from './cni-program.ts';
+import { suitesOf } from './suites.ts';
+import { systemFiles } from './system-files.ts';
+
+const root = join(import.meta.dirname, '../..');
+/** Where the bundled tests are in the VM; beside the packages, so that what they import is found. */
+const testProgram = join(root, 'node_modules/.podwire-vm-tests.mjs');
+const node = join(root, 'node_modules/node/bin/node');
+const testCommand = [node, '--disable-warning=ExperimentalWarning', testProgram];
+
+async function main(args: VmArguments, signal: AbortSignal): Promise<number> {
+  const busybox = join(unpackedPackage('busybox-static'), 'bin/busybox');
+  const kernel = findKernel(args.kernel, busybox);
+  const work = mkdtempSync(join(tmpdir(), 'podwire-vm-'));
+  try {
+    const probe = { kernelImage: kernel.image, busybox, work, signal };
+    const accelerator = await chooseAccelerator(probe);
+    const initrd = join(work, 'initrd');
+    const { timeoutSeconds } = args;
+    const programs = [
+      { path: testProgram, file: join(work, 'tests.mjs') },
+      { path: join(root, 'dist/podwire-cni'), file: join(work, 'podwire-cni') },
+    ];
+    await bundleTests(
+      root,
+      args.command.length > 0 ? [] : suitesOf(root, args.tests),
+      join(work, 'tests.mjs'),
+    );
+    await bundleCniProgram(root, node, join(work, 'podwire-cni'));
+    const argv = args.command.length > 0 ? args.command : testCommand;
+    const init = guestInit({ root, argv, env: guestEnvironment, timeoutSeconds });
+    const modules = { version: kernel.version, folder: kernel.modules };
+    const system = systemFiles(guestEnvironment.PATH);
+    writeImage(initrd, { busybox, init, modules, repository: root, programs, system });
+    const machine = {
+      accelerator,
+      kernelImage: kernel.image,
+      initrd,
+      consoleLog: join(work, 'console'),
+      exitCodeFile: join(work, 'exit-code'),
+      shareRoot: true,
+    };
+    say(`Linux ${kernel.version}, ${accelerator}`);
+    const startedMs = performance.now();
+    const onOutput = (bytes: Uint8Array): boolean => process.stdout.write(bytes);
+    const ended = await runMachine(machine, { timeoutSeconds, signal, onOutput });
+    say(`ended after ${((performance.now() - startedMs) / 1000).toFixed(1)} s`);
+    const code = exitCode(machine.exitCodeFile);
+    if (code !== undefined) return code;
+    const how = ended === 'timeout' ? `not finished after ${timeoutSeconds} s` : `ended ${ended}`;
+    say(`the machine gave no exit code (${how}); its console:`);
+    process.stderr.write(lastLines(machine.consoleLog, 40));
+    return 3;
+  } finally {
+    rmSync(work, { recursive: true, force: true });
+  }
+}
+
+/** PODWIRE_VM tells tests that what they need must be there: nothing is skipped in the VM. */
+const guestEnvironment = {
+  PATH: `${join(root, 'node_modules/.bin')}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin`,
+  HOME: '/root',
+  CI: '1',
+  NO_COLOR: '1',
+  PODWIRE_VM: '1',
+} as const;
+
+function exitCode(path: string): number | undefined {
+  const text = existsSync(path) ? readFileSync(path, 'utf8').trim() : '';
+  return /^\d+$/.test(text) ? Number(text) : undefined;
+}
+
+function lastLines(path: string, count: number): string {
+  if (!existsSync(path)) return '';
+  return `${readFileSync(path, 'utf8').split('\n').slice(-count).join('\n')}\n`;
+}
+
+function say(line: string): void {
+  process.stderr.write(`podwire vm: ${line}\n`);
+}
+
+const stop = new AbortController();
+for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
+  process.once(signal, () => stop.abort());
+}
+try {
+  process.exitCode = await main(parseVmArguments(process.argv.slice(2)), stop.signal);
+} catch (error) {
+  say(error instanceof TypeError ? `${error.message}\n${usage}` : messageOf(error));
+  process.exitCode = 2;
+}

@@ -1,0 +1,107 @@
+/** Runs bundled tests in the VM and prints what became of each: the guest's half of vitest. */
+import { startTests } from 'vitest/internal/browser';
+
+type TestFile = readonly [path: string, load: () => Promise<unknown>, only?: RegExp];
+type VitestRunner = Parameters<typeof startTests>[1];
+type File = Awaited<ReturnType<typeof startTests>>[number];
+type Task = File['tasks'][number];
+
+/** As the kernel tests have it, and twice that: the machine is slow. */
+const timeoutMs = 120_000;
+
+const config: VitestRunner['config'] = {
+  root: '/',
+  setupFiles: [],
+  name: 'vm',
+  passWithNoTests: false,
+  testNamePattern: undefined,
+  allowOnly: false,
+  sequence: { seed: 0, hooks: 'stack', setupFiles: 'list' },
+  chaiConfig: undefined,
+  maxConcurrency: 1,
+  testTimeout: timeoutMs,
+  hookTimeout: timeoutMs,
+  retry: 0,
+  includeTaskLocation: false,
+  tags: [],
+  tagsFilter: undefined,
+  strictTags: false,
+};
+
+/** Runs the files one after the other; 0 when every test passed or was skipped, else 1. */
+export async function runTests(files: readonly TestFile[]): Promise<0 | 1> {
+  // What vitest's own worker process sets; its matchers look for their configuration there.
+  Object.assign(globalThis, {
+    __vitest_worker__: {
+      config: { expect: {}, snapshotOptions: { expand: false }, chaiConfig: {} },
+      providedContext: {},
+      onCleanup: () => undefined,
+    },
+  });
+  const sums = { pass: 0, fail: 0, skip: 0 };
+  for (const [path, load, only] of files) {
+    const startedMs = performance.now();
+    console.log(path);
+    const [file] = await startTests([path], {
+      config: { ...config, testNamePattern: only },
+      importFile: async (_, source) => {
+        if (source === 'collect') await load();
+      },
+      onAfterRunTask: (test) => reportTest(test, sums),
+    });
+    if (file !== undefined) reportSuites(file, sums);
+    const seconds = ((performance.now() - startedMs) / 1000).toFixed(1);
+    console.log(`  ${seconds} s`);
+  }
+  const ran = sums.pass + sums.fail + sums.skip;
+  console.log(`${ran} tests: ${sums.pass} passed, ${sums.fail} failed, ${sums.skip} skipped`);
+  return sums.fail > 0 || sums.pass === 0 ? 1 : 0;
+}
+
+interface Sums {
+  pass: number;
+  fail: number;
+  skip: number;
+}
+
+/** What became of a test, as soon as it is known. */
+function reportTest(task: Task, sums: Sums): void {
+  const { errors = [], state = 'skip', duration = 0 } = task.result ?? {};
+  const title = titleOf(task);
+  const ms = duration.toFixed(0);
+  if (state === 'pass') {
+    sums.pass += 1;
+    console.log(`  ok   ${title} (${ms} ms)`);
+  } else if (state === 'fail') {
+    sums.fail += 1;
+    console.log(`  FAIL ${title} (${ms} ms)`);
+    for (const { message, stack, diff } of errors) {
+      console.log(`${stack ?? message}${diff === undefined ? '' : `\n${diff}`}`);
+    }
+  } else reportSkipped(task, sums);
+}
+
+/** Tests that never began, and errors of hooks and of files: a file that fails has no tests. */
+function reportSuites(suite: File | Extract<Task, { type: 'suite' }>, sums: Sums): void {
+  for (const error of suite.result?.errors ?? []) {
+    sums.fail += 1;
+    console.log(`  FAIL ${titleOf(suite)}: ${error.stack ?? error.message}`);
+  }
+  for (const task of suite.tasks) {
+    if (task.type === 'suite') reportSuites(task, sums);
+    else if (task.result === undefined) reportSkipped(task, sums);
+  }
+}
+
+function reportSkipped(task: Task, sums: Sums): void {
+  sums.skip += 1;
+  const { result } = task;
+  const note = result !== undefined && 'note' in result ? result.note : undefined;
+  console.log(`  skip ${titleOf(task)}${typeof note === 'string' ? `: ${note}` : ''}`);
+}
+
+/** The names of the suites around a task, and its own. */
+function titleOf(task: Task): string {
+  const above = task.suite === undefined ? '' : titleOf(task.suite);
+  return above === '' ? task.name : `${above} > ${task.name}`;
+}

@@ -1,0 +1,44 @@
+/** The VM itself: that it is one, what its kernel has, and that nothing leads out of it. */
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { networkInterfaces } from 'node:os';
+import { expect, it } from 'vitest';
+import { runCommand } from '#pkg/exec/run.ts';
+import { createScratchNetns } from '#pkg/netns/scratch.ts';
+
+it('runs under the kernel whose modules it was given', () => {
+  const version = readFileSync('/proc/sys/kernel/osrelease', 'utf8').trim();
+  expect(existsSync(`/lib/modules/${version}/modules.dep`)).toBe(true);
+});
+
+it('has no network device but loopback', () => {
+  expect(Object.keys(networkInterfaces())).toEqual(['lo']);
+});
+
+it('keeps what is written below the root to itself', () => {
+  writeFileSync('/etc/podwire-vm-self-test', 'written');
+  expect(readFileSync('/etc/podwire-vm-self-test', 'utf8')).toBe('written');
+});
+
+it.each([
+  'dummy',
+  'ipvlan link v0 mode l2',
+  'vlan link v0 id 7',
+  'wireguard',
+  'ipip local 192.0.2.1',
+])('makes a device of type %s', async (words) => {
+  await using netns = await createScratchNetns('podwire-vm');
+  await netns.ip('link add v0 type veth peer name v1');
+  const [kind = '', ...rest] = words.split(' ');
+  const below = rest[0] === 'link' ? rest.splice(0, 2).join(' ') : '';
+  const options = [kind, ...rest].join(' ');
+  await netns.ip(`link add ${below} name t0 type ${options}`.replaceAll(/ +/g, ' '));
+  expect(await netns.ip('-br link show t0')).toMatch(/^t0/);
+});
+
+it('has IPVS in a namespace of its own', async () => {
+  await using netns = await createScratchNetns('podwire-vm');
+  await netns.exec('ipvsadm', ['-A', '-t', '10.96.0.1:80', '-s', 'mh', '-b', 'mh-port']);
+  const { stdout } = await netns.exec('ipvsadm', ['-S', '-n']);
+  expect(stdout.trim()).toBe('-A -t 10.96.0.1:80 -s mh -b mh-port');
+  expect((await runCommand('ipvsadm', ['-S', '-n'], { timeoutMs: 20_000 })).stdout.trim()).toBe('');
+});

@@ -1,0 +1,38 @@
+/** Which tests run in the VM. */
+import { globSync } from 'node:fs';
+import { relative, resolve } from 'node:path';
+
+export interface Suite {
+  /** From the root of the repository. */
+  readonly file: string;
+  /** Only tests whose full name matches; undefined = all. */
+  readonly only: RegExp | undefined;
+}
+
+/** Every file that needs the VM, and those parts of kernel tests that most kernels skip. */
+const always: readonly (readonly [pattern: string, only?: RegExp])[] = [
+  ['{cmd,hack,pkg,plugins}/**/*.vm.test.ts'],
+];
+
+/**
+ * The tests a command line names: by path or by folder; all that need the VM when it names none.
+ *
+ * @throws {TypeError} when a name finds nothing
+ */
+export function suitesOf(root: string, names: readonly string[]): Suite[] {
+  const found = new Map<string, Suite>();
+  const add = (pattern: string, only?: RegExp): number => {
+    const files = globSync(pattern, { cwd: root });
+    for (const file of files) found.set(file, { file, only });
+    return files.length;
+  };
+  if (names.length === 0) for (const [pattern, only] of always) add(pattern, only);
+  for (const name of names) {
+    const path = relative(root, resolve(root, name));
+    const count = path.endsWith('.test.ts')
+      ? add(path)
+      : add(`${path}/**/*.{kernel,vm}.test.ts`) + add(`${path}*.{kernel,vm}.test.ts`);
+    if (count === 0) throw new TypeError(`Cannot run ${name}: no test file of that name`);
+  }
+  return [...found.values()].toSorted((a, b) => (a.file < b.file ? -1 : 1));
+}

@@ -1,0 +1,117 @@
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { describe, expect, it } from 'vitest';
+import { parseVmArguments } from './arguments.ts';
+import { cpioArchive, directoryEntry, fileEntry, linkEntry } from './cpio.ts';
+import { guestInit } from './guest-init.ts';
+import { qemuArguments, type Machine } from './qemu.ts';
+import { suitesOf } from './suites.ts';
+
+describe('parseVmArguments()', () => {
+  it('takes files, a kernel and a time', () => {
+    expect(parseVmArguments(['--kernel', '6.12', '--timeout', '90', 'pkg/ipvs'])).toEqual({
+      kernel: '6.12',
+      timeoutSeconds: 90,
+      tests: ['pkg/ipvs'],
+      command: [],
+    });
+  });
+
+  it('takes a command behind --', () => {
+    const { command, tests } = parseVmArguments(['--', 'ip', '--', 'link']);
+    expect({ command, tests }).toEqual({ command: ['ip', '--', 'link'], tests: [] });
+  });
+
+  it.each([[['--timeout', '0']], [['--timeout', 'soon']], [['--cpus', '4']]])(
+    'refuses %j',
+    (argv) => expect(() => parseVmArguments(argv)).toThrow(TypeError),
+  );
+});
+
+describe('cpioArchive()', () => {
+  it('is the newc format: header of 110 characters, everything padded to 4 bytes', () => {
+    const content = new TextEncoder().encode('hello');
+    const bytes = Buffer.concat([
+      ...cpioArchive([
+        directoryEntry('d'),
+        fileEntry('d/f', content, 0o755),
+        linkEntry('l', 'd/f'),
+      ]),
+    ]);
+    expect(bytes.byteLength % 4).toBe(0);
+    const text = bytes.toString('latin1');
+    const headers = [...text.matchAll(/070701[0-9a-f]{104}/g)].map(([header]) => header);
+    const field = (header: string, i: number): number =>
+      Number.parseInt(header.slice(6 + 8 * i, 14 + 8 * i), 16);
+    // mode, filesize, namesize
+    expect(headers.map((h) => [field(h, 1), field(h, 6), field(h, 11)])).toEqual([
+      [0o040755, 0, 2],
+      [0o100755, 5, 4],
+      [0o120777, 3, 2],
+      [0, 0, 11],
+    ]);
+    expect(text).toContain(`d/f${'\0'.repeat(3)}hello${'\0'.repeat(3)}070701`);
+  });
+});
+
+describe('qemuArguments()', () => {
+  const machine: Machine = {
+    accelerator: 'tcg',
+    kernelImage: '/k',
+    initrd: '/i',
+    consoleLog: '/c',
+    exitCodeFile: '/e',
+    shareRoot: true,
+  };
+
+  it('gives the machine no network device, and this machine read-only', () => {
+    const words = qemuArguments(machine).join(' ');
+    expect(words).toContain('-nodefaults');
+    expect(words).toContain('-nic none');
+    expect(words).toMatch(/-virtfs local,path=\/,\S*readonly=on/);
+    expect(words).not.toMatch(/netdev|-drive|-device (?!virtio-serial-pci|virtserialport)/);
+  });
+
+  it('uses the processor as it is under KVM only', () => {
+    expect(qemuArguments({ ...machine, accelerator: 'kvm' })).toContain('host');
+    expect(qemuArguments(machine)).not.toContain('host');
+  });
+});
+
+describe('guestInit()', () => {
+  it('quotes what a shell would take apart, twice for the command', () => {
+    const init = guestInit({
+      root: '/srv/a b',
+      argv: ['node', "it's"],
+      env: { HOME: '/root' },
+      timeoutSeconds: 9,
+    });
+    expect(init).toContain("mkdir -p '/newroot/srv/a b'");
+    expect(init).toContain(
+      `/bin/sh -c 'cd '\\''/srv/a b'\\'' && exec node '\\''it'\\''\\'\\'''\\''s'\\'''`,
+    );
+    expect(init).toContain('timeout -s KILL 9 ');
+  });
+});
+
+describe('suitesOf()', () => {
+  it('finds files by path and folder, and says which name finds none', () => {
+    const root = mkdtempSync(join(tmpdir(), 'podwire-suites-'));
+    try {
+      mkdirSync(join(root, 'pkg/a'), { recursive: true });
+      for (const name of ['x.vm.test.ts', 'y.kernel.test.ts', 'z.test.ts']) {
+        writeFileSync(join(root, 'pkg/a', name), '');
+      }
+      const filesOf = (...names: string[]): string[] =>
+        suitesOf(root, names).map(({ file }) => file);
+      const both = ['pkg/a/x.vm.test.ts', 'pkg/a/y.kernel.test.ts'];
+      expect(filesOf('pkg/a')).toEqual(both);
+      expect(filesOf('pkg/a/z.test.ts')).toEqual(['pkg/a/z.test.ts']);
+      expect(filesOf()).toEqual(['pkg/a/x.vm.test.ts']);
+      expect(() => filesOf('pkg/b')).toThrow('Cannot run pkg/b: no test file');
+    } finally {
+      rmSync(root, { recursive: true });
+    }
+  });
+});

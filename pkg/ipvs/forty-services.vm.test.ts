@@ -1,0 +1,59 @@
+/** The kernel prints what the renderers say it would: in the VM, since most kernels have no IPVS. */
+import { readFileSync } from 'node:fs';
+import { expect, it } from 'vitest';
+import type { runCommand } from '#pkg/exec/run.ts';
+import { applyIpSets } from '#pkg/ipset/apply.ts';
+import { parseIpSetSave } from '#pkg/ipset/parse.ts';
+import { planIpSets } from '#pkg/ipset/plan.ts';
+import { createScratchNetns } from '#pkg/netns/scratch.ts';
+import { applyIpvs } from './apply.ts';
+import { observeIpvs } from './observe.ts';
+import { parseIpvsSave } from './parse.ts';
+import { planIpvs } from './plan.ts';
+
+const signal = AbortSignal.timeout(300_000);
+const golden = (name: string): string =>
+  readFileSync(`${import.meta.dirname}/../proxy/testdata/ipvs/${name}.txt`, 'utf8');
+const sorted = (text: string): string[] => text.trim().split('\n').toSorted();
+
+it.each(['ip', 'ip6'])('forty Services, family %s', async (family) => {
+  await using netns = await createScratchNetns('pw-ipvs');
+  const run: typeof runCommand = (file, args, options) => netns.exec(file, args, options);
+
+  const servers = golden(`servers-${family}`);
+  await applyIpvs(run, planIpvs(parseIpvsSave(servers), new Map(), () => true).puts, signal);
+  const { stdout: printed } = await netns.exec('ipvsadm', ['-S', '-n']);
+  expect(sorted(printed.replaceAll(/ +$/gm, ''))).toEqual(sorted(servers));
+
+  const sets = golden(`sets-${family}`);
+  const want = [...parseIpSetSave(sets, 'KUBE-').values()];
+  await applyIpSets(run, planIpSets(want, new Map()), signal);
+  const { stdout: saved } = await netns.exec('ipset', ['save']);
+  // Without sizes.
+  expect(sorted(saved.replaceAll(/ (?:range|hashsize) .*/g, ''))).toEqual(sorted(sets));
+});
+
+it('every scheduler of the kernel is taken, with its flags', async () => {
+  await using netns = await createScratchNetns('pw-ipvs');
+  const run: typeof runCommand = (file, args, options) => netns.exec(file, args, options);
+  const schedulers = ['rr', 'wrr', 'lc', 'wlc', 'lblc', 'lblcr', 'sh', 'dh', 'sed', 'nq', 'mh'];
+  const text = schedulers
+    .map((name, i) => `-A -t 10.96.0.${i + 1}:80 -s ${name}${name === 'mh' ? ' -b mh-port' : ''}\n`)
+    .join('');
+  const want = parseIpvsSave(text);
+  await applyIpvs(run, planIpvs(want, new Map(), () => true).puts, signal);
+  expect(await observeIpvs(run, signal)).toEqual(want);
+  expect(planIpvs(want, await observeIpvs(run, signal), () => true)).toEqual({
+    puts: [],
+    deletions: [],
+  });
+});
+
+it('what the kernel refuses is an error, though ipvsadm ends well', async () => {
+  await using netns = await createScratchNetns('pw-ipvs');
+  const run: typeof runCommand = (file, args, options) => netns.exec(file, args, options);
+  const steps = [{ op: 'delete-server', key: '-t 10.96.0.1:80' }] as const;
+  await expect(applyIpvs(run, steps, signal)).rejects.toThrow(
+    /No such service|Cannot (?:write|run)/,
+  );
+});

@@ -1,0 +1,29 @@
+/** What the ipvs renderer must know besides Services. */
+import type { Family } from '#pkg/ip/address.ts';
+import type { LocalDetector } from './local-detector.ts';
+
+export interface IpvsOptions {
+  readonly family: Family;
+  /** The kernel's name of a scheduler. */
+  readonly scheduler: string;
+  /** Which bit of the packet mark asks for masquerade, 0-31. */
+  readonly masqueradeBit: number;
+  readonly masqueradeAll: boolean;
+  readonly localDetector: LocalDetector;
+  /** Addresses node ports answer on, canonical, without loopback. */
+  readonly nodePortAddresses: readonly string[];
+  /** Every address of the host but those of the device for Services, canonical. */
+  readonly hostAddresses: readonly string[];
+  /** The node's own address in this family, canonical; for loadBalancerSourceRanges. */
+  readonly nodeAddress: string | undefined;
+  /** The iptables here knows MASQUERADE --random-fully. */
+  readonly randomFully: boolean;
+}
+
+/**
+ * Flags a scheduler is used with. Maglev hashes the client's port too, as in kube-proxy: else all
+ * connections of one client, or of one gateway with many behind it, would go to one endpoint.
+ */
+export function schedulerFlags(scheduler: string): string {
+  return scheduler === 'mh' ? 'mh-port' : '';
+}
