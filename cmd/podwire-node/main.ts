@@ -34,8 +34,10 @@ async function run(
 ): Promise<0 | 1 | 2> {
   const stop = new AbortController();
   for (const name of ['SIGTERM', 'SIGINT'] as const) {
-    process.once(name, () => {
-      log.info({ signal: name }, 'Stopping; what is in the kernel stays');
+    // Not once(): execa, while a program of ours runs, ends this process by the same signal unless
+    // somebody else still listens to it.
+    process.on(name, () => {
+      if (!stop.signal.aborted) log.info({ signal: name }, 'Stopping; what is in the kernel stays');
       stop.abort();
     });
   }

@@ -32,7 +32,8 @@ import { median, ratioTable, type Row, type Sample } from './table.ts';
 
 const stopping = new AbortController();
 const stop = stopping.signal;
-for (const name of ['SIGINT', 'SIGTERM'] as const) process.once(name, () => stopping.abort());
+// Not once(): see cmd/podwire-node/main.ts.
+for (const name of ['SIGINT', 'SIGTERM'] as const) process.on(name, () => stopping.abort());
 // Piped to `head`, for one.
 process.stdout.on('error', () => stopping.abort());
 
