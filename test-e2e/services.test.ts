@@ -90,6 +90,7 @@ describe('rules that were deleted by hand come back', () => {
     await runIn(namespaceOf('node1'), [file, ...args]);
     expect(await rulesOf('node1')).not.toBe(before);
     await eventually('the rules as before', async () => (await rulesOf('node1')) === before);
+    for (const family of families) expect(await lastOfDispatch(family)).toContain('KUBE-NODEPORTS');
     expect(await test.problems(...serviceRows)).toEqual([]);
   });
 });
@@ -170,7 +171,17 @@ function namespaceOf(node: NodeName): string {
   return test.cluster.topology.hosts[node].namespace;
 }
 
-/** The rules of both families, without counters and times. */
+/** The last rule of the chain that finds Services. */
+async function lastOfDispatch(family: Family): Promise<string> {
+  const command = family === 'ip' ? 'iptables-save' : 'ip6tables-save';
+  const saved = await runIn(namespaceOf('node1'), [command, '-t', 'nat']);
+  return saved.split('\n').findLast((line) => line.startsWith('-A KUBE-SERVICES ')) ?? '';
+}
+
+/**
+ * The rules of both families, without counters and times. Sorted: Services come and go at the head of
+ * the chains they share, and what is put back is written in the order of their names.
+ */
 async function rulesOf(node: NodeName): Promise<string> {
   const saved = await Promise.all(
     ['iptables-save', 'ip6tables-save'].map((command) => runIn(namespaceOf(node), [command])),
@@ -179,5 +190,6 @@ async function rulesOf(node: NodeName): Promise<string> {
     .flatMap((text) => text.split('\n'))
     .filter((line) => !line.startsWith('#'))
     .map((line) => line.replace(/ \[\d+:\d+\]$/, ''))
+    .toSorted((a, b) => (a < b ? -1 : 1))
     .join('\n');
 }
