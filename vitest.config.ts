@@ -1,10 +1,10 @@
 import { defineConfig } from 'vitest/config';
 
 /**
- * Three projects, one a kind of test (ARCHITECTURE.md, "Tests"): `unit` is pure and needs nothing;
- * `kernel` works in network namespaces it makes itself and needs root; `e2e` starts the built
- * programs on several nodes. Kernel and e2e files run one at a time: they share two cores and the
- * machine-wide list of namespaces.
+ * A project for each kind of test (ARCHITECTURE.md, "Tests"): `unit` is pure and needs nothing;
+ * `kernel-*` works in network namespaces it makes itself and needs root; `e2e` starts the built
+ * programs on several nodes. Files that start programs of ours run one at a time: they share two
+ * cores, and many of them expect something within seconds.
  */
 const isolated = { pool: 'forks', testTimeout: 60_000, hookTimeout: 60_000 } as const;
 
@@ -28,19 +28,27 @@ export default defineConfig({
       },
       {
         test: {
-          name: 'kernel',
-          include: [
-            'pkg/**/*.kernel.test.ts',
-            'plugins/**/*.kernel.test.ts',
-            'cmd/**/*.kernel.test.ts',
-          ],
+          // Two at a time: in namespaces of their own, and they mostly wait for other programs.
+          name: 'kernel-parts',
+          include: ['pkg/**/*.kernel.test.ts', 'plugins/**/*.kernel.test.ts'],
+          maxWorkers: 2,
+          sequence: { groupOrder: 1 },
+          ...isolated,
+        },
+      },
+      {
+        test: {
+          name: 'kernel-programs',
+          include: ['cmd/**/*.kernel.test.ts'],
           fileParallelism: false,
+          sequence: { groupOrder: 2 },
           ...isolated,
         },
       },
       {
         test: {
           name: 'e2e',
+          sequence: { groupOrder: 3 },
           include: ['test-e2e/**/*.test.ts'],
           fileParallelism: false,
           ...isolated,

@@ -31,7 +31,7 @@ const tasks = {
             join(root, 'node_modules/vitest/vitest.mjs'),
             'run',
             '--project',
-            'kernel',
+            'kernel-*',
             '--project',
             'e2e',
           ],
