@@ -15,16 +15,17 @@ const demoTools = [
   { tool: 'openssl', package: 'openssl' },
 ];
 
-/** For the tests in a virtual machine, which has this machine's programs. */
-const vmTools = [
+const serviceTools = [
   ...demoTools,
-  { tool: 'qemu-system-x86_64', package: 'qemu-system-x86' },
   { tool: 'ipset', package: 'ipset' },
   { tool: 'ipvsadm', package: 'ipvsadm' },
 ];
 
+/** For the tests in a virtual machine, which has this machine's programs. */
+const vmTools = [...serviceTools, { tool: 'qemu-system-x86_64', package: 'qemu-system-x86' }];
+
 const testTools = [
-  ...vmTools,
+  ...serviceTools,
   { tool: 'ping', package: 'iputils-ping' },
   { tool: 'setpriv', package: 'util-linux' },
   { tool: '/usr/lib/cni/bridge', package: 'containernetworking-plugins' },
