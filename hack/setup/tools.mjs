@@ -28,6 +28,7 @@ const testTools = [
   ...serviceTools,
   { tool: 'ping', package: 'iputils-ping' },
   { tool: 'setpriv', package: 'util-linux' },
+  { tool: 'iperf3', package: 'iperf3' },
   { tool: '/usr/lib/cni/bridge', package: 'containernetworking-plugins' },
   // Container runtimes: the tests start their own, with a root of its own.
   { tool: 'containerd', package: 'containerd' },
