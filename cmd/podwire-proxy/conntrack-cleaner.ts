@@ -7,13 +7,8 @@ import type { FlowSearch, FlowsRemoved, TrackedFlow } from '#pkg/conntrack/flow.
 import { AgentError } from '#pkg/errors/agent-error.ts';
 import type { Family } from '#pkg/ip/address.ts';
 import type { Logger } from '#pkg/log/logger.ts';
-import {
-  doubtfulDestinations,
-  everyDestination,
-  reviewFlows,
-  type FlowReview,
-  type ServiceDestination,
-} from '#pkg/proxy/stale-flows.ts';
+import { ServedDestinations, type ServiceDestination } from '#pkg/proxy/flow-destinations.ts';
+import { doubtfulDestinations, reviewFlows, type FlowReview } from '#pkg/proxy/stale-flows.ts';
 import { createReconcileLoop } from '#pkg/reconcile/loop.ts';
 import type { AfterWrite } from './round.ts';
 
@@ -54,6 +49,7 @@ interface Backlog {
 export function createConntrackCleaner(parts: ConntrackCleanerParts): ConntrackCleaner {
   const { clock, log } = parts;
   const backlogs = new Map<Family, Backlog>();
+  const rules = new Map<Family, ServedDestinations>();
   const loop = createReconcileLoop({
     round: cleanAll,
     minIntervalMs,
@@ -108,16 +104,18 @@ export function createConntrackCleaner(parts: ConntrackCleanerParts): ConntrackC
   }
 
   return {
-    afterWrite: (family, changes, ports, { written }) => {
+    afterWrite: (family, changes, { written }) => {
       if (changes.length === 0 && written === 0) return;
+      let served = rules.get(family);
+      if (served === undefined) rules.set(family, (served = new ServedDestinations()));
+      served.update(changes);
       const waiting = backlogs.get(family)?.destinations ?? [];
       // Rules put back that somebody took away: flows may have begun without them.
-      const doubtful =
-        changes.length === 0 ? everyDestination(ports.values()) : doubtfulDestinations(changes);
+      const doubtful = changes.length === 0 ? served.all() : doubtfulDestinations(changes);
       const destinations = new Map([...waiting, ...doubtful]);
       if (destinations.size === 0) return;
       const addresses = parts.nodePortAddresses(family);
-      const review = reviewFlows(destinations.values(), ports.values(), addresses);
+      const review = reviewFlows(destinations.values(), served, addresses);
       backlogs.set(family, { destinations, review });
       loop.request();
     },

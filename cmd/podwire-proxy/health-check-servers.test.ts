@@ -39,7 +39,7 @@ class Bench {
       this.models.set(family, model);
       const deleted = gone.map((key) => ({ key, new: undefined }));
       const changes = model.update({ ...news, services: [...deleted, ...news.services] });
-      this.servers.afterWrite(family, changes, model.ports, { kind: 'partial', written: 1 });
+      this.servers.afterWrite(family, changes, { kind: 'partial', written: 1 });
     }
   }
 

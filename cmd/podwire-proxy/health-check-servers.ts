@@ -15,6 +15,8 @@ import {
   type HealthCheckListener,
   type HealthCheckPort,
 } from '#pkg/proxy/health-check-ports.ts';
+import type { ProxiedPort } from '#pkg/proxy/proxied-port.ts';
+import type { PortChange } from '#pkg/proxy/service-model.ts';
 import type { AfterWrite } from './round.ts';
 
 export interface HealthCheckServers extends AsyncDisposable {
@@ -43,6 +45,8 @@ interface Opened {
 
 export function createHealthCheckServers(parts: HealthCheckServersParts): HealthCheckServers {
   const { log } = parts;
+  /** Ports of Services with a health check node port: few of many. */
+  const checked: Record<Family, Map<string, ProxiedPort>> = { ip: new Map(), ip6: new Map() };
   const asked = new Map<Family, ReadonlyMap<string, HealthCheckPort>>();
   const wanted = new Map<Family, ReadonlyMap<string, HealthCheckListener>>();
   const opened = new Map<string, Opened>();
@@ -51,6 +55,19 @@ export function createHealthCheckServers(parts: HealthCheckServersParts): Health
   let isClosed = false;
   let work: Promise<void> = Promise.resolve();
   let isWaiting = false;
+
+  /** Whether any change concerns health checks. */
+  function takeIn(family: Family, changes: readonly PortChange[]): boolean {
+    const ports = checked[family];
+    let isConcerned = false;
+    for (const { key, new: port } of changes) {
+      if (ports.delete(key)) isConcerned = true;
+      if (port === undefined || port.healthCheckNodePort === 0) continue;
+      ports.set(key, port);
+      isConcerned = true;
+    }
+    return isConcerned;
+  }
 
   /** One at a time; what is asked for while one works is taken up by the next. */
   function schedule(): void {
@@ -114,8 +131,8 @@ export function createHealthCheckServers(parts: HealthCheckServersParts): Health
   }
 
   return {
-    afterWrite: (family, changes, ports) => {
-      if (changes.length > 0) asked.set(family, healthCheckPorts(ports.values()));
+    afterWrite: (family, changes) => {
+      if (takeIn(family, changes)) asked.set(family, healthCheckPorts(checked[family].values()));
       const targets = parts.nodePortAddresses(family);
       const addresses = targets === 'all' ? [family === 'ip' ? '0.0.0.0' : '::'] : targets;
       wanted.set(family, healthCheckListeners(asked.get(family) ?? new Map(), addresses));

@@ -10,7 +10,7 @@ import type { Family } from '#pkg/ip/address.ts';
 import type { NodeRecord } from '#pkg/kube/types.ts';
 import type { Logger } from '#pkg/log/logger.ts';
 import type { ProxyMetrics } from '#pkg/metrics/proxy-metrics.ts';
-import { countWithoutLocal, type ProxiedPort } from '#pkg/proxy/proxied-port.ts';
+import { countWithoutLocal } from '#pkg/proxy/proxied-port.ts';
 import { newsParts } from '#pkg/proxy/model-parts.ts';
 import { ServiceModel, type PortChange } from '#pkg/proxy/service-model.ts';
 import type { NodeTopology } from '#pkg/proxy/topology.ts';
@@ -20,14 +20,13 @@ import type { FamilyWriter, ProxyMode, WriteReport } from './proxy-mode.ts';
 
 /**
  * Told after a family was written, in the order of the list, also when nothing changed. `changes`
- * are all since the last success, those of failed rounds included, in the order they happened;
- * `ports` is what is written now and changes with the next round. A hook starts what takes time and
- * does not throw: the rules are written whatever becomes of it.
+ * are all since the last success, those of failed rounds included, in the order they happened, and
+ * nothing else is told: a change must not cost what all Services cost. A hook starts what takes time
+ * and does not throw: the rules are written whatever becomes of it.
  */
 export type AfterWrite = (
   family: Family,
   changes: readonly PortChange[],
-  ports: ReadonlyMap<string, ProxiedPort>,
   report: WriteReport,
 ) => void;
 
@@ -129,7 +128,7 @@ export function createRound(parts: RoundParts): (signal: AbortSignal) => Promise
       const counts = { ports: ports.size, changes: changes.length, written, ms: durationMs };
       log.debug({ family, kind, ...counts }, 'Rules written');
     }
-    for (const tell of parts.afterWrite) tell(family, changes, ports, { kind, written });
+    for (const tell of parts.afterWrite) tell(family, changes, { kind, written });
     return { kind, written };
   }
 

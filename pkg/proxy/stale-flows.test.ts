@@ -1,6 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import type { EndpointRecord, EndpointSliceRecord, ServiceRecord } from '#pkg/kube/types.ts';
 import { ServiceModel, type PortChange } from './service-model.ts';
+import { ServedDestinations } from './flow-destinations.ts';
 import { doubtfulDestinations, reviewFlows } from './stale-flows.ts';
 import { asChanges, nodeName, service, slice, type Cluster } from './testdata/records.ts';
 
@@ -17,9 +18,10 @@ const pods = (endpoints: Endpoints, port = 5353): EndpointSliceRecord =>
 
 /** What a model says when the API goes through these states, the last steps at once. */
 function history(states: readonly Cluster[]): {
-  readonly model: ServiceModel;
+  readonly rules: ServedDestinations;
   readonly changes: readonly PortChange[];
 } {
+  const rules = new ServedDestinations();
   const model = new ServiceModel('ip', { name: nodeName, zone: undefined });
   let known: Cluster = { services: [], slices: [] };
   let changes: readonly PortChange[] = [];
@@ -36,9 +38,10 @@ function history(states: readonly Cluster[]): {
       services: [...gone.services, ...now.services],
       slices: [...gone.slices, ...now.slices],
     });
+    rules.update(changes);
     known = state;
   }
-  return { model, changes };
+  return { rules, changes };
 }
 
 function doubtfulAfter(...states: readonly Cluster[]): string[] {
@@ -47,9 +50,9 @@ function doubtfulAfter(...states: readonly Cluster[]): string[] {
 
 /** Which of these flows, "destination = server", are stale after the last state. */
 function staleAfter(states: readonly Cluster[], flows: readonly string[]): string[] {
-  const { changes, model } = history(states);
+  const { changes, rules } = history(states);
   const doubtful = doubtfulDestinations(changes).values();
-  const { isStale } = reviewFlows(doubtful, model.ports.values(), nodeAddresses);
+  const { isStale } = reviewFlows(doubtful, rules, nodeAddresses);
   return flows.filter((flow) => {
     const [destination = '', server = ''] = flow.split(' = ');
     return isStale({ destination, server });
@@ -245,10 +248,25 @@ describe('of the flows there', () => {
     );
   });
 
+  it('an external address that node ports answer on too: flows to either go on', () => {
+    const one = dns({ externalIPs: ['192.168.0.2'] });
+    const ports = [{ name: 'dns', protocol: 'UDP', port: 54, nodePort: 53 }] as const;
+    const two = { ...dns({ ports }), name: 'two', clusterIPs: ['172.30.0.11'] };
+    const other = { ...pods(['10.1.0.8']), name: 'two-v4', serviceName: 'two' };
+    const states = [
+      { services: [one, two], slices: [pods(['10.1.0.1', '10.1.0.2']), other] },
+      { services: [one, two], slices: [pods(['10.1.0.1']), other] },
+    ];
+    const flows = ['10.1.0.1:5353', '10.1.0.2:5353', '10.1.0.8:5353'].map(
+      (s) => `192.168.0.2:53 = ${s}`,
+    );
+    expect(staleAfter(states, flows)).toEqual(['192.168.0.2:53 = 10.1.0.2:5353']);
+  });
+
   it('no address for node ports: nothing to look at', () => {
-    const { changes, model } = history([{ ...before, services: [exposed] }, before]);
+    const { changes, rules } = history([{ ...before, services: [exposed] }, before]);
     const doubtful = doubtfulDestinations(changes).values();
-    const review = reviewFlows(doubtful, model.ports.values(), []);
+    const review = reviewFlows(doubtful, rules, []);
     expect(review.destinations.map((d) => d.port)).toEqual([53, 53]);
   });
 });
