@@ -10,6 +10,7 @@ import {
   type ResponseSink,
   type WireRequest,
 } from './connection.ts';
+import { readInTurns } from './read-in-turns.ts';
 
 /** `tls` undefined = plain text. Sockets open at the first request and are used again. */
 export function createHttp1Connection(
@@ -110,7 +111,7 @@ function carry(request: http.ClientRequest, wire: WireRequest, sink: ResponseSin
           }),
         );
       guarded(() => sink.onHead(response.statusCode ?? 0, response.headers));
-      response.on('data', (chunk: Buffer) => guarded(() => sink.onChunk(chunk)));
+      readInTurns(response, (chunk) => guarded(() => sink.onChunk(chunk)));
       response.on('error', broken);
       response.on('end', () => (response.complete ? settle() : broken()));
       response.on('close', () => broken());

@@ -4,6 +4,7 @@ import type { TLSSocket } from 'node:tls';
 import type { Clock } from '#pkg/clock/clock.ts';
 import { AgentError } from '#pkg/errors/agent-error.ts';
 import { addressGone, type Connection, type ResponseSink, type WireRequest } from './connection.ts';
+import { readInTurns } from './read-in-turns.ts';
 
 /** client-go's numbers (HTTP2_READ_IDLE_TIMEOUT_SECONDS, HTTP2_PING_TIMEOUT_SECONDS). */
 const pingAfterMs = 30_000;
@@ -152,7 +153,7 @@ function carry(
     stream.on('response', (headers) =>
       guarded(() => sink.onHead(headers[':status'] ?? 0, headers)),
     );
-    stream.on('data', (chunk: Buffer) => guarded(() => sink.onChunk(chunk)));
+    readInTurns(stream, (chunk) => guarded(() => sink.onChunk(chunk)));
     stream.on('end', () => {
       ended = true;
     });

@@ -13,7 +13,6 @@ import http from 'node:http';
 import http2 from 'node:http2';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { monitorEventLoopDelay } from 'node:perf_hooks';
 import { systemClock } from '#pkg/clock/clock.ts';
 import { createKubeClient } from '#pkg/kube/client.ts';
 import { projectEndpointSlice } from '#pkg/kube/project.ts';
@@ -21,6 +20,7 @@ import { proxiedEndpointSlices } from '#pkg/kube/resources.ts';
 import { createStore } from '#pkg/kube/store.ts';
 import type { EndpointSliceRecord } from '#pkg/kube/types.ts';
 import { silentLogger } from '#pkg/log/logger.ts';
+import { watchLoopTurns } from '../loop-turns.ts';
 
 const cases = ['h1 list', 'h1 watchlist', 'h2 list', 'h2 watchlist'];
 
@@ -66,8 +66,7 @@ async function measure(where: string, name: string): Promise<void> {
   );
   globalThis.gc?.();
   const heapBefore = process.memoryUsage().heapUsed;
-  const delay = monitorEventLoopDelay({ resolution: 1 });
-  delay.enable();
+  const turns = watchLoopTurns();
   const cpuBefore = process.cpuUsage();
   const startMs = performance.now();
   const store = createStore<EndpointSliceRecord>();
@@ -78,14 +77,14 @@ async function measure(where: string, name: string): Promise<void> {
   // The last block is counted only when the loop has turned once more.
   await new Promise((resolve) => setTimeout(resolve, 20));
   const cpu = process.cpuUsage(cpuBefore);
-  delay.disable();
+  turns.stop();
   globalThis.gc?.();
   const line = {
     case: name,
     slices: store.size,
     wallMs: Math.round(wallMs),
     cpuMs: Math.round((cpu.user + cpu.system) / 1000),
-    longestBlockMs: Math.round(delay.max / 1e6),
+    longestTurnMs: Math.round(turns.longestMs()),
     peakRssMB: Math.round(process.resourceUsage().maxRSS / 1024),
     heapKeptMB: Math.round((process.memoryUsage().heapUsed - heapBefore) / 1e6),
     changeMicros: Math.round(changeMicros(store) * 10) / 10,

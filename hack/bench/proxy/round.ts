@@ -4,7 +4,6 @@
  *
  *     node --expose-gc hack/bench/proxy/round.ts [services...]
  */
-import { monitorEventLoopDelay } from 'node:perf_hooks';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { createApiFeed } from '#cmd/podwire-proxy/api-feed.ts';
 import { trackChanges } from '#cmd/podwire-proxy/change-tracking.ts';
@@ -21,6 +20,7 @@ import type { EndpointSliceRecord, ServiceRecord } from '#pkg/kube/types.ts';
 import { silentLogger } from '#pkg/log/logger.ts';
 import { createProxyMetrics } from '#pkg/metrics/proxy-metrics.ts';
 import type { NftablesOptions } from '#pkg/proxy/nftables-options.ts';
+import { watchLoopTurns } from '../loop-turns.ts';
 
 const endpoints = 2;
 const changes = 300;
@@ -146,9 +146,8 @@ async function measure(count: number): Promise<Record<string, number>> {
   const initial = Array.from({ length: count }, (_, n) => n);
   const allServices = initial.map((n) => service(n, of(n)));
   const allSlices = initial.map((n) => slice(n, 0, of(n)));
-  const delay = monitorEventLoopDelay({ resolution: 1 });
   await sleep(50);
-  delay.enable();
+  const turns = watchLoopTurns();
   const startMs = performance.now();
   services.replace(allServices);
   await sleep(1);
@@ -156,11 +155,10 @@ async function measure(count: number): Promise<Record<string, number>> {
   await sleep(1);
   await round(signal);
   const loadMs = performance.now() - startMs;
-  await sleep(20);
-  const blockMs = delay.max / 1e6;
-  delay.disable();
+  const turnMs = turns.longestMs();
+  turns.stop();
 
-  const result: Record<string, number> = { services: count, loadMs, blockMs };
+  const result: Record<string, number> = { services: count, loadMs, turnMs };
   for (const [name, pick] of [
     ['tcp', 1],
     ['udp', 10],
