@@ -1,5 +1,5 @@
 /** What the API says anew, each time a round asks: everything first, then what changed. */
-import type { Store } from '#pkg/kube/store.ts';
+import type { Store, Subscription } from '#pkg/kube/store.ts';
 import type { EndpointSliceRecord, ServiceRecord } from '#pkg/kube/types.ts';
 import type { ModelInput } from '#pkg/proxy/service-model.ts';
 
@@ -13,19 +13,27 @@ export function createApiFeed(
   services: Store<ServiceRecord>,
   slices: Store<EndpointSliceRecord>,
 ): ApiFeed {
-  const changedServices = services.subscribe(() => undefined);
-  const changedSlices = slices.subscribe(() => undefined);
-  let begun = false;
+  // Not before: what is taken at first as everything need not be remembered as changes too.
+  let changed:
+    | {
+        readonly services: Subscription<ServiceRecord>;
+        readonly slices: Subscription<EndpointSliceRecord>;
+      }
+    | undefined;
   return {
     take: () => {
-      const changes = { services: changedServices.drain(), slices: changedSlices.drain() };
-      if (begun) return changes;
-      begun = true;
+      if (changed !== undefined) {
+        return { services: changed.services.drain(), slices: changed.slices.drain() };
+      }
+      changed = {
+        services: services.subscribe(() => undefined),
+        slices: slices.subscribe(() => undefined),
+      };
       return { services: everything(services), slices: everything(slices) };
     },
     [Symbol.dispose]: () => {
-      changedServices[Symbol.dispose]();
-      changedSlices[Symbol.dispose]();
+      changed?.services[Symbol.dispose]();
+      changed?.slices[Symbol.dispose]();
     },
   };
 }

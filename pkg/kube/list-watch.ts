@@ -139,7 +139,7 @@ class Run<T extends ObjectMeta> {
     const resourceVersion = position.resourceVersion === '0' ? undefined : position.resourceVersion;
     const collect = (event: WatchEvent): void => {
       if (event.type === 'put') this.#collect(event.object, found);
-      else if (event.type === 'remove') found.delete(objectKey(event.meta));
+      else if (event.type === 'remove') this.#uncollect(objectKey(event.meta), found);
       else if (event.initialEventsEnd) this.#takeOver(found, event.resourceVersion);
     };
     // #takeOver moves the position on: from then on the stream is a watch like any other.
@@ -238,7 +238,8 @@ class Run<T extends ObjectMeta> {
 
   #takeOver(found: ReadonlyMap<string, T>, resourceVersion: string): void {
     const { clock, stats, store } = this.#options;
-    store.replace(found.values());
+    if (store.synced) store.replace(found.values());
+    else store.complete(found);
     stats.syncedAtMs = clock.now();
     stats.failingSinceMs = 0;
     this.#position = { state: 'watch', resourceVersion, silent: 0 };
@@ -247,7 +248,17 @@ class Run<T extends ObjectMeta> {
   #collect(item: unknown, into: Map<string, T>): void {
     this.#signal.throwIfAborted();
     const record = this.#project(item);
-    if (record !== undefined) into.set(objectKey(record), record);
+    if (record === undefined) return;
+    into.set(objectKey(record), record);
+    // Nobody relies on the store yet; so the end of a large list keeps nothing else waiting.
+    const { store } = this.#options;
+    if (!store.synced) store.put(record);
+  }
+
+  #uncollect(key: string, from: Map<string, T>): void {
+    from.delete(key);
+    const { store } = this.#options;
+    if (!store.synced) store.remove(key);
   }
 
   #project(raw: unknown): T | undefined {

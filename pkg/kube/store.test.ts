@@ -113,6 +113,17 @@ describe('replace', () => {
   });
 });
 
+test('what was put one by one is complete when that is said, without what is gone', async () => {
+  const store = createStore<Thing>();
+  for (const name of ['a', 'b', 'old']) store.put(thing(name));
+  using changes = store.subscribe(() => undefined);
+  expect(store.synced).toBe(false);
+  store.complete(new Set(['ns/a', 'ns/b']));
+  expect(store.synced).toBe(true);
+  expect([...store.snapshot().keys()].toSorted()).toEqual(['ns/a', 'ns/b']);
+  expect(changes.drain().map(({ key, new: now }) => [key, now])).toEqual([['ns/old', undefined]]);
+});
+
 test('waiting for the sync ends with the signal', async () => {
   const store = createStore<Thing>();
   const stop = new AbortController();

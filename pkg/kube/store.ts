@@ -23,7 +23,7 @@ export interface Subscription<T> extends Disposable {
 
 /** What consumers see. */
 export interface Store<T extends ObjectMeta> {
-  /** Whether the first complete list has arrived: before, an empty store says nothing. */
+  /** Whether the first complete list has arrived: before, what is missing here says nothing. */
   readonly synced: boolean;
   /** Resolves once synced; rejects with the signal's reason. */
   whenSynced(signal: AbortSignal): Promise<void>;
@@ -44,6 +44,8 @@ export interface Store<T extends ObjectMeta> {
 export interface WritableStore<T extends ObjectMeta> extends Store<T> {
   /** The complete state: keys that are not in it are gone. Makes the store synced. */
   replace(records: Iterable<T>): void;
+  /** What was put so far is complete: keys that are not among these are gone. Makes it synced. */
+  complete(keys: { readonly size: number; has(key: string): boolean }): void;
   put(record: T): void;
   remove(key: string): void;
 }
@@ -92,8 +94,12 @@ export function createStore<T extends ObjectMeta>(options: StoreOptions = {}): W
       present.add(key);
       putAt(key, record);
     }
-    if (records.size > present.size) {
-      for (const key of records.snapshot().keys()) if (!present.has(key)) remove(key);
+    complete(present);
+  }
+
+  function complete(keys: { readonly size: number; has(key: string): boolean }): void {
+    if (records.size > keys.size) {
+      for (const key of records.snapshot().keys()) if (!keys.has(key)) remove(key);
     }
     if (synced) return;
     synced = true;
@@ -158,6 +164,7 @@ export function createStore<T extends ObjectMeta>(options: StoreOptions = {}): W
     subscribe,
     onChange,
     replace,
+    complete,
     put,
     remove,
   };
