@@ -3,7 +3,6 @@
  * model says is different goes to the mode's writers. Decides nothing itself but what to do when one
  * of the parts fails.
  */
-import { setImmediate as breathe } from 'node:timers/promises';
 import type { Clock } from '#pkg/clock/clock.ts';
 import type { SyncTracker } from '#pkg/health/sync-tracker.ts';
 import type { Family } from '#pkg/ip/address.ts';
@@ -17,6 +16,7 @@ import type { NodeTopology } from '#pkg/proxy/topology.ts';
 import type { ApiFeed } from './api-feed.ts';
 import { createProblemLog, type ProblemLog } from './problem-log.ts';
 import type { FamilyWriter, ProxyMode, WriteReport } from './proxy-mode.ts';
+import { breathe } from './slices.ts';
 
 /**
  * Told after a family was written, in the order of the list, also when nothing changed. `changes`
@@ -81,15 +81,13 @@ export function createRound(parts: RoundParts): (signal: AbortSignal) => Promise
     const node = parts.nodes.get(parts.nodeName);
     const topology = here();
     const news = parts.feed.take();
-    for (const state of states) {
-      takeIn(state, state.model.moveNode(topology));
-      let isFirst = true;
-      for (const part of newsParts(news)) {
-        // All Services of a large cluster at once would keep /healthz waiting.
-        if (!isFirst) await breathe();
-        isFirst = false;
-        takeIn(state, state.model.update(part));
-      }
+    for (const state of states) takeIn(state, state.model.moveNode(topology));
+    let isFirst = true;
+    for (const part of newsParts(news)) {
+      // All Services of a large cluster at once would keep /healthz waiting.
+      if (!isFirst) await breathe();
+      isFirst = false;
+      for (const state of states) takeIn(state, state.model.update(part));
     }
     const failures: unknown[] = [];
     let isIdle = true;

@@ -1,7 +1,7 @@
 /** The endpoints of Service ports, gathered from all EndpointSlices of one family. */
-import type { Family } from '#pkg/ip/address.ts';
+import { formatAddress, type Family } from '#pkg/ip/address.ts';
 import type { EndpointRecord, EndpointSliceRecord } from '#pkg/kube/types.ts';
-import { addressFromApi, canonicalAddress, formatEndpoint } from './address-text.ts';
+import { addressFromApi, formatEndpoint } from './address-text.ts';
 import { isPort, printName, transportProtocol, type TransportProtocol } from './service-port.ts';
 
 export interface Endpoint {
@@ -85,7 +85,7 @@ function endpointOf(
 ): Endpoint | undefined {
   const parsed = addressFromApi(record.address);
   if (parsed?.family !== family) return undefined;
-  const address = canonicalAddress(record.address) ?? record.address;
+  const address = formatAddress(parsed);
   return {
     target: formatEndpoint(address, port),
     address,

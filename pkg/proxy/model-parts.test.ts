@@ -25,6 +25,19 @@ it('parts give the model that the whole gives, and look at each Service once', (
   expect(changes).toHaveLength(many.length);
 });
 
+it('no part is long work, whatever the number of Services', () => {
+  const services = Array.from({ length: 10_000 }, (_, i) =>
+    service(`ns/s${i}`, { clusterIPs: [`10.${i >> 8}.${i & 255}.1`] }),
+  );
+  const slices = services.map(({ name }) => slice(`ns/${name}`, ['10.1.0.1']));
+  const parts = [...newsParts(asChanges({ services, slices }))];
+  const sizes = parts.map((part) => part.services.length + part.slices.length);
+  expect(Math.max(...sizes)).toBeLessThanOrEqual(400);
+  expect(sizes.reduce((sum, size) => sum + size, 0)).toBe(20_000);
+  // While what belongs together is sorted out.
+  expect(sizes.indexOf(400)).toBeGreaterThanOrEqual(4);
+});
+
 it('a slice that is gone is gone', () => {
   const model = new ServiceModel('ip', { name: 'here', zone: undefined });
   for (const part of newsParts(asChanges(cluster))) model.update(part);

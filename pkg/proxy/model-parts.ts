@@ -4,11 +4,15 @@ import type { ModelInput } from './service-model.ts';
 
 /** Taking in a Service with its slices is some tens of microseconds. */
 const servicesPerPart = 200;
+/** Sorting out what belongs together is one or two. */
+const changesPerTurn = 4_000;
+
+const nothing: ModelInput = { services: [], slices: [] };
 
 /**
  * The same news, a Service with its slices at a time: a model that took in all slices before the
  * first Service would look at each Service twice. Deleted slices, whose Service is not told, come
- * first. In parts of one Service the order does not matter.
+ * first. In parts of one Service the order does not matter. Empty parts give others a turn.
  */
 export function* newsParts(news: ModelInput): Generator<ModelInput, void, undefined> {
   if (news.services.length + news.slices.length <= servicesPerPart) {
@@ -17,7 +21,8 @@ export function* newsParts(news: ModelInput): Generator<ModelInput, void, undefi
   }
   const slicesOf = new Map<string, ModelInput['slices'][number][]>();
   const deleted: ModelInput['slices'][number][] = [];
-  for (const change of news.slices) {
+  for (const [i, change] of news.slices.entries()) {
+    if (i % changesPerTurn === changesPerTurn - 1) yield nothing;
     if (change.new === undefined) {
       deleted.push(change);
       continue;
@@ -29,7 +34,9 @@ export function* newsParts(news: ModelInput): Generator<ModelInput, void, undefi
   }
   if (deleted.length > 0) yield { services: [], slices: deleted };
   const services = new Map(news.services.map((change) => [change.key, change]));
+  yield nothing;
   const keys = [...new Set([...services.keys(), ...slicesOf.keys()])];
+  yield nothing;
   for (let at = 0; at < keys.length; at += servicesPerPart) {
     const part = keys.slice(at, at + servicesPerPart);
     yield {

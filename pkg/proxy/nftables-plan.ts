@@ -27,7 +27,8 @@ export function planProxyTable(
     return [{ op: 'replaceTable', table: nftablesTable(ports, options) }];
   }
   const changes = new Changes();
-  for (const unit of reconcile(new ElementBook(options), ports, contents)) {
+  const left = new Map([...contents].map(([set, elements]) => [set, new Map(elements)]));
+  for (const unit of reconcile(new ElementBook(options), ports, left)) {
     for (const change of unit) changes.put(change);
   }
   return elementSteps(options.family, changes.list());

@@ -18,13 +18,14 @@ const firewallSets: ReadonlySet<string> = new Set(['firewalled-services', 'sourc
  * Fills an empty book and yields what differs, in units of which each must be one transaction; any
  * number of units may share one. Every step in between is a table that serves: what goes is deleted
  * last. Yields empty units while it only computes, so that the caller can let others have a turn.
+ *
+ * @param left what the table has; taken apart on the way
  */
 export function* reconcile(
   book: ElementBook,
   ports: ReadonlyMap<string, ProxiedPort>,
-  have: SetContents,
+  left: ReadonlyMap<string, Map<string, string>>,
 ): Generator<readonly ElementChange[], void, undefined> {
-  const left = new Map([...have].map(([set, elements]) => [set, new Map(elements)]));
   const missing = (changes: readonly ElementChange[]): ElementChange[] =>
     changes.flatMap((change) => {
       const elements = left.get(change.set);
@@ -47,7 +48,7 @@ export function* reconcile(
   yield* units;
   for (const set of proxySetNames) {
     if (firewallSets.has(set)) continue;
-    for (const change of leftIn(set, left)) yield [change];
+    for (const [key, old] of left.get(set) ?? []) yield [{ set, key, old, new: undefined }];
   }
 }
 

@@ -150,7 +150,13 @@ describe('reconcile()', () => {
   const options = nftablesOptions();
   const ports = new Map(snapshot(sixServices).ports.map((port) => [portKey(port), port]));
   const units = (have: ReturnType<typeof contentsOf>): ElementChange[][] =>
-    [...reconcile(new ElementBook(options), ports, have)].map((unit) => [...unit]);
+    [
+      ...reconcile(
+        new ElementBook(options),
+        ports,
+        new Map([...have].map(([set, elements]) => [set, new Map(elements)])),
+      ),
+    ].map((unit) => [...unit]);
 
   it('finds nothing to do where all is there', () => {
     expect(units(contentsOf(ports, options)).flat()).toEqual([]);

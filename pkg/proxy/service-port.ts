@@ -2,7 +2,7 @@
  * One port of one Service in one address family: the unit every proxy mode works on. A dual-stack
  * Service with two ports is four of these.
  */
-import type { Family } from '#pkg/ip/address.ts';
+import { formatAddress, type Family } from '#pkg/ip/address.ts';
 import type { Prefix } from '#pkg/ip/prefix.ts';
 import type { ServiceRecord } from '#pkg/kube/types.ts';
 import { addressFromApi, canonicalAddress, prefixFromApi } from './address-text.ts';
@@ -145,7 +145,7 @@ function sharedFields(service: ServiceRecord, family: Family, problems: string[]
     texts.flatMap((text) => {
       const address = addressFromApi(text);
       if (address === undefined) problems.push(`${field} ${JSON.stringify(text)} is no IP address`);
-      return address?.family === family ? [canonicalAddress(text) ?? text] : [];
+      return address?.family === family ? [formatAddress(address)] : [];
     });
   const vips = service.loadBalancerIngress.filter((i) => i.ipMode === 'VIP').map((i) => i.ip);
   return {
