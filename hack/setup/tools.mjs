@@ -22,7 +22,11 @@ const serviceTools = [
 ];
 
 /** For the tests in a virtual machine, which has this machine's programs. */
-const vmTools = [...serviceTools, { tool: 'qemu-system-x86_64', package: 'qemu-system-x86' }];
+const vmTools = [
+  ...serviceTools,
+  { tool: 'wg', package: 'wireguard-tools' },
+  { tool: 'qemu-system-x86_64', package: 'qemu-system-x86' },
+];
 
 const testTools = [
   ...serviceTools,

@@ -34,10 +34,10 @@ const leftOut = new Set([
   'node_modules',
 ]);
 
-/** Packages that programs started by tests need, and the pinned Node. */
+/** Packages that programs started by tests need, and the pinned Node: one of the two it comes with. */
 const packages = [
   'node_modules/.bin',
-  'node_modules/node',
+  'node_modules/node/bin',
   ...['commander', 'execa', 'pino', 'prom-client', 'yaml', 'zod'].map((n) => `node_modules/${n}`),
 ];
 
@@ -67,6 +67,7 @@ function* entries(content: ImageContent): Generator<ArchiveEntry> {
   if (repository === undefined) return;
   yield* tree(repository, 'repository', leftOut);
   yield directoryEntry('repository/node_modules');
+  yield directoryEntry('repository/node_modules/node');
   for (const path of packages) {
     yield* tree(join(repository, path), `repository/${path}`, new Set());
   }

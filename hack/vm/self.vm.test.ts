@@ -25,6 +25,11 @@ it.each([
   'vlan link v0 id 7',
   'wireguard',
   'ipip local 192.0.2.1',
+  'ip6tnl local 2001:db8::1',
+  'sit local 192.0.2.1',
+  'gre local 192.0.2.1',
+  'vxlan id 7 local 192.0.2.1 dstport 4789',
+  'macvlan link v0 mode bridge',
 ])('makes a device of type %s', async (words) => {
   await using netns = await createScratchNetns('podwire-vm');
   await netns.ip('link add v0 type veth peer name v1');

@@ -5,6 +5,7 @@ import { call } from './debian-package.ts';
 
 const programs = [
   'bash',
+  'bridge',
   'env',
   'conntrack',
   'ip',
@@ -18,6 +19,7 @@ const programs = [
   'ping',
   'sh',
   'sysctl',
+  'wg',
 ];
 
 /** What they open besides their libraries. */
