@@ -3,8 +3,8 @@ import { defineConfig } from 'vitest/config';
 /**
  * A project for each kind of test (ARCHITECTURE.md, "Tests"): `unit` is pure and needs nothing;
  * `kernel-*` works in network namespaces it makes itself and needs root; `e2e` starts the built
- * programs on several nodes. Files that start programs of ours run one at a time: they share two
- * cores, and many of them expect something within seconds.
+ * programs on several nodes. Files that start daemons run one at a time: they share two cores, and
+ * many of them expect something within seconds.
  */
 const isolated = { pool: 'forks', testTimeout: 60_000, hookTimeout: 60_000 } as const;
 
@@ -30,7 +30,11 @@ export default defineConfig({
         test: {
           // Two at a time: in namespaces of their own, and they mostly wait for other programs.
           name: 'kernel-parts',
-          include: ['pkg/**/*.kernel.test.ts', 'plugins/**/*.kernel.test.ts'],
+          include: [
+            'pkg/**/*.kernel.test.ts',
+            'plugins/**/*.kernel.test.ts',
+            'cmd/podwire-cni/*.kernel.test.ts',
+          ],
           maxWorkers: 2,
           sequence: { groupOrder: 1 },
           ...isolated,
@@ -40,6 +44,7 @@ export default defineConfig({
         test: {
           name: 'kernel-programs',
           include: ['cmd/**/*.kernel.test.ts'],
+          exclude: ['cmd/podwire-cni/**', 'node_modules/**'],
           fileParallelism: false,
           sequence: { groupOrder: 2 },
           ...isolated,
