@@ -3,7 +3,7 @@
  * model says is different goes to the mode's writers. Decides nothing itself but what to do when one
  * of the parts fails.
  */
-import { setImmediate as breathe } from 'node:timers/promises';
+import { breathe } from '#pkg/reconcile/slices.ts';
 import type { Clock } from '#pkg/clock/clock.ts';
 import type { SyncTracker } from '#pkg/health/sync-tracker.ts';
 import type { Family } from '#pkg/ip/address.ts';
