@@ -8,6 +8,11 @@ import type { Logger } from '#pkg/log/logger.ts';
 import { openSys } from '#pkg/sys/open-sys.ts';
 import type { IptablesWriter } from './iptables-writer.ts';
 
+export interface DriftWatch extends IptablesWatch {
+  /** No change by others stays unnoticed, so that comparing all rules now and then is not needed. */
+  readonly tellsAll: boolean;
+}
+
 export interface DriftParts {
   readonly tools: ReadonlyMap<Family, IptablesTool>;
   readonly writers: ReadonlyMap<Family, Pick<IptablesWriter, 'doubt' | 'written'>>;
@@ -29,7 +34,7 @@ export async function watchDrift(
   parts: DriftParts,
   request: () => void,
   signal: AbortSignal,
-): Promise<IptablesWatch> {
+): Promise<DriftWatch> {
   const { log, tools, writers } = parts;
   const onChange = (family: Family): void => {
     writers.get(family)?.doubt();
@@ -41,7 +46,7 @@ export async function watchDrift(
     return unwatched;
   }
   try {
-    return watchIptables(await openSys(), tools.values(), onChange);
+    return { ...watchIptables(await openSys(), tools.values(), onChange), tellsAll: true };
   } catch (err) {
     log.warn({ err }, 'Changes of rules by others will be noticed late');
     return unwatched;
@@ -78,7 +83,8 @@ async function probeOften(
   }
 }
 
-const unwatched: IptablesWatch = {
+const unwatched: DriftWatch = {
+  tellsAll: false,
   exempt: (write) => write(),
   [Symbol.dispose]: () => undefined,
 };

@@ -3,7 +3,7 @@ import type { Clock } from '#pkg/clock/clock.ts';
 import type { ProxyConfig } from '#pkg/config/proxy-config.ts';
 import { runCommand } from '#pkg/exec/run.ts';
 import type { Family } from '#pkg/ip/address.ts';
-import { applyIptables } from '#pkg/iptables/apply.ts';
+import { applyIptables, transactionsOf } from '#pkg/iptables/apply.ts';
 import { detectIptables, type IptablesTool } from '#pkg/iptables/detect.ts';
 import { observeIptables } from '#pkg/iptables/observe.ts';
 import type { Logger } from '#pkg/log/logger.ts';
@@ -28,6 +28,12 @@ export interface IptablesModeParts {
 }
 
 /**
+ * Where the kernel tells of every change, rules are compared unasked so often, as kube-proxy does:
+ * reading those of 20,000 Services takes seconds.
+ */
+const watchedIntervalMs = 3_600_000;
+
+/**
  * The mode as this node can run it; a node may well have just one family.
  *
  * @throws {AggregateError} when iptables works in none, saying why for each
@@ -44,7 +50,7 @@ export async function createIptablesMode(
     const driver = {
       observe: (s: AbortSignal) => observeIptables(tool, s),
       apply: (steps: Parameters<typeof applyIptables>[1], s: AbortSignal) =>
-        drift.exempt(() => applyIptables(tool, steps, s)),
+        drift.exempt(() => applyIptables(tool, steps, s), transactionsOf(steps)),
     };
     const rules = createRulesWriter({
       family,
@@ -53,7 +59,8 @@ export async function createIptablesMode(
       log,
       // It may change while the proxy runs.
       get observeIntervalMs() {
-        return config.iptables.syncPeriodMs;
+        const { syncPeriodMs } = config.iptables;
+        return drift.tellsAll ? Math.max(syncPeriodMs, watchedIntervalMs) : syncPeriodMs;
       },
     });
     const { randomFully } = tool;

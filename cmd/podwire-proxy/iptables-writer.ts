@@ -11,6 +11,7 @@ import { IptablesBook } from '#pkg/proxy/iptables-book.ts';
 import { servesLocalhost, type IptablesOptions } from '#pkg/proxy/iptables-options.ts';
 import type { PortSource } from '#pkg/proxy/iptables-rules.ts';
 import type { ProxiedPort } from '#pkg/proxy/proxied-port.ts';
+import { partsInSlices } from '#pkg/reconcile/slices.ts';
 import type { ProxyHost } from './host.ts';
 import { isolate } from './isolate.ts';
 import { ParkedPorts } from './parked-ports.ts';
@@ -61,15 +62,28 @@ export function createIptablesWriter(parts: IptablesWriterParts): IptablesWriter
   ): Promise<{ readonly kind: 'full' | 'partial'; readonly steps: readonly Step[] }> {
     written = undefined;
     let kind = rules.nextKind;
-    const expected = kind === 'full' && rules.isKnown ? book?.ruleset() : undefined;
+    const wasKnown = rules.isKnown;
     book ??= new IptablesBook(options);
-    const changes = book.update(ports, changed, options);
+    const changes = await partsInSlices(book.updateInParts(ports, changed, options));
     if (changes === undefined) kind = 'full';
     try {
-      const steps =
-        kind === 'full' || changes === undefined
-          ? await rules.writeAll(book.ruleset(), expected, signal)
-          : await rules.writeChange(changes, signal);
+      const steps: Step[] = [];
+      let isAsExpected = false;
+      if (changes !== undefined && (kind === 'partial' || wasKnown)) {
+        // What is known to be different need not wait until everything is read, which takes seconds.
+        try {
+          steps.push(...(await rules.writeChange(changes, signal)));
+          isAsExpected = true;
+        } catch (error) {
+          signal.throwIfAborted();
+          // Somebody may have taken away what it changes.
+          if (kind === 'partial') throw error;
+        }
+      }
+      if (kind === 'full') {
+        const want = await partsInSlices(book.rulesetInParts());
+        steps.push(...(await rules.writeAll(want, isAsExpected ? want : undefined, signal)));
+      }
       if (rules.nextKind === 'partial') written = book.landmarks();
       return { kind, steps };
     } catch (error) {

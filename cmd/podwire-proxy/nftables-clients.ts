@@ -2,7 +2,7 @@
 import { isForgotten, type KeptEndpoints } from '#pkg/proxy/nftables-clients.ts';
 import { affinityMap } from '#pkg/proxy/nftables-sets.ts';
 import type { NftablesDriver } from './nftables-driver.ts';
-import { inSlices } from './slices.ts';
+import { inSlices } from '#pkg/reconcile/slices.ts';
 
 export class RememberedClients {
   readonly #driver: Pick<NftablesDriver, 'read' | 'forget'>;

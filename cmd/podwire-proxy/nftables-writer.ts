@@ -21,7 +21,7 @@ import { compareStructure, onDemandChainsOf } from '#pkg/proxy/nftables-structur
 import type { ProxiedPort } from '#pkg/proxy/proxied-port.ts';
 import { RememberedClients } from './nftables-clients.ts';
 import type { NftablesDriver } from './nftables-driver.ts';
-import { breathe, inSlices, sliceMs } from './slices.ts';
+import { breathe, inSlices, sliceMs } from '#pkg/reconcile/slices.ts';
 import type { FamilyWriter, Wanted, WriteReport } from './proxy-mode.ts';
 
 export interface NftablesWriterParts {

@@ -2,7 +2,7 @@
 import { isDeepStrictEqual } from 'node:util';
 import type { Clock } from '#pkg/clock/clock.ts';
 import type { Family } from '#pkg/ip/address.ts';
-import { pinnedBy, planChange, planIptables, type Step } from '#pkg/iptables/plan.ts';
+import { pinnedBy, planChange, planInParts, type Step } from '#pkg/iptables/plan.ts';
 import type {
   ObservedRuleset,
   Rules,
@@ -11,6 +11,7 @@ import type {
   TableName,
 } from '#pkg/iptables/ruleset.ts';
 import type { Logger } from '#pkg/log/logger.ts';
+import { partsInSlices } from '#pkg/reconcile/slices.ts';
 
 /** The two kernel calls this needs. */
 export interface RulesDriver {
@@ -29,8 +30,9 @@ export interface RulesWriterOptions {
 
 export interface RulesWriter {
   /**
-   * Reads the kernel and writes what is different. `expected` is what it should hold, before what is
-   * wanted now: others are named for the difference. Rejects as the driver does.
+   * Reads the kernel and writes what is different. `expected` is what it should hold before that:
+   * others are named for the difference. Logs why it had to, and how long it took. Rejects as the
+   * driver does.
    */
   writeAll(
     want: Ruleset,
@@ -52,8 +54,12 @@ export interface RulesWriter {
 /** Comparing takes at most this part of the time: reading 20,000 Services takes a second or two. */
 const observeShare = 50;
 
+/** Why everything was compared: people ask when it takes seconds. */
+type Cause = 'start' | 'failure' | 'change by others' | 'interval' | 'new options';
+
 export function createRulesWriter(options: RulesWriterOptions): RulesWriter {
   const { clock, driver, family, log } = options;
+  let isFirst = true;
   let isKnown = false;
   let dueAtMs = Number.NEGATIVE_INFINITY;
   let attempted: readonly Step[] = [];
@@ -65,28 +71,35 @@ export function createRulesWriter(options: RulesWriterOptions): RulesWriter {
   const isUnlike = (step: Step, found: ObservedRuleset): boolean =>
     isDeepStrictEqual(unlike.get(placeOf(step)), { step, printed: rulesAt(step, found) });
 
-  /** Without this the same rules would be written in each round, and somebody else blamed. */
+  /**
+   * Steps that are the same after they were written are what iptables prints otherwise than it was
+   * given. Without this they would be written in each round, and somebody else blamed.
+   */
   async function findUnlike(want: Ruleset, signal: AbortSignal): Promise<void> {
     const known = unlike;
     const found = await driver.observe(signal);
-    const left = planIptables(want, found);
     unlike = new Map(
-      left
-        .map((step): UnlikeStep => ({ step, printed: rulesAt(step, found) }))
-        .filter(hasAllRules)
-        .map((step) => [placeOf(step.step), step]),
+      (await planSteps(want, found))
+        .filter((step) => mayBeUnlike(step, found))
+        .map((step) => [placeOf(step), { step, printed: rulesAt(step, found) }]),
     );
     if (unlike.size === 0 || isDeepStrictEqual(known, unlike)) return;
     const shown = { count: unlike.size, first: [...unlike.values()][0] };
     log.warn({ family, ...shown }, 'iptables prints rules otherwise than they were given');
   }
 
-  function reportDrift(expected: Ruleset, found: ObservedRuleset): void {
-    const drift = planIptables(expected, found).filter((step) => !isUnlike(step, found));
-    if (drift.length === 0) return;
-    const chains = drift.map(placeOf);
+  function reportDrift(steps: readonly Step[]): void {
+    if (steps.length === 0) return;
+    const chains = steps.map(placeOf);
     const shown = { count: chains.length, chains: chains.slice(0, 20) };
-    log.warn({ family, ...shown }, 'Rules were changed by somebody else; putting them back');
+    log.warn({ family, ...shown }, 'Rules were changed by somebody else; put back');
+  }
+
+  function causeNow(): Cause {
+    if (isFirst) return 'start';
+    if (!isKnown) return 'failure';
+    if (dueAtMs === Number.NEGATIVE_INFINITY) return 'change by others';
+    return clock.now() < dueAtMs ? 'new options' : 'interval';
   }
 
   async function writeAll(
@@ -94,22 +107,35 @@ export function createRulesWriter(options: RulesWriterOptions): RulesWriter {
     expected: Ruleset | undefined,
     signal: AbortSignal,
   ): Promise<readonly Step[]> {
+    const cause = causeNow();
     isKnown = false;
     attempted = [];
     const startedMs = clock.now();
     // Before it is read: a doubt that comes meanwhile stands.
     dueAtMs = startedMs + options.observeIntervalMs;
     const found = await driver.observe(signal);
-    if (expected !== undefined) reportDrift(expected, found);
-    attempted = planIptables(want, found).filter((step) => !isUnlike(step, found));
+    const readMs = clock.now() - startedMs;
+    const isNew = (step: Step): boolean => !isUnlike(step, found);
+    const planned = await planSteps(want, found);
+    attempted = planned.filter(isNew);
     pinned = pinnedBy(want, found);
     const isDoubted = dueAtMs === Number.NEGATIVE_INFINITY;
     const costMs = clock.now() - startedMs;
     if (!isDoubted)
       dueAtMs = startedMs + Math.max(options.observeIntervalMs, observeShare * costMs);
     await driver.apply(attempted, signal);
-    if (attempted.length > 0) await findUnlike(want, signal);
+    // Only then: reading takes as long as all the rest, and changes wait for it.
+    if (attempted.some((step) => mayBeUnlike(step, found))) await findUnlike(want, signal);
+    if (expected !== undefined) {
+      const drift = expected === want ? planned : await planSteps(expected, found);
+      reportDrift(drift.filter(isNew));
+    }
+    isFirst = false;
     isKnown = true;
+    const ms = clock.now() - startedMs;
+    const fields = { family, cause, chains: attempted.length, readMs, ms };
+    if (cause === 'interval' && attempted.length === 0) log.debug(fields, 'All rules compared');
+    else log.info(fields, 'All rules compared');
     return attempted;
   }
 
@@ -142,6 +168,10 @@ export function createRulesWriter(options: RulesWriterOptions): RulesWriter {
   };
 }
 
+function planSteps(want: Ruleset, found: ObservedRuleset): Promise<Step[]> {
+  return partsInSlices(planInParts(want, found));
+}
+
 interface UnlikeStep {
   readonly step: Step;
   /** What the chain held then. */
@@ -152,11 +182,14 @@ function placeOf({ table, chain }: Step): string {
   return `${table} ${chain}`;
 }
 
-/** Fewer or more are no matter of spelling: somebody was faster than our look. */
-function hasAllRules({ printed, step }: UnlikeStep): boolean {
+/**
+ * Whether what a step would change may be there already in other words. Fewer or more rules are no
+ * matter of spelling.
+ */
+function mayBeUnlike(step: Step, found: ObservedRuleset): boolean {
   switch (step.op) {
     case 'put-chain':
-      return printed?.length === step.rules.length;
+      return rulesAt(step, found)?.length === step.rules.length && step.rules.length > 0;
     case 'edit-chain':
       return step.remove.length === step.insert.length;
     case 'delete-chain':

@@ -1,8 +1,9 @@
 /** Writes planned steps to the kernel through `iptables-restore`. */
 import { AgentError } from '#pkg/errors/agent-error.ts';
+import { partsInSlices } from '#pkg/reconcile/slices.ts';
 import type { IptablesTool } from './detect.ts';
 import type { Step } from './plan.ts';
-import { renderRestore } from './render.ts';
+import { renderInParts } from './render.ts';
 
 /**
  * All steps in one call; each table is one kernel transaction, so a refused table changes nothing
@@ -16,7 +17,7 @@ export async function applyIptables(
   signal: AbortSignal,
 ): Promise<void> {
   if (steps.length === 0) return;
-  const input = renderRestore(steps);
+  const input = await partsInSlices(renderInParts(steps));
   try {
     await tool.run(tool.restore, ['--noflush', '-w', '5', '--counters'], {
       input,
@@ -27,6 +28,11 @@ export async function applyIptables(
     signal.throwIfAborted();
     throw restoreError(tool, input, cause);
   }
+}
+
+/** How many transactions the kernel counts when {@link applyIptables} has written these steps. */
+export function transactionsOf(steps: readonly Step[]): number {
+  return new Set(steps.map(({ table }) => table)).size;
 }
 
 /** Both backends say "line N" of their input: "line 7 failed", "line 7: RULE_APPEND failed". */

@@ -1,6 +1,7 @@
 /** Reads the kernel's present rules through `iptables-save`. */
 import type { IptablesTool } from './detect.ts';
-import { parseSave } from './parse.ts';
+import { partsInSlices } from '#pkg/reconcile/slices.ts';
+import { parseInParts } from './parse.ts';
 import type { ObservedRuleset, TableName } from './ruleset.ts';
 
 const tables: readonly TableName[] = ['filter', 'nat', 'mangle'];
@@ -18,7 +19,7 @@ export async function observeIptables(
   const observed = [];
   for (const name of tables) {
     const { stdout } = await tool.run(tool.save, ['-t', name], { timeoutMs: 60_000, signal });
-    observed.push(parseSave(stdout, name));
+    observed.push(await partsInSlices(parseInParts(stdout, name)));
   }
   return { family: tool.family, tables: observed };
 }

@@ -1,4 +1,5 @@
 /** Reads what `iptables-save` prints; keeps what belongs to the KUBE- family. */
+import { atOnce, type Parts } from '#pkg/reconcile/parts.ts';
 import {
   isKubeChain,
   targetOf,
@@ -9,11 +10,19 @@ import {
 
 /** One table out of iptables-save's text, empty when the text does not have it. */
 export function parseSave(text: string, name: TableName): ObservedTable {
+  return atOnce(parseInParts(text, name));
+}
+
+/** The same, for who has other things to do: 20,000 Services take half a second. */
+export function* parseInParts(text: string, name: TableName): Parts<ObservedTable> {
   const chains = new Map<string, string[]>();
   const jumps = new Map<string, string[]>();
   const builtIn = new Set<string>();
   const pinned = new Set<string>();
+  let lines = 0;
   for (const line of linesOfTable(text, name)) {
+    lines += 1;
+    if (lines % linesPerPart === 0) yield;
     if (line.startsWith(':')) {
       const [chain = '', policy] = line.slice(1).split(' ');
       if (policy !== '-') builtIn.add(chain);
@@ -37,9 +46,14 @@ export function parseSave(text: string, name: TableName): ObservedTable {
   return { name, chains: new Map<string, Rules>(chains), jumps, pinned };
 }
 
+const linesPerPart = 100;
+
 function* linesOfTable(text: string, name: TableName): Iterable<string> {
   let inTable = false;
-  for (const line of text.split('\n')) {
+  for (let at = 0; at < text.length;) {
+    const end = text.indexOf('\n', at);
+    const line = text.slice(at, end < 0 ? undefined : end);
+    at = end < 0 ? text.length : end + 1;
     if (line.startsWith('*')) inTable = line.slice(1) === name;
     else if (inTable && (line.startsWith(':') || line.startsWith('-A '))) yield line;
   }

@@ -1,4 +1,5 @@
 /** Steps and rulesets as text that `iptables-restore --noflush` reads. */
+import { atOnce, type Parts } from '#pkg/reconcile/parts.ts';
 import type { Step } from './plan.ts';
 import type { Ruleset, TableName } from './ruleset.ts';
 
@@ -7,13 +8,20 @@ import type { Ruleset, TableName } from './ruleset.ts';
  * --noflush, empties just that chain, so the new rules replace the old ones at COMMIT.
  */
 export function renderRestore(steps: readonly Step[]): string {
+  return atOnce(renderInParts(steps));
+}
+
+/** The same, for who has other things to do: 20,000 Services take some 300 ms. */
+export function* renderInParts(steps: readonly Step[]): Parts<string> {
   const tables = new Map<TableName, Step[]>();
   for (const step of steps) {
     const ofTable = tables.get(step.table);
     if (ofTable === undefined) tables.set(step.table, [step]);
     else ofTable.push(step);
   }
-  return [...tables].map(([table, ofTable]) => renderTable(table, ofTable)).join('');
+  let text = '';
+  for (const [table, ofTable] of tables) text += yield* renderTable(table, ofTable);
+  return text;
 }
 
 /** The whole ruleset as iptables-save would print it, without built-in policies and counters. */
@@ -30,7 +38,7 @@ export function renderSave(ruleset: Ruleset): string {
     .join('');
 }
 
-function renderTable(table: TableName, steps: readonly Step[]): string {
+function* renderTable(table: TableName, steps: readonly Step[]): Parts<string> {
   const declarations: string[] = [];
   const rules: string[] = [];
   const deletions: string[] = [];
@@ -51,10 +59,36 @@ function renderTable(table: TableName, steps: readonly Step[]): string {
         deletions.push(`-X ${step.chain}`);
         break;
     }
+    yield;
   }
   // Sorted, since iptables-nft 1.8.9 loads 12,000 chains so in a quarter of the processor time that
   // it needs for the same chains in another order.
-  return frame(table, [...declarations.toSorted(), ...rules, ...deletions]);
+  const sorted = yield* sortInParts(declarations);
+  return `*${table}\n${yield* linesInParts(sorted)}${yield* linesInParts(rules)}${yield* linesInParts(deletions)}COMMIT\n`;
+}
+
+/** Names of chains differ from the eleventh character on: ":KUBE-SEP-A". */
+const differsAt = 11;
+
+function* sortInParts(lines: readonly string[]): Parts<string[]> {
+  const groups = Map.groupBy(lines, (line) => line.slice(0, differsAt));
+  const sorted: string[] = [];
+  for (const start of [...groups.keys()].toSorted()) {
+    for (const line of groups.get(start)?.toSorted() ?? []) sorted.push(line);
+    yield;
+  }
+  return sorted;
+}
+
+const linesPerPart = 1_000;
+
+function* linesInParts(lines: readonly string[]): Parts<string> {
+  let text = '';
+  for (let at = 0; at < lines.length; at += linesPerPart) {
+    text += `${lines.slice(at, at + linesPerPart).join('\n')}\n`;
+    yield;
+  }
+  return text;
 }
 
 function frame(table: TableName, lines: readonly string[]): string {

@@ -47,7 +47,7 @@ describe.skipIf(nft?.usable !== true)(`watchIptables(), backend ${nft?.title}`, 
       () => watchIptables(sys, tools, (family) => told.push(family)),
       die,
     );
-    await watch.exempt(() => writeRules(tool));
+    await watch.exempt(() => writeRules(tool), 3);
   });
   afterEach(() => watch[Symbol.dispose]());
 
@@ -73,10 +73,46 @@ describe.skipIf(nft?.usable !== true)(`watchIptables(), backend ${nft?.title}`, 
         signal,
       });
       // Everything up to now has been looked at, in the next line's look.
-    });
+    }, 1);
     expect(told).toEqual([]);
-    await watch.exempt(() => netns.exec('iptables-nft', ['-t', 'nat', '-F', 'KUBE-POSTROUTING']));
+    await watch.exempt(
+      () => netns.exec('iptables-nft', ['-t', 'nat', '-F', 'KUBE-POSTROUTING']),
+      1,
+    );
     expect(told).toEqual(['ip']);
+  });
+
+  it('is silent when others delete rules of their own from built-in chains', async () => {
+    const rules = ['-j MASQUERADE', '-s 10.0.0.1 -j DOCKER', '-m comment --comment KUBE-x'];
+    await netns.exec('iptables-nft', ['-t', 'nat', '-N', 'DOCKER']);
+    for (const op of ['-A', '-D']) {
+      for (const rule of rules) {
+        const words = ['-t', 'nat', op, 'POSTROUTING', ...rule.split(' ')];
+        await netns.exec('iptables-nft', words);
+      }
+    }
+    await watch.exempt(() => Promise.resolve(), 0);
+    expect(told).toEqual([]);
+    await netns.exec('iptables-nft', ['-t', 'nat', '-D', 'OUTPUT', '1']);
+    await expect.poll(() => told).toEqual(['ip']);
+  });
+
+  it('is silent about a write of ours larger than its socket, not about theirs meanwhile', async () => {
+    const rules = Array.from(
+      { length: 40_000 },
+      (_, i) => `-A KUBE-LARGE -s 10.1.${i >> 8}.${i & 255}`,
+    );
+    const input = ['*nat', ':KUBE-LARGE - [0:0]', ...rules, 'COMMIT', ''].join('\n');
+    const restore = (): Promise<unknown> =>
+      tool.run(tool.restore, ['--noflush'], { input, timeoutMs: 60_000, signal });
+    await watch.exempt(restore, 1);
+    expect(told).toEqual([]);
+    await watch.exempt(async () => {
+      await restore();
+      await netns.exec('iptables-nft', ['-t', 'nat', '-F', 'KUBE-POSTROUTING']);
+    }, 1);
+    // Which it was cannot be known.
+    expect(told.toSorted()).toEqual(['ip', 'ip6']);
   });
 
   it('tells of the same program outside our own writes', async () => {

@@ -1,6 +1,12 @@
 /** What the kernel tells of changes to its nftables, read without waiting. */
 import { isErrno } from '#pkg/errors/agent-error.ts';
-import { readAttributes, readString } from '#pkg/netlink/attribute.ts';
+import {
+  readAttributes,
+  readNested,
+  readRepeated,
+  readString,
+  type Attributes,
+} from '#pkg/netlink/attribute.ts';
 import { NETLINK_ADD_MEMBERSHIP, SOL_NETLINK } from '#pkg/netlink/constants.ts';
 import { openNetlinkDescriptor, setOption } from '#pkg/netlink/descriptor.ts';
 import { parseMessages, type Message } from '#pkg/netlink/message.ts';
@@ -24,6 +30,13 @@ const NFT_MSG_NEWGEN = 15;
 /** NFTA_TABLE_NAME, NFTA_CHAIN_TABLE, NFTA_RULE_TABLE, NFTA_SET_TABLE, NFTA_SET_ELEM_LIST_TABLE, … */
 const NFTA_TABLE = 1;
 const NFTA_RULE_CHAIN = 2;
+const NFTA_RULE_EXPRESSIONS = 4;
+const NFTA_LIST_ELEM = 1;
+const NFTA_EXPR_NAME = 1;
+const NFTA_EXPR_DATA = 2;
+const NFTA_IMMEDIATE_DATA = 2;
+const NFTA_DATA_VERDICT = 2;
+const NFTA_VERDICT_CHAIN = 2;
 const NFTA_CHAIN_NAME = 3;
 const NFTA_GEN_PROC_NAME = 3;
 
@@ -45,6 +58,8 @@ export type NftablesEvent =
       /** Of changed chains and rules. */
       readonly chain: string | undefined;
       readonly isDeletion: boolean;
+      /** Of a deleted rule: the chain it led to, '' for none; undefined where the kernel is silent. */
+      readonly ledTo?: string | undefined;
     }
   /** The transaction of the changes before it is complete. */
   | {
@@ -113,8 +128,29 @@ function eventsOf({ type, body }: Message): readonly NftablesEvent[] {
       table,
       chain: readString(attributes.get(chainAttribute(message) ?? -1)),
       isDeletion: [NFT_MSG_DELTABLE, NFT_MSG_DELCHAIN, NFT_MSG_DELRULE].includes(message),
+      ...(message === NFT_MSG_DELRULE ? { ledTo: chainLedTo(attributes) } : {}),
     },
   ];
+}
+
+/** A rule leads somewhere by an expression "immediate" that loads a verdict with a chain's name. */
+function chainLedTo(rule: Attributes): string | undefined {
+  const expressions = rule.get(NFTA_RULE_EXPRESSIONS);
+  if (expressions === undefined) return undefined;
+  for (const expression of readRepeated(expressions, NFTA_LIST_ELEM)) {
+    const { data, name } = readExpression(expression);
+    if (name !== 'immediate') continue;
+    const verdict = readNested(readNested(data.get(NFTA_IMMEDIATE_DATA)).get(NFTA_DATA_VERDICT));
+    const chain = readString(verdict.get(NFTA_VERDICT_CHAIN));
+    if (chain !== undefined) return chain;
+  }
+  return '';
+}
+
+function readExpression(bytes: Uint8Array): { readonly name: string; readonly data: Attributes } {
+  const attributes = readAttributes(bytes);
+  const name = readString(attributes.get(NFTA_EXPR_NAME)) ?? '';
+  return { name, data: readNested(attributes.get(NFTA_EXPR_DATA)) };
 }
 
 function chainAttribute(message: number): number | undefined {

@@ -1,4 +1,5 @@
 /** Tells when the kernel's nftables change, so that what somebody deletes by hand comes back at once. */
+import { breathe } from '#pkg/reconcile/slices.ts';
 import type { Sys } from '#pkg/sys/sys.ts';
 import { openNftablesEvents, type NftablesEvent } from './events.ts';
 import type { TableName } from './ruleset.ts';
@@ -38,8 +39,8 @@ export function watchNftables(
 }
 
 export interface NftablesPoll extends Disposable {
-  /** Looks at once, at everything there is. */
-  look(): void;
+  /** Looks now, until there is nothing left to read; others get their turn between. */
+  look(): Promise<void>;
 }
 
 /**
@@ -79,7 +80,9 @@ export function pollNftables(
   }
 
   return {
-    look: () => void look(Infinity),
+    look: async () => {
+      while (!look(maxDatagramsPerLook)) await breathe();
+    },
     [Symbol.dispose]: () => {
       clearTimeout(timer);
       timer = undefined;

@@ -5,6 +5,7 @@
  */
 import { isDeepStrictEqual } from 'node:util';
 import type { Ruleset, TableChange, TableName } from '#pkg/iptables/ruleset.ts';
+import { atOnce, type Parts } from '#pkg/reconcile/parts.ts';
 import type { IptablesOptions } from './iptables-options.ts';
 import { IptablesRules, type PortSource } from './iptables-rules.ts';
 import type { RenderContext } from './iptables-service.ts';
@@ -26,11 +27,19 @@ export class IptablesBook {
    * Takes in ports that changed. Returns what became different, or undefined when everything may be,
    * since the options changed.
    */
-  update(
+  update(...what: Parameters<IptablesBook['updateInParts']>): readonly TableChange[] | undefined {
+    return atOnce(this.updateInParts(...what));
+  }
+
+  /**
+   * The same, for who has other things to do: 20,000 Services take two seconds. Until it has ended
+   * nothing else may be asked of the book.
+   */
+  *updateInParts(
     ports: PortSource,
     changed: ReadonlySet<string> | 'all',
     options: IptablesOptions,
-  ): readonly TableChange[] | undefined {
+  ): Parts<readonly TableChange[] | undefined> {
     const known = this.#rules.ports;
     const keys = new Set(changed === 'all' ? [...ports.keys(), ...known.keys()] : changed);
     for (const key of keys) {
@@ -38,10 +47,10 @@ export class IptablesBook {
       this.#endpoints += (ports.get(key)?.endpoints.all.length ?? 0) - before;
     }
     const context = { options, endpointComments: this.#endpoints <= largeClusterEndpoints };
-    if (isDeepStrictEqual(context, this.#context)) return this.#rules.take(ports, keys);
+    if (isDeepStrictEqual(context, this.#context)) return yield* this.#rules.take(ports, keys);
     this.#context = context;
     this.#rules = new IptablesRules(context);
-    this.#rules.take(ports, new Set(ports.keys()));
+    yield* this.#rules.take(ports, new Set(ports.keys()));
     return undefined;
   }
 
@@ -52,6 +61,11 @@ export class IptablesBook {
 
   /** All rules. */
   ruleset(): Ruleset {
+    return atOnce(this.rulesetInParts());
+  }
+
+  /** The same, for who has other things to do. */
+  rulesetInParts(): Parts<Ruleset> {
     return this.#rules.ruleset();
   }
 

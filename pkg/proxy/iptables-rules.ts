@@ -8,6 +8,7 @@ import type {
   TableChange,
   TableName,
 } from '#pkg/iptables/ruleset.ts';
+import type { Parts } from '#pkg/reconcile/parts.ts';
 import { AddressTree, type AddressRule } from './address-tree.ts';
 import { baseRules, chains, type BaseRules } from './iptables-base.ts';
 import { serviceRules, type RenderContext, type ServiceRules } from './iptables-service.ts';
@@ -60,7 +61,7 @@ export class IptablesRules {
   }
 
   /** Renders the ports of these keys anew, unless they are the same, and tells what is different. */
-  take(ports: PortSource, keys: ReadonlySet<string>): TableChange[] {
+  *take(ports: PortSource, keys: ReadonlySet<string>): Parts<TableChange[]> {
     const nat = emptyDraft();
     const removed: AddressRule[] = [];
     const added: AddressRule[] = [];
@@ -76,6 +77,7 @@ export class IptablesRules {
       }
       if (port === undefined || rules === undefined) this.#entries.delete(key);
       else this.#entries.set(key, { port, rules });
+      yield;
     }
     const filter = emptyDraft();
     this.#drain('filterServices', chains.services, filter);
@@ -86,7 +88,7 @@ export class IptablesRules {
     if (this.#tree === undefined) this.#drain('natServices', chains.services, nat);
     else {
       this.#shared.natServices.takeEdit();
-      const change = this.#tree.update(removed, added);
+      const change = yield* this.#tree.updateInParts(removed, added);
       for (const [chain, rules] of change.put) nat.put.set(chain, this.#withEnd(chain, rules));
       for (const chain of change.gone) nat.gone.add(chain);
     }
@@ -96,7 +98,7 @@ export class IptablesRules {
     ];
   }
 
-  ruleset(): Ruleset {
+  *ruleset(): Parts<Ruleset> {
     const keys = this.#sortedKeys();
     const rulesOf = (part: Part): Rules => this.#shared[part].inOrder(keys);
     const dispatch =
@@ -108,6 +110,7 @@ export class IptablesRules {
       for (const [chain, rules] of this.#entries.get(key)?.rules.natChains ?? []) {
         nat.set(chain, rules);
       }
+      yield;
     }
     return this.#rulesetOf(rulesOf, nat);
   }

@@ -25,6 +25,8 @@ export class WriterBench {
   readonly fake = new FakeIptables();
   readonly clock = new FakeClock();
   readonly warnings: object[] = [];
+  /** What was logged of comparisons of everything. */
+  readonly compared: object[] = [];
   readonly parked: string[] = [];
   readonly model = new ServiceModel('ip', { name: nodeName, zone: undefined });
   readonly writer: IptablesWriter;
@@ -37,7 +39,10 @@ export class WriterBench {
     const { clock, fake } = this;
     this.#layout = layout;
     const warn = (fields: object): void => void this.warnings.push(fields);
-    const log: Logger = { ...silentLogger, warn };
+    const inform = (fields: object, text?: string): void => {
+      if (text === 'All rules compared') this.compared.push(fields);
+    };
+    const log: Logger = { ...silentLogger, warn, info: inform, debug: inform };
     this.writer = createIptablesWriter({
       family: 'ip',
       randomFully: true,
