@@ -20,6 +20,8 @@ export interface ScratchNetns extends AsyncDisposable {
   ): Promise<CommandOutput>;
   /** Runs `ip` inside with words as typed: `ip('link add v0 type veth peer name v1')`. */
   ip(words: string): Promise<string>;
+  /** The same for many, one after the other, in one process. */
+  batch(lines: readonly string[]): Promise<void>;
 }
 
 const timeoutMs = 20_000;
@@ -43,6 +45,16 @@ export async function createScratchNetns(prefix: string): Promise<ScratchNetns> 
   }
 }
 
+/** Several at once, without their loopback devices up: for who sets them up with `batch`. */
+export async function createScratchNetnses<const T extends readonly string[]>(
+  prefixes: T,
+): Promise<{ readonly [K in keyof T]: ScratchNetns }> {
+  const names = prefixes.map((prefix) => `${prefix}-${randomBytes(4).toString('hex')}`);
+  const input = names.map((name) => `netns add ${name}\n`).join('');
+  await runCommand('ip', ['-batch', '-'], { input, timeoutMs });
+  return names.map(scratchNetns) as { [K in keyof T]: ScratchNetns };
+}
+
 function scratchNetns(name: string): ScratchNetns {
   const exec: ScratchNetns['exec'] = (file, args, options = {}) =>
     runCommand('ip', ['netns', 'exec', name, file, ...args], { timeoutMs, ...options });
@@ -53,6 +65,10 @@ function scratchNetns(name: string): ScratchNetns {
     async ip(words) {
       const { stdout } = await runCommand('ip', ['-n', name, ...words.split(' ')], { timeoutMs });
       return stdout;
+    },
+    async batch(lines) {
+      const input = lines.map((line) => `${line}\n`).join('');
+      await runCommand('ip', ['-n', name, '-batch', '-'], { input, timeoutMs });
     },
     async [Symbol.asyncDispose]() {
       await killInside(name);

@@ -2,7 +2,11 @@
  * A node, three pods and an outside host as network namespaces, joined by veth pairs. The node
  * routes between them, as a node's kernel does; all packets between them meet its iptables.
  */
-import { createScratchNetns, type ScratchNetns } from '#pkg/netns/scratch.ts';
+import { withNetns } from '#pkg/netns/netns.ts';
+import { createScratchNetnses, type ScratchNetns } from '#pkg/netns/scratch.ts';
+import { openSys } from '#pkg/sys/open-sys.ts';
+import type { Sys } from '#pkg/sys/sys.ts';
+import { writeSysctl } from '#pkg/sysctl/sysctl.ts';
 import { startAgent, type Agent, type AskRequest } from '#pkg/proxy/testdata/agent.ts';
 
 export interface SmallCluster extends AsyncDisposable {
@@ -24,35 +28,47 @@ export interface SmallCluster extends AsyncDisposable {
 export async function createSmallCluster(): Promise<SmallCluster> {
   const stack = new AsyncDisposableStack();
   try {
-    const made: ScratchNetns[] = [];
-    for (const name of ['node', 'client', 'one', 'two', 'outside']) {
-      made.push(stack.use(await createScratchNetns(`pw-proxy-${name}`)));
+    const made = await createScratchNetnses([
+      'pw-proxy-node',
+      'pw-proxy-client',
+      'pw-proxy-one',
+      'pw-proxy-two',
+      'pw-proxy-outside',
+    ]);
+    for (const netns of made) stack.use(netns);
+    const [node, client, one, two, outside] = made;
+    const sys = await openSys();
+    for (const netns of made) {
+      // Waiting for duplicate address detection would take a second for each link.
+      setSysctls(sys, netns, { 'net/ipv6/conf/default/accept_dad': '0' });
     }
-    const [node, client, one, two, outside] = made as [
-      ScratchNetns,
-      ScratchNetns,
-      ScratchNetns,
-      ScratchNetns,
-      ScratchNetns,
+    setSysctls(sys, node, {
+      'net/ipv4/ip_forward': '1',
+      'net/ipv6/conf/all/forwarding': '1',
+      // By default one address is refused once a second, and then a client waits for its second try.
+      'net/ipv4/icmp_ratelimit': '0',
+      'net/ipv6/icmp/ratelimit': '0',
+    });
+    const pods = [
+      { netns: client, ip: '10.1.1', ip6: 'fd00:10:1:' },
+      { netns: one, ip: '10.1.2', ip6: 'fd00:10:2:' },
+      { netns: two, ip: '10.1.3', ip6: 'fd00:10:3:' },
+      { netns: outside, ip: '203.0.113', ip6: '2001:db8:' },
     ];
-    // Waiting for duplicate address detection would take a second for each link.
-    for (const netns of made) await sysctl(netns, 'net.ipv6.conf.default.accept_dad=0');
-    await sysctl(node, 'net.ipv4.ip_forward=1');
-    await sysctl(node, 'net.ipv6.conf.all.forwarding=1');
-    // By default one address is refused once a second, and then a client waits for its second try.
-    await sysctl(node, 'net.ipv4.icmp_ratelimit=0');
-    await sysctl(node, 'net.ipv6.icmp.ratelimit=0');
-    await join(node, client, { ip: '10.1.1', ip6: 'fd00:10:1:' });
-    await join(node, one, { ip: '10.1.2', ip6: 'fd00:10:2:' });
-    await join(node, two, { ip: '10.1.3', ip6: 'fd00:10:3:' });
-    await join(node, outside, { ip: '203.0.113', ip6: '2001:db8:' });
-    // Another client outside, for source ranges to keep out.
-    await outside.ip('addr add 203.0.113.130/24 dev eth0');
-    // Deprecated: used only by who asks for it.
-    await outside.ip('addr add 2001:db8::1:130/64 dev eth0 nodad preferred_lft 0');
-    // The node's way to the rest of the world, so that it has a route to service addresses.
-    await node.ip('route add default via 203.0.113.2');
-    await node.ip('-6 route add default via 2001:db8::2');
+    await node.batch([
+      'link set lo up',
+      ...pods.flatMap(nodeEnd),
+      // The node's way to the rest of the world, so that it has a route to service addresses.
+      'route add default via 203.0.113.2',
+      'route add default via 2001:db8::2',
+    ]);
+    await Promise.all(pods.map((pod) => pod.netns.batch(podEnd(pod))));
+    await outside.batch([
+      // Another client outside, for source ranges to keep out.
+      'addr add 203.0.113.130/24 dev eth0',
+      // Deprecated: used only by who asks for it.
+      'addr add 2001:db8::1:130/64 dev eth0 nodad preferred_lft 0',
+    ]);
     const names = new Map([
       [one, 'one'],
       [two, 'two'],
@@ -84,23 +100,42 @@ export async function createSmallCluster(): Promise<SmallCluster> {
   }
 }
 
-async function sysctl(netns: ScratchNetns, setting: string): Promise<void> {
-  await netns.exec('sysctl', ['-qw', setting]);
+function setSysctls(
+  sys: Sys,
+  { path }: ScratchNetns,
+  settings: Readonly<Record<string, string>>,
+): void {
+  const set = (): void => {
+    for (const [name, value] of Object.entries(settings)) writeSysctl(name, value);
+  };
+  withNetns(sys, path, set, (error) => {
+    throw error;
+  });
 }
 
-async function join(
-  node: ScratchNetns,
-  pod: ScratchNetns,
-  net: { readonly ip: string; readonly ip6: string },
-): Promise<void> {
-  const device = pod.name.slice(-8);
-  await node.ip(`link add v${device} type veth peer name eth0 netns ${pod.name}`);
-  await node.ip(`addr add ${net.ip}.1/24 dev v${device}`);
-  await node.ip(`addr add ${net.ip6}:1/64 dev v${device} nodad`);
-  await node.ip(`link set v${device} up`);
-  await pod.ip(`addr add ${net.ip}.2/24 dev eth0`);
-  await pod.ip(`addr add ${net.ip6}:2/64 dev eth0 nodad`);
-  await pod.ip('link set eth0 up');
-  await pod.ip(`route add default via ${net.ip}.1`);
-  await pod.ip(`-6 route add default via ${net.ip6}:1`);
+interface Pod {
+  readonly netns: ScratchNetns;
+  readonly ip: string;
+  readonly ip6: string;
+}
+
+function nodeEnd({ ip, ip6, netns }: Pod): string[] {
+  const device = `v${netns.name.slice(-8)}`;
+  return [
+    `link add ${device} type veth peer name eth0 netns ${netns.name}`,
+    `addr add ${ip}.1/24 dev ${device}`,
+    `addr add ${ip6}:1/64 dev ${device} nodad`,
+    `link set ${device} up`,
+  ];
+}
+
+function podEnd({ ip, ip6 }: Pod): string[] {
+  return [
+    'link set lo up',
+    `addr add ${ip}.2/24 dev eth0`,
+    `addr add ${ip6}:2/64 dev eth0 nodad`,
+    'link set eth0 up',
+    `route add default via ${ip}.1`,
+    `route add default via ${ip6}:1`,
+  ];
 }
