@@ -17,7 +17,7 @@ const RTPROT_RA = 9;
  */
 export function observeHostLinks(
   socket: NetlinkSocket,
-): Pick<HostFacts, 'links' | 'advertisedLinks'> {
+): Pick<HostFacts, 'links' | 'advertisedLinks' | 'defaultLinks'> {
   const addresses = new Map<number, Prefix[]>();
   const onLinkPrefixes = new Map<number, Prefix[]>();
   for (const { linkIndex, prefix, dadFailed } of listAddresses(socket)) {
@@ -36,7 +36,12 @@ export function observeHostLinks(
     }
   }
   const links = listLinks(socket);
+  const nameOf = new Map(links.map(({ index, name }) => [index, name]));
   return {
+    defaultLinks: routes
+      .filter(({ destination }) => destination.length === 0)
+      .toSorted((a, b) => (a.metric ?? 0) - (b.metric ?? 0))
+      .flatMap(({ linkIndex = 0 }) => nameOf.get(linkIndex) ?? []),
     links: links.map(({ index, name, mtuBytes }) => ({
       name,
       mtuBytes,

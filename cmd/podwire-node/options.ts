@@ -1,6 +1,8 @@
 /** The command line and environment of podwire-node. */
 import { readFile } from 'node:fs/promises';
+import { hostname } from 'node:os';
 import { Command, CommanderError } from 'commander';
+import { parseNetConf, type NetConf } from '#pkg/config/net-conf.ts';
 import { parseNodeConfig, type NodeConfig } from '#pkg/config/node-config.ts';
 import { AgentError } from '#pkg/errors/agent-error.ts';
 
@@ -9,6 +11,8 @@ export interface NodeOptions {
   readonly kubeconfig: string | undefined;
   readonly nodeName: string;
   readonly config: NodeConfig;
+  /** The same configuration with another network configuration of flannel's below it. */
+  readonly withNetConf: (content: NetConf, source: string) => NodeConfig;
 }
 
 /** The person asked for help or the version, and has it. */
@@ -43,21 +47,34 @@ export async function readOptions(
     throw new AgentError('WrongUsage', `Cannot understand the command line: ${said}`, { cause });
   }
   const flags = command.opts<{ kubeconfig?: string; nodeName?: string; config?: string }>();
-  const nodeName = flags.nodeName ?? env['NODE_NAME'] ?? '';
+  const { config, withNetConf } = await readConfig(flags.config);
+  // In etcd a node has no name but its subnet: this one is for the log.
+  const nodeName =
+    flags.nodeName ?? env['NODE_NAME'] ?? (config.etcd === undefined ? '' : hostname());
   if (nodeName === '') {
     throw new AgentError(
       'WrongUsage',
       'Cannot tell which Node this is: give --node-name, or NODE_NAME in the environment',
     );
   }
-  const config = await readConfig(flags.config);
-  return { kubeconfig: flags.kubeconfig, nodeName, config };
+  return { kubeconfig: flags.kubeconfig, nodeName, config, withNetConf };
 }
 
-async function readConfig(path: string | undefined): Promise<NodeConfig> {
-  if (path === undefined) return parseNodeConfig('', 'the defaults');
-  const text = await readFile(path, 'utf8').catch((cause: unknown) => {
-    throw new AgentError('InvalidConfig', `Cannot read configuration ${path}`, { cause });
+async function readConfig(
+  path: string | undefined,
+): Promise<Pick<NodeOptions, 'config' | 'withNetConf'>> {
+  const source = path ?? 'the defaults';
+  const text = path === undefined ? '' : await readText(path, 'configuration');
+  const withNetConf = (content: NetConf, from: string): NodeConfig =>
+    parseNodeConfig(text, source, { content, source: from });
+  const config = parseNodeConfig(text, source);
+  if (config.netConf === undefined) return { config, withNetConf };
+  const netConf = parseNetConf(await readText(config.netConf, 'netConf'), config.netConf);
+  return { config: withNetConf(netConf, config.netConf), withNetConf };
+}
+
+function readText(path: string, what: string): Promise<string> {
+  return readFile(path, 'utf8').catch((cause: unknown) => {
+    throw new AgentError('InvalidConfig', `Cannot read ${what} ${path}`, { cause });
   });
-  return parseNodeConfig(text, path);
 }

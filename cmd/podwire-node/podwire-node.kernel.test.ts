@@ -4,12 +4,8 @@ import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest';
 import { buildExecutable } from '#cmd/podwire-cni/scratch-node.ts';
 import { createScratchNetns, type ScratchNetns } from '#pkg/netns/scratch.ts';
-import {
-  createTestCluster,
-  setInternalIPs,
-  type Daemon,
-  type TestCluster,
-} from './scratch/cluster.ts';
+import { createTestCluster, setInternalIPs, type TestCluster } from './scratch/cluster.ts';
+import type { Daemon } from './scratch/daemon.ts';
 import { startPing, type NodeName, type Pinger } from './scratch/three-nodes.ts';
 
 let cluster: TestCluster;

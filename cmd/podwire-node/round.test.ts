@@ -108,6 +108,7 @@ class World {
       },
       files: {
         writeNodeFile: async (text) => (this.#call('node.json'), this.#write('node.json', text)),
+        writeSubnetEnv: async (text) => (this.#call('subnet.env'), this.#write('subnet.env', text)),
         writeConflist: async () => (this.#call('conflist'), this.#write('conflist', 'it')),
       },
       status: this.status,
@@ -193,7 +194,13 @@ describe('PodNetworkRound', () => {
   test('brings everything up, and the conflist last', async () => {
     await world.round.run(signal);
     expect(world.leftToDo()).toEqual([]);
-    expect(world.calls.slice(-4)).toEqual(['annotate', 'condition', 'node.json', 'conflist']);
+    expect(world.calls.slice(-5)).toEqual([
+      'annotate',
+      'condition',
+      'node.json',
+      'subnet.env',
+      'conflist',
+    ]);
     expect(world.status.state).toEqual({ kind: 'ready' });
   });
 
@@ -210,7 +217,7 @@ describe('PodNetworkRound', () => {
     await world.round.run(signal);
     world.calls = [];
     await world.round.run(signal);
-    expect(world.calls).toEqual(['node.json', 'conflist']);
+    expect(world.calls).toEqual(['node.json', 'subnet.env', 'conflist']);
   });
 
   test('a restarted daemon changes nothing in a kernel that is right', async () => {
@@ -218,7 +225,7 @@ describe('PodNetworkRound', () => {
     world.calls = [];
     await world.restart().run(signal);
     expect(world.calls.join(', ')).toBe(
-      'facts, observe tables, observe host, condition, node.json, conflist',
+      'facts, observe tables, observe host, condition, node.json, subnet.env, conflist',
     );
   });
 

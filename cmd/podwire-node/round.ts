@@ -38,6 +38,8 @@ export interface TableDriver {
 /** Writes only what differs. */
 export interface NetworkFiles {
   writeNodeFile(text: string): Promise<void>;
+  /** flannel's subnet.env. */
+  writeSubnetEnv(text: string): Promise<void>;
   writeConflist(): Promise<void>;
 }
 
@@ -158,6 +160,7 @@ export class PodNetworkRound {
         this.#reportedUid = own?.uid;
       }
       await files.writeNodeFile(want.nodeFile);
+      await files.writeSubnetEnv(want.subnetEnv);
       // Last: from here on the container runtime makes pods.
       await files.writeConflist();
     }

@@ -33,6 +33,8 @@ const testTools = [
   { tool: 'ping', package: 'iputils-ping' },
   { tool: 'setpriv', package: 'util-linux' },
   { tool: 'iperf3', package: 'iperf3' },
+  { tool: 'etcd', package: 'etcd-server' },
+  { tool: 'etcdctl', package: 'etcd-client' },
   { tool: '/usr/lib/cni/bridge', package: 'containernetworking-plugins' },
   // Container runtimes: the tests start their own, with a root of its own.
   { tool: 'containerd', package: 'containerd' },

@@ -1,5 +1,6 @@
 import { describe, expect, test } from 'vitest';
 import { formatPrefix } from '#pkg/ip/prefix.ts';
+import { parseNetConf } from './net-conf.ts';
 import { parseNodeConfig } from './node-config.ts';
 
 describe('parseNodeConfig()', () => {
@@ -11,6 +12,7 @@ describe('parseNodeConfig()', () => {
       directRouting: true,
       masquerade: true,
       nonMasqueradeCIDRs: [],
+      clusterCIDRs: [],
       annotationPrefix: 'podwire.dev/',
       runDir: '/run/podwire',
       cniConfDir: '/etc/cni/net.d',
@@ -45,7 +47,12 @@ describe('parseNodeConfig()', () => {
     ['antiSpofing: false', 'did you mean "antiSpoofing"?'],
     ['cniBinDir: bin', 'cniBinDir: expected an absolute path'],
     ['runDir: run', 'runDir: expected an absolute path'],
-    ['annotationPrefix: podwire.dev', 'annotationPrefix: expected a DNS name and a slash'],
+    ['annotationPrefix: Podwire/', 'annotationPrefix: expected a DNS name'],
+    ['annotationPrefix: a/b/c', 'annotationPrefix: expected a DNS name'],
+    ['etcd: { endpoints: [localhost] }', 'etcd.endpoints.0: expected http(s)://HOST:PORT'],
+    ['etcd: { certFile: /a }', 'etcd: certFile and keyFile go together'],
+    ['etcd: { prefix: /a/ }', 'etcd.prefix: expected a slash at the start and none at the end'],
+    ['subnetFile: /run/flannel/subnet.env', 'subnetFile: needs clusterCIDRs'],
     ['healthBindAddress: "9964"', 'healthBindAddress: expected IP:PORT'],
     ['[1', 'Cannot read node.yaml: expected YAML'],
     ['- a', 'Cannot use node.yaml: '],
@@ -62,5 +69,30 @@ describe('parseNodeConfig()', () => {
 
   test('names all that is wrong at once', () => {
     expect(() => parseNodeConfig('vni: 0\nport: 0', 'node.yaml')).toThrow(/vni: .*; port: /);
+  });
+
+  test.each([
+    ['flannel.alpha.coreos.com', 'flannel.alpha.coreos.com/'],
+    ['flannel.alpha.coreos.com/', 'flannel.alpha.coreos.com/'],
+    ['example.com/net', 'example.com/net-'],
+    ['example.com/net-', 'example.com/net-'],
+  ])('134. the annotation prefix %s is %s', (text, prefix) => {
+    expect(parseNodeConfig(`annotationPrefix: ${text}`, 'node.yaml').annotationPrefix).toBe(prefix);
+  });
+
+  test('etcd is where flannel looks for it', () => {
+    expect(parseNodeConfig('etcd: {}', 'node.yaml').etcd).toEqual({
+      endpoints: ['http://127.0.0.1:2379'],
+      prefix: '/coreos.com/network',
+      renewMarginMinutes: 60,
+    });
+  });
+
+  test("keys of our own win over flannel's configuration", () => {
+    const json = '{"Network":"10.5.0.0/16","Backend":{"Type":"vxlan","VNI":7,"MTU":1450}}';
+    const netConf = { content: parseNetConf(json, 'net-conf.json'), source: 'net-conf.json' };
+    const config = parseNodeConfig('vni: 9', 'node.yaml', netConf);
+    expect(config).toMatchObject({ backend: 'vxlan', vni: 9, mtu: 1400, directRouting: false });
+    expect(config.clusterCIDRs.map(formatPrefix)).toEqual(['10.5.0.0/16']);
   });
 });

@@ -3,8 +3,10 @@ import { parse as parseYaml } from 'yaml';
 import { z } from 'zod';
 import { AgentError } from '#pkg/errors/agent-error.ts';
 import { parseBindAddress, type BindAddress } from '#pkg/health/bind-address.ts';
-import { networkOf, tryParsePrefix, type Prefix } from '#pkg/ip/prefix.ts';
+import { formatPrefix, networkOf, tryParsePrefix, type Prefix } from '#pkg/ip/prefix.ts';
+import { etcdSchema } from './etcd-config.ts';
 import { nearestName } from './nearest-name.ts';
+import { backendKeys, type NetConf } from './net-conf.ts';
 
 const podRange = z.string().transform((text, context): Prefix => {
   const prefix = tryParsePrefix(text);
@@ -29,6 +31,14 @@ const bindAddress = z.string().transform((text, context): BindAddress | undefine
 const defaultHealthPort = 9964;
 
 const schema = z.strictObject({
+  /** Nodes and their subnets are in etcd, as flannel keeps them; none = in the Kubernetes API. */
+  etcd: etcdSchema.optional(),
+  /** flannel's net-conf.json: its keys stand for ours, which win where both are given. */
+  netConf: absolutePath.optional(),
+  /** The networks all pods are in: flannel's Network and IPv6Network. Kept from masquerade. */
+  clusterCIDRs: z.array(podRange).default([]),
+  /** File for who reads flannel's, as Docker's start script does: /run/flannel/subnet.env. */
+  subnetFile: absolutePath.optional(),
   /** How packets travel between nodes. */
   backend: z.enum(['vxlan', 'host-gw']).default('vxlan'),
   /** VXLAN network identifier. Four digits at most: it is part of a 15-byte device name. */
@@ -48,7 +58,9 @@ const schema = z.strictObject({
   /** Start of the keys of Node annotations; flannel's lets both kinds of node form one network. */
   annotationPrefix: z
     .string()
-    .regex(/^[a-z0-9.-]+\/(?:[A-Za-z0-9._-]*)$/, 'expected a DNS name and a slash')
+    .regex(/^[a-z0-9.-]+(?:\/[A-Za-z0-9._-]*)?$/, 'expected a DNS name')
+    // flannel's own rule: a name alone is followed by a slash, what comes after one by a dash.
+    .transform((text) => (/[/-]$/.test(text) ? text : `${text}${text.includes('/') ? '-' : '/'}`))
     .default('podwire.dev/'),
   /** Where node.json goes. */
   runDir: absolutePath.default('/run/podwire'),
@@ -84,19 +96,38 @@ export type NodeConfig = Readonly<z.output<typeof schema>>;
 /**
  * The configuration in this YAML text; an empty text is all defaults.
  *
+ * @param netConf flannel's, whose settings stand where the text has none
  * @throws {AgentError} InvalidConfig, naming every wrong key and, for unknown ones, the nearest
  */
-export function parseNodeConfig(text: string, source: string): NodeConfig {
+export function parseNodeConfig(
+  text: string,
+  source: string,
+  netConf?: { readonly content: NetConf; readonly source: string },
+): NodeConfig {
   let data: unknown;
   try {
     data = parseYaml(text) ?? {};
   } catch (cause) {
     throw new AgentError('InvalidConfig', `Cannot read ${source}: expected YAML`, { cause });
   }
+  if (netConf !== undefined && typeof data === 'object') {
+    const { Network, IPv6Network } = netConf.content;
+    const clusterCIDRs = [Network, IPv6Network].flatMap((p) => (p ? [formatPrefix(p)] : []));
+    data = { clusterCIDRs, ...backendKeys(netConf.content, netConf.source), ...data };
+  }
   const result = schema.safeParse(data);
-  if (result.success) return result.data;
+  if (result.success) return withSubnetFileChecked(result.data, source);
   const reasons = result.error.issues.flatMap(describeIssue);
   throw new AgentError('InvalidConfig', `Cannot use ${source}: ${reasons.join('; ')}`);
+}
+
+/** Whoever reads flannel's file needs the network in it, which the API server does not tell. */
+function withSubnetFileChecked(config: NodeConfig, source: string): NodeConfig {
+  const { subnetFile, clusterCIDRs, etcd, netConf } = config;
+  const needsNetwork = subnetFile !== undefined && etcd === undefined && netConf === undefined;
+  if (!needsNetwork || clusterCIDRs.length > 0) return config;
+  const reason = 'subnetFile: needs clusterCIDRs, or netConf with Network';
+  throw new AgentError('InvalidConfig', `Cannot use ${source}: ${reason}`);
 }
 
 function describeIssue(issue: z.core.$ZodIssue): readonly string[] {

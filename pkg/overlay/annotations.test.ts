@@ -77,35 +77,45 @@ describe('announcementPatch()', () => {
   };
 
   test('writes what is missing, in flannel’s JSON', () => {
-    expect(announcementPatch(want, {}, 'x/')).toEqual({
-      'x/backend-type': 'vxlan',
-      'x/backend-data': '{"VNI":1,"VtepMAC":"aa:f5:4e:01:02:03"}',
-      'x/public-ip': '192.168.1.2',
+    expect(announcementPatch(want, {}, 'podwire.dev/')).toEqual({
+      'podwire.dev/backend-type': 'vxlan',
+      'podwire.dev/backend-data': '{"VNI":1,"VtepMAC":"aa:f5:4e:01:02:03"}',
+      'podwire.dev/public-ip': '192.168.1.2',
     });
   });
 
   test('is empty when the Node says it already, whatever else it says', () => {
     const have = {
-      'x/backend-type': 'vxlan',
-      'x/backend-data': '{"VNI":1,"VtepMAC":"aa:f5:4e:01:02:03"}',
-      'x/public-ip': '192.168.1.2',
+      'podwire.dev/backend-type': 'vxlan',
+      'podwire.dev/backend-data': '{"VNI":1,"VtepMAC":"aa:f5:4e:01:02:03"}',
+      'podwire.dev/public-ip': '192.168.1.2',
       'y/other': 'z',
     };
-    expect(announcementPatch(want, have, 'x/')).toEqual({});
+    expect(announcementPatch(want, have, 'podwire.dev/')).toEqual({});
   });
 
   test('removes what a former backend or family left', () => {
     const have = {
-      'x/backend-type': 'vxlan',
-      'x/backend-data': '{"VNI":1,"VtepMAC":"aa:f5:4e:01:02:03"}',
-      'x/public-ip': '192.168.1.2',
-      'x/public-ipv6': 'fd00::2',
+      'podwire.dev/backend-type': 'vxlan',
+      'podwire.dev/backend-data': '{"VNI":1,"VtepMAC":"aa:f5:4e:01:02:03"}',
+      'podwire.dev/public-ip': '192.168.1.2',
+      'podwire.dev/public-ipv6': 'fd00::2',
     };
     const hostGw = { ip: { backend: 'host-gw', publicIP: parseAddress('192.168.1.2') } };
-    expect(announcementPatch(hostGw, have, 'x/')).toEqual({
-      'x/backend-type': 'host-gw',
-      'x/backend-data': null,
-      'x/public-ipv6': null,
+    expect(announcementPatch(hostGw, have, 'podwire.dev/')).toEqual({
+      'podwire.dev/backend-type': 'host-gw',
+      'podwire.dev/backend-data': null,
+      'podwire.dev/public-ipv6': null,
     });
+  });
+
+  test("136. under flannel's prefix it says so that flannel's nodes take notice", () => {
+    const have = Object.fromEntries(Object.entries(flannelNode).filter(([key]) => !/v6/.test(key)));
+    const upper = { [`${flannel}backend-data`]: '{"VNI":1,"VtepMAC":"aa:f5:4e:01:02:03"}' };
+    expect(announcementPatch(want, { ...have, ...upper }, flannel)).toEqual({});
+    expect(announcementPatch(want, {}, flannel)).toHaveProperty(
+      [`${flannel}kube-subnet-manager`],
+      'true',
+    );
   });
 });

@@ -28,8 +28,15 @@ const familyKeys: Readonly<Record<Family, FamilyKeys>> = {
   ip6: { data: 'backend-v6-data', publicIP: 'public-ipv6' },
 };
 
+/** Without it flannel's nodes take no notice of a Node: they think nobody manages its subnet. */
+const managedKey = 'kube-subnet-manager';
+
 /** Keys of everything we may write, without the prefix. */
-const ownKeys = ['backend-type', ...Object.values(familyKeys).flatMap((k) => [k.data, k.publicIP])];
+const ownKeys = [
+  managedKey,
+  'backend-type',
+  ...Object.values(familyKeys).flatMap((k) => [k.data, k.publicIP]),
+];
 
 /** The announcement of one family, undefined when there is none, or what is wrong with it. */
 export function parseAnnouncement(
@@ -67,6 +74,8 @@ export function announcementPatch(
   prefix: string,
 ): Readonly<Record<string, string | null>> {
   const wanted = announcementAnnotations(want);
+  // Under our own prefix nobody asks.
+  if (prefix !== defaultAnnotationPrefix) wanted[managedKey] = 'true';
   const patch: Record<string, string | null> = {};
   for (const key of ownKeys) {
     const value = wanted[key];

@@ -180,4 +180,37 @@ describe('desiredPodNetwork()', () => {
   ])('waits %s and says why', (_, nodes, reason) => {
     expect(desired(nodes)).toEqual({ kind: 'not-ready', reason });
   });
+
+  test('136. takes the address that people set for it, and announces the one they set', () => {
+    const eth1 = {
+      name: 'eth1',
+      mtuBytes: 1450,
+      addresses: ['10.9.0.1/24'].map(parsePrefix),
+      onLinkPrefixes: ['10.9.0.0/24'].map(parsePrefix),
+    };
+    const annotations = {
+      'podwire.dev/node-public-ip': '10.9.0.1',
+      'podwire.dev/public-ip-overwrite': '203.0.113.9',
+      'podwire.dev/public-ipv6-overwrite': 'no',
+    };
+    const own = node('a', { podCIDRs: ['10.244.1.0/24'], annotations });
+    const want = desired([own, far], {}, { ...host, links: [...host.links, eth1] });
+    expect(want).toMatchObject({
+      underlay: 'eth1',
+      annotationPatch: { 'podwire.dev/public-ip': '203.0.113.9' },
+      problems: [
+        { node: 'a', message: expect.stringContaining('public-ipv6-overwrite') as string },
+      ],
+    });
+  });
+
+  test("the cluster's networks are not masqueraded, and are in subnet.env", () => {
+    const want = desired([node('a'), far], { clusterCIDRs: [parsePrefix('10.244.0.0/16')] });
+    if (want.kind !== 'desired') throw new Error(want.reason);
+    const set = want.ruleset.tables[0]?.sets.find(({ name }) => name === 'nomasq4');
+    expect([...(set?.elements ?? [])]).toContain('10.244.0.0/16');
+    expect(want.subnetEnv).toContain(
+      'FLANNEL_NETWORK=10.244.0.0/16\nFLANNEL_SUBNET=10.244.1.1/24\n',
+    );
+  });
 });

@@ -7,6 +7,7 @@ import type { Address, Family } from '#pkg/ip/address.ts';
 import { tryParsePrefix, type Prefix } from '#pkg/ip/prefix.ts';
 import type { NodeRecord } from '#pkg/kube/types.ts';
 import type { Ruleset } from '#pkg/nftables/ruleset.ts';
+import { announceAs, parseAddressWishes } from '#pkg/overlay/address-wishes.ts';
 import { announcementPatch } from '#pkg/overlay/annotations.ts';
 import type { Backend, BackendType, SelfNode } from '#pkg/overlay/backend.ts';
 import { hostGatewayObjects } from '#pkg/overlay/host-gateway.ts';
@@ -20,6 +21,7 @@ import { chooseUnderlay, type HostLink } from '#pkg/overlay/underlay.ts';
 import { vxlanObjects } from '#pkg/overlay/vxlan.ts';
 import { masqueradeRuleset } from './masquerade.ts';
 import { nodeFileText } from './node-file.ts';
+import { subnetEnvText } from './subnet-env.ts';
 import { forwardingSysctls } from './sysctls.ts';
 
 export interface PodNetworkOptions {
@@ -35,11 +37,15 @@ export interface PodNetworkOptions {
   readonly masquerade: boolean;
   readonly nonMasqueradeCIDRs: readonly Prefix[];
   readonly annotationPrefix: string;
+  /** The networks all pods are in, where they are known. */
+  readonly clusterCIDRs?: readonly Prefix[];
 }
 
 /** What was observed of this host. */
 export interface HostFacts {
   readonly links: readonly HostLink[];
+  /** Where packets go that have no other way: the best route first, IPv4 before IPv6. */
+  readonly defaultLinks?: readonly string[];
   /** Links on which the host has learned IPv6 routes by router advertisement. */
   readonly advertisedLinks: readonly string[];
   /** net/ipv6/conf/LINK/accept_ra by link name; undefined = absent. */
@@ -61,6 +67,8 @@ export interface Desired {
   readonly ruleset: Ruleset;
   /** Text of node.json. */
   readonly nodeFile: string;
+  /** Text of flannel's subnet.env. */
+  readonly subnetEnv: string;
   /** Changes to our own Node's annotations; empty = none. */
   readonly annotationPatch: Readonly<Record<string, string | null>>;
   readonly problems: readonly NodeProblem[];
@@ -72,7 +80,7 @@ export function desiredPodNetwork(
   host: HostFacts,
   options: PodNetworkOptions,
 ): Desired | NotReady {
-  const { nodeName, annotationPrefix } = options;
+  const { nodeName, annotationPrefix, clusterCIDRs = [] } = options;
   const record = records.get(nodeName);
   const cluster = parseCluster(records.values(), { selfName: nodeName, annotationPrefix });
   const facts = cluster.nodes.get(nodeName);
@@ -80,13 +88,17 @@ export function desiredPodNetwork(
     return notReady(`Cannot find Node ${nodeName}: it is not registered with the API server`);
   }
   if (Object.keys(facts.podCIDRs).length === 0) return notReady(noPodCIDRs(record));
-  const { internalIPs, podCIDRs, uid } = facts;
+  const { podCIDRs, uid } = facts;
+  const wishes = parseAddressWishes(record.annotations, annotationPrefix);
+  const chosen = Object.values(wishes.local);
+  const internalIPs = chosen.length === 0 ? facts.internalIPs : chosen;
   const underlay = chooseUnderlay(host.links, { internalIPs, link: options.link });
   if (typeof underlay === 'string') return notReady(underlay);
   const self: SelfNode = { name: nodeName, uid, podCIDRs, underlay };
   const peers = [...cluster.nodes.values()].filter((node) => node !== facts);
   const overlay = backendOf(options)(peers, self);
-  const problems = [...cluster.problems, ...overlay.problems];
+  const wrong = wishes.problems.map((message) => ({ node: nodeName, message }));
+  const problems = [...cluster.problems, ...overlay.problems, ...wrong];
   if (overlay.mtuBytes === undefined) {
     const own = problems.filter(({ node }) => node === nodeName);
     return notReady(own.map(({ message }) => message).join('; '));
@@ -107,7 +119,7 @@ export function desiredPodNetwork(
           ownPodCIDRs,
           podCIDRs: allPodCIDRs(cluster.nodes),
           nodeAddresses: allNodeAddresses(cluster.nodes),
-          nonMasqueradeCIDRs: options.nonMasqueradeCIDRs,
+          nonMasqueradeCIDRs: [...options.nonMasqueradeCIDRs, ...clusterCIDRs],
         })
       : { tables: [] },
     nodeFile: nodeFileText({
@@ -115,7 +127,17 @@ export function desiredPodNetwork(
       mtuBytes: overlay.mtuBytes,
       backend: options.backend,
     }),
-    annotationPatch: announcementPatch(overlay.announcements, record.annotations, annotationPrefix),
+    subnetEnv: subnetEnvText({
+      clusterCIDRs,
+      podCIDRs: ownPodCIDRs,
+      mtuBytes: overlay.mtuBytes,
+      masquerade: options.masquerade,
+    }),
+    annotationPatch: announcementPatch(
+      announceAs(overlay.announcements, wishes.announced),
+      record.annotations,
+      annotationPrefix,
+    ),
     problems,
   };
 }

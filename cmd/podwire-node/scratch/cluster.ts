@@ -1,15 +1,14 @@
 /** The three nodes with an API server each of them reaches at its own 127.0.0.1:6443. */
-import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { execa } from 'execa';
-import { bundle } from '#hack/bundle.ts';
 import { startEmbeddedApi, type EmbeddedApi } from '#pkg/embedded-api/embedded-api.ts';
 import { kubeconfigFor } from '#pkg/embedded-api/kubeconfig-for.ts';
 import { withNetns } from '#pkg/netns/netns.ts';
 import { SOCK_CLOEXEC } from '#pkg/sys/constants.ts';
 import { openSys } from '#pkg/sys/open-sys.ts';
 import type { Sys } from '#pkg/sys/sys.ts';
+import { buildDaemon, createDaemons, type Daemon } from './daemon.ts';
 import { createThreeNodes, type NodeName, type TestNode, type ThreeNodes } from './three-nodes.ts';
 
 export interface TestCluster extends AsyncDisposable {
@@ -21,28 +20,6 @@ export interface TestCluster extends AsyncDisposable {
   register(node: TestNode): void;
   /** Starts the real daemon in the node's namespace with this configuration (YAML lines). */
   startDaemon(name: NodeName, config?: string): Promise<Daemon>;
-}
-
-export interface Daemon {
-  /** Everything it has logged. */
-  readonly log: () => string;
-  /** Resolves when it is gone, to its exit code; undefined when a signal ended it. */
-  kill(signal: 'SIGKILL' | 'SIGTERM'): Promise<number | undefined>;
-}
-
-/** As the build makes it: beside the plugins that the daemon installs. */
-const root = join(import.meta.dirname, '../../..');
-const program = join(root, 'dist/podwire-node');
-
-let built: Promise<void> | undefined;
-
-/** Once a test file: as one file a daemon starts sooner. */
-function buildDaemon(): Promise<void> {
-  return (built ??= (async () => {
-    const text = await readFile(join(root, 'package.json'), 'utf8');
-    const { version } = JSON.parse(text) as { readonly version: string };
-    await bundle('cmd/podwire-node/main.ts', program, version);
-  })());
 }
 
 const port = 6443;
@@ -60,49 +37,17 @@ export async function createTestCluster(): Promise<TestCluster> {
   const api = opened.use(await startEmbeddedApi({ listen }));
   const kubeconfig = join(dir, 'kubeconfig');
   await writeFile(kubeconfig, kubeconfigFor({ server: `http://127.0.0.1:${port}` }));
-  const daemons = new Set<ReturnType<typeof spawn>>();
-  opened.defer(async () => {
-    for (const daemon of daemons) daemon.kill('SIGKILL');
-    await Promise.all(daemons);
-  });
+  const daemons = opened.use(createDaemons(dir));
   const running = opened.move();
   return {
     network,
     api,
     dir,
     register: (node) => register(api, node),
-    startDaemon: async (name, config = '') => {
-      const own = join(dir, name);
-      await mkdir(own, { recursive: true });
-      const file = join(own, 'config.yaml');
-      const folders =
-        `runDir: ${own}/run\ncniConfDir: ${own}/net.d\n` +
-        `cniDataDir: ${own}/data\nstateDir: ${own}/state\n`;
-      await writeFile(file, `${folders}${config}`);
-      const { netns } = network.nodes[name];
-      const flags = ['--kubeconfig', kubeconfig, '--node-name', name, '--config', file];
-      const child = spawn(netns.name, flags);
-      daemons.add(child);
-      let log = '';
-      child.all.on('data', (bytes: Buffer) => (log += bytes.toString()));
-      return {
-        log: () => log,
-        kill: async (signal) => {
-          child.kill(signal);
-          const { exitCode } = await child;
-          daemons.delete(child);
-          return exitCode;
-        },
-      };
-    },
+    startDaemon: (name, config = '') =>
+      daemons.start(network.nodes[name], ['--kubeconfig', kubeconfig], config),
     [Symbol.asyncDispose]: () => running.disposeAsync(),
   };
-}
-
-/** `ip netns exec` becomes the program: a signal sent to it reaches the daemon. */
-function spawn(netns: string, flags: readonly string[]) {
-  const command = ['netns', 'exec', netns, process.execPath, program, ...flags];
-  return execa('ip', command, { reject: false, stdin: 'ignore', all: true });
 }
 
 /** Bound to 127.0.0.1:6443 of the present namespace; the server listens on it later. */

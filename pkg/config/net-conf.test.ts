@@ -1,0 +1,63 @@
+import { describe, expect, test } from 'vitest';
+import { backendKeys, parseNetConf } from './net-conf.ts';
+
+function keysOf(backend: object | undefined): Readonly<Record<string, unknown>> {
+  const text = JSON.stringify({ Network: '10.3.0.0/16', Backend: backend });
+  return backendKeys(parseNetConf(text, 'net-conf.json'), 'net-conf.json');
+}
+
+describe('parseNetConf()', () => {
+  test('136. takes what flannel ships in its manifest', () => {
+    const text = `{
+      "Network": "10.244.0.0/16",
+      "EnableNFTables": false,
+      "Backend": { "Type": "vxlan" }
+    }`;
+    const netConf = parseNetConf(text, 'net-conf.json');
+    expect(netConf).toMatchObject({ EnableIPv4: true, EnableIPv6: false });
+    expect(backendKeys(netConf, 'net-conf.json')).toEqual({
+      backend: 'vxlan',
+      directRouting: false,
+    });
+  });
+
+  test.each([
+    ['{', 'Cannot read net-conf.json: expected JSON'],
+    ['{"Netwrok":"10.0.0.0/8"}', 'unknown key "Netwrok", did you mean "Network"?'],
+    ['{"Network":"fd00::/48"}', 'Network: expected address/length as 10.244.0.0/16'],
+    ['{"IPv6Network":"10.0.0.0/8"}', 'IPv6Network: expected address/length as fd00'],
+    ['{"SubnetMin":"fd00::1"}', 'SubnetMin: expected an address of the family'],
+    ['[]', 'Cannot use net-conf.json: '],
+  ])('refuses %s', (text, message) => {
+    expect(() => parseNetConf(text, 'net-conf.json')).toThrow(message);
+  });
+});
+
+describe('backendKeys()', () => {
+  test.each<[object, object]>([
+    [
+      { Type: 'vxlan', VNI: 7, Port: 4789, DirectRouting: true, MTU: 1400, GBP: false },
+      { backend: 'vxlan', vni: 7, port: 4789, directRouting: true, mtu: 1350 },
+    ],
+    [
+      { Type: 'vxlan', Port: 0, Learning: false, MacPrefix: '0E-2A' },
+      { backend: 'vxlan', directRouting: false },
+    ],
+    [{ Type: 'host-gw' }, { backend: 'host-gw' }],
+  ])('%j', (backend, keys) => {
+    expect(keysOf(backend)).toEqual(keys);
+  });
+
+  test("without a Backend it is flannel's default", () => {
+    expect(keysOf(undefined)).toEqual({ backend: 'udp' });
+  });
+
+  test.each<[object, string]>([
+    [{ Type: 'vxlan', GBP: true }, 'Backend.GBP: group policy'],
+    [{ Type: 'vxlan', Learning: true }, 'Backend.Learning: this agent fills'],
+    [{ Type: 'vxlan', VNIs: 1 }, 'Backend.VNIs: this agent has no such setting'],
+    [{ Type: 'ipsec', PSK: 'x' }, 'Backend.PSK: this agent has no such setting'],
+  ])('refuses %j by name', (backend, message) => {
+    expect(() => keysOf(backend)).toThrow(`Cannot use net-conf.json: ${message}`);
+  });
+});

@@ -1,0 +1,145 @@
+/**
+ * flannel's network configuration, `net-conf.json` (flannel Documentation/configuration.md): as a
+ * file beside our own configuration, or in etcd. Its backend becomes keys of ours; a key that we
+ * have nothing for is refused by name, so that nothing is silently done otherwise.
+ */
+import { z } from 'zod';
+import { AgentError } from '#pkg/errors/agent-error.ts';
+import { networkOf, tryParsePrefix, type Prefix } from '#pkg/ip/prefix.ts';
+import { tryParseAddress, type Address } from '#pkg/ip/address.ts';
+import { nearestName } from './nearest-name.ts';
+
+function prefixOf(family: 'ip' | 'ip6') {
+  return z.string().transform((text, context): Prefix => {
+    const prefix = tryParsePrefix(text);
+    if (prefix?.address.family === family) return networkOf(prefix);
+    const example = family === 'ip' ? '10.244.0.0/16' : 'fd00:10:244::/48';
+    context.addIssue({ code: 'custom', message: `expected address/length as ${example}` });
+    return z.NEVER;
+  });
+}
+
+function addressOf(family: 'ip' | 'ip6') {
+  return z.string().transform((text, context): Address => {
+    const address = tryParseAddress(text);
+    if (address?.family === family) return address;
+    context.addIssue({ code: 'custom', message: 'expected an address of the family' });
+    return z.NEVER;
+  });
+}
+
+const schema = z.strictObject({
+  Network: prefixOf('ip').optional(),
+  IPv6Network: prefixOf('ip6').optional(),
+  EnableIPv4: z.boolean().default(true),
+  EnableIPv6: z.boolean().default(false),
+  /** flannel's choice of program for rules; ours is made by what the node has. */
+  EnableNFTables: z.boolean().optional(),
+  SubnetLen: z.int().optional(),
+  SubnetMin: addressOf('ip').optional(),
+  SubnetMax: addressOf('ip').optional(),
+  IPv6SubnetLen: z.int().optional(),
+  IPv6SubnetMin: addressOf('ip6').optional(),
+  IPv6SubnetMax: addressOf('ip6').optional(),
+  Backend: z.looseObject({ Type: z.string().default('udp') }).optional(),
+});
+
+/** As written, checked for form. Which subnets there are is `pkg/pod-network/subnet-plan.ts`. */
+export type NetConf = Readonly<z.output<typeof schema>>;
+
+/**
+ * Reads the JSON text.
+ *
+ * @param source names it in errors
+ * @throws {AgentError} InvalidConfig, naming every wrong key
+ */
+export function parseNetConf(text: string, source: string): NetConf {
+  let data: unknown;
+  try {
+    data = JSON.parse(text);
+  } catch (cause) {
+    throw new AgentError('InvalidConfig', `Cannot read ${source}: expected JSON`, { cause });
+  }
+  const result = schema.safeParse(data);
+  if (result.success) return result.data;
+  const reasons = result.error.issues.flatMap(describeIssue);
+  throw new AgentError('InvalidConfig', `Cannot use ${source}: ${reasons.join('; ')}`);
+}
+
+function describeIssue(issue: z.core.$ZodIssue): readonly string[] {
+  if (issue.code === 'unrecognized_keys') {
+    return issue.keys.map((key) => {
+      const nearest = nearestName(key, Object.keys(schema.shape));
+      return `unknown key "${key}", did you mean "${nearest}"?`;
+    });
+  }
+  const at = issue.path.map(String).join('.');
+  return [at === '' ? issue.message : `${at}: ${issue.message}`];
+}
+
+/** What a key of a backend becomes: keys of our configuration, or a sentence why it cannot. */
+type Mapping = (value: unknown) => Readonly<Record<string, unknown>> | string;
+
+/** Bytes that flannel takes from `MTU`, which is the link's, for what pods may send. */
+const overheads: Readonly<Record<string, number>> = {
+  vxlan: 50,
+  'host-gw': 0,
+  ipip: 20,
+  udp: 28,
+  wireguard: 80,
+};
+
+const as =
+  (key: string): Mapping =>
+  (value) => ({ [key]: value });
+
+/** A key that asks, when true, for what we do not do. */
+const onlyFalse =
+  (why: string): Mapping =>
+  (value) =>
+    value === false ? {} : why;
+
+const ignored: Mapping = () => ({});
+
+function mtuMapping(type: string): Mapping {
+  return (value) =>
+    typeof value === 'number' ? { mtu: value - (overheads[type] ?? 0) } : 'expected a number';
+}
+
+const mappings: Readonly<Record<string, Readonly<Record<string, Mapping>>>> = {
+  vxlan: {
+    VNI: as('vni'),
+    // 0 is the kernel's own port, which on Linux is 8472.
+    Port: (value) => (value === 0 ? {} : { port: value }),
+    DirectRouting: as('directRouting'),
+    MTU: mtuMapping('vxlan'),
+    GBP: onlyFalse('group policy marks are not carried'),
+    Learning: onlyFalse('this agent fills the forwarding table itself, and a pod could forge it'),
+    // Of nodes with Windows only.
+    MacPrefix: ignored,
+  },
+  'host-gw': { MTU: mtuMapping('host-gw') },
+  ipip: { DirectRouting: as('directRouting'), MTU: mtuMapping('ipip') },
+};
+
+/**
+ * Keys of our configuration that the Backend block stands for, flannel's defaults included, to be
+ * checked as if they were written there.
+ *
+ * @throws {AgentError} InvalidConfig, naming each key that has no counterpart
+ */
+export function backendKeys(netConf: NetConf, source: string): Readonly<Record<string, unknown>> {
+  const { Type: type, ...block } = netConf.Backend ?? { Type: 'udp' };
+  const keys: Record<string, unknown> = { backend: type };
+  const known = mappings[type];
+  // flannel goes around its tunnel only where it is told to.
+  if (known?.['DirectRouting'] !== undefined) keys['directRouting'] = false;
+  const problems: string[] = [];
+  for (const [key, value] of Object.entries(block)) {
+    const mapped = known?.[key]?.(value) ?? 'this agent has no such setting';
+    if (typeof mapped === 'string') problems.push(`Backend.${key}: ${mapped}`);
+    else Object.assign(keys, mapped);
+  }
+  if (problems.length === 0) return keys;
+  throw new AgentError('InvalidConfig', `Cannot use ${source}: ${problems.join('; ')}`);
+}

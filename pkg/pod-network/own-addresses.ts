@@ -1,0 +1,23 @@
+/** Which addresses this host has, where nobody but itself can tell. */
+import type { Address } from '#pkg/ip/address.ts';
+import { chooseUnderlay } from '#pkg/overlay/underlay.ts';
+import type { ByFamily } from '#pkg/overlay/node-facts.ts';
+import type { HostFacts } from './desired.ts';
+
+/**
+ * The addresses of the link named, or of the one with the default route; what is wrong when there
+ * is none.
+ */
+export function ownAddresses(
+  host: Pick<HostFacts, 'links' | 'defaultLinks'>,
+  choice: { readonly link: string | undefined },
+): ByFamily<Address> | string {
+  const link = choice.link ?? host.defaultLinks?.[0];
+  if (link === undefined) {
+    return 'Cannot choose a link: there is no default route; name one in the configuration (iface)';
+  }
+  const underlay = chooseUnderlay(host.links, { internalIPs: [], link });
+  if (typeof underlay === 'string') return underlay;
+  if (Object.keys(underlay.addresses).length > 0) return underlay.addresses;
+  return `Cannot use link ${link}: it has no address`;
+}
