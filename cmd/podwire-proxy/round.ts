@@ -16,7 +16,7 @@ import type { NodeTopology } from '#pkg/proxy/topology.ts';
 import type { ApiFeed } from './api-feed.ts';
 import { createProblemLog, type ProblemLog } from './problem-log.ts';
 import type { FamilyWriter, ProxyMode, WriteReport } from './proxy-mode.ts';
-import { breathe } from './slices.ts';
+import { breathe } from '#pkg/reconcile/slices.ts';
 
 /**
  * Told after a family was written, in the order of the list, also when nothing changed. `changes`

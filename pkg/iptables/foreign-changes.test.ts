@@ -17,8 +17,8 @@ const lost: NftablesEvent = { kind: 'lost' };
 /** A kernel that counts transactions, and who listens to it. */
 function listen(): {
   readonly changes: ForeignChanges;
-  transactions(count: number): void;
-  hear(...events: NftablesEvent[]): void;
+  readonly transactions: (count: number) => void;
+  readonly hear: (...events: NftablesEvent[]) => void;
 } {
   let generation: number | undefined = 2 ** 32 - 2;
   const programs = new Set([ours]);
