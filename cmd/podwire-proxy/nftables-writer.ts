@@ -225,13 +225,19 @@ class Writer implements NftablesWriter {
   ): Promise<number> {
     let pending = new Changes();
     let written = 0;
+    const sent = { transactions: 0, messages: 0, bytes: 0, kernelMs: 0 };
     const send = (): void => {
       const changes = pending.list();
       pending = new Changes();
       if (changes.length === 0) return;
       signal.throwIfAborted();
       this.#addChains(changes, options);
-      this.#parts.driver.edit(changes);
+      const startedMs = performance.now();
+      const { bytes, messages } = this.#parts.driver.edit(changes);
+      sent.kernelMs += performance.now() - startedMs;
+      sent.transactions += 1;
+      sent.messages += messages;
+      sent.bytes += bytes;
       written += changes.length;
       for (const change of changes) this.#count(change);
     };
@@ -246,6 +252,8 @@ class Writer implements NftablesWriter {
       }
     }
     send();
+    const { family, log } = this.#parts;
+    if (written > 0) log.debug({ family, written, ...sent }, 'Elements written');
     return written;
   }
 
