@@ -49,7 +49,7 @@ function follow(to: Socket): void {
 }
 
 /** What the other side says; undefined when it says nothing within some milliseconds. */
-function answer(to: Socket, ask?: Uint8Array, patienceMs = 50): string | undefined {
+function answer(to: Socket, ask?: Uint8Array, patienceMs = 10): string | undefined {
   const fd = open(to, SOCK_NONBLOCK);
   try {
     try {
