@@ -13,6 +13,7 @@ import type { NftCommand } from '#pkg/nftables/observe.ts';
 import { renderTable } from '#pkg/nftables/render.ts';
 import { proxySkeleton } from '#pkg/proxy/nftables-base.ts';
 import { proxyTableName } from '#pkg/proxy/nftables-sets.ts';
+import type { ProxiedPort } from '#pkg/proxy/proxied-port.ts';
 import { openSys } from '#pkg/sys/open-sys.ts';
 import type { ProxyHost } from './host.ts';
 import { createNftablesDriver } from './nftables-driver.ts';
@@ -31,6 +32,8 @@ export interface NftablesModeParts {
   readonly log: Logger;
   /** Called when somebody else changed our tables: a round should look. */
   readonly request: () => void;
+  /** Called when a port is left out since the kernel refuses its elements. */
+  readonly onParked: (port: ProxiedPort, error: unknown) => void;
 }
 
 /** A Service of some thousand endpoints is one transaction. The kernel takes what it needs only. */
@@ -75,7 +78,8 @@ export async function createNftablesMode(
       continue;
     }
     const driver = createNftablesDriver(family, { socket, nft, generations });
-    watched.set(family, { driver, writer: createNftablesWriter({ family, driver, options, log }) });
+    const writer = createNftablesWriter({ ...parts, family, driver, options });
+    watched.set(family, { driver, writer });
   }
   if (watched.size === 0) {
     throw new AggregateError([...failures.values()], 'Cannot use nftables in any IP family');

@@ -1,109 +1,17 @@
 /** Convergence: each call into the kernel fails once, and the next write heals what is left. */
 import { describe, expect, it } from 'vitest';
-import { AgentError } from '#pkg/errors/agent-error.ts';
-import type { TableStructure } from '#pkg/nfnetlink/table-structure.ts';
-import { ruleMark, type Chain } from '#pkg/nftables/ruleset.ts';
-import { onDemandChain } from '#pkg/proxy/nftables-affinity.ts';
-import { proxySkeleton } from '#pkg/proxy/nftables-base.ts';
-import type { ElementChange } from '#pkg/proxy/nftables-book.ts';
+import { systemClock } from '#pkg/clock/clock.ts';
 import { contentsOf } from '#pkg/proxy/nftables-ruleset.ts';
 import type { ProxiedPort } from '#pkg/proxy/proxied-port.ts';
 import { service, slice } from '#pkg/proxy/testdata/records.ts';
 import { sixServices } from '#pkg/proxy/testdata/six-services.ts';
-import type { NftablesDriver } from './nftables-driver.ts';
 import { createNftablesWriter } from './nftables-writer.ts';
 import { nftablesTestOptions, portsOf, quietLog } from './scratch/nftables-inputs.ts';
+import { TestTable } from './scratch/nftables-test-table.ts';
 
 const options = nftablesTestOptions();
 const signal = AbortSignal.timeout(60_000);
 const node = undefined;
-
-const commented = ({ name, rules }: Chain): [string, string[]] => [
-  name,
-  rules.map((rule) => `${rule.why} ${ruleMark(rule)}`),
-];
-const skeleton = proxySkeleton(options, []);
-const coreRules = skeleton.chains.map(commented);
-
-/** A table as the kernel keeps it: a transaction is carried out whole or not at all. */
-class TestTable implements NftablesDriver {
-  calls = 0;
-  failed = false;
-  #isThere = false;
-  readonly #chains = new Set<string>();
-  #sets = new Map<string, Map<string, string>>();
-  readonly #failure: { readonly at: number; readonly code: string } | undefined;
-
-  constructor(failure?: { readonly at: number; readonly code: string }) {
-    this.#failure = failure;
-  }
-
-  get contents(): ReadonlyMap<string, ReadonlyMap<string, string>> {
-    return new Map([...this.#sets].filter(([, elements]) => elements.size > 0));
-  }
-
-  structure(): TableStructure | undefined {
-    this.#call();
-    if (!this.#isThere) return undefined;
-    const { comment, maps, sets } = skeleton;
-    const onDemand = [...this.#chains].map((name) => commented(onDemandChain(name, options)));
-    return {
-      comment,
-      rules: new Map([...coreRules, ...onDemand]),
-      sets: new Map([...sets, ...maps].map(({ name }) => [name, this.#sets.get(name)?.size ?? 0])),
-    };
-  }
-
-  async load(): Promise<void> {
-    this.#call();
-    this.#isThere = true;
-  }
-
-  addChain({ name }: { readonly name: string }): void {
-    this.#call();
-    this.#chains.add(name);
-  }
-
-  edit(changes: readonly ElementChange[]): { messages: number; bytes: number } {
-    this.#call();
-    const next = new Map([...this.#sets].map(([set, elements]) => [set, new Map(elements)]));
-    const elementsOf = (set: string): Map<string, string> => {
-      const elements = next.get(set) ?? new Map<string, string>();
-      next.set(set, elements);
-      return elements;
-    };
-    for (const { set, key, old } of changes) {
-      if (old !== undefined && !elementsOf(set).delete(key)) throw refusal('ENOENT');
-    }
-    for (const { set, key, new: value } of changes) {
-      if (value === undefined) continue;
-      if (elementsOf(set).has(key)) throw refusal('EEXIST');
-      elementsOf(set).set(key, value);
-    }
-    this.#sets = next;
-    return { messages: changes.length, bytes: 0 };
-  }
-
-  *read(set: string): Generator<{ key: string; value: string }[], void, undefined> {
-    this.#call();
-    yield [...(this.#sets.get(set) ?? [])].map(([key, value]) => ({ key, value }));
-  }
-
-  forget(): void {
-    this.#call();
-  }
-
-  #call(): void {
-    this.calls += 1;
-    if (this.calls !== this.#failure?.at) return;
-    this.failed = true;
-    throw refusal(this.#failure.code);
-  }
-}
-
-function refusal(code: string): AgentError {
-  return new AgentError(code, `Cannot change a table: ${code}`);
-}
 
 const before = portsOf(sixServices, 'ip');
 const after = portsOf(
@@ -124,6 +32,8 @@ async function live(table: TestTable): Promise<number> {
     family: 'ip',
     driver: table,
     options: () => options,
+    onParked: () => undefined,
+    clock: systemClock,
     log: quietLog,
   });
   let rejections = 0;

@@ -3,36 +3,45 @@
  * options changed and when in doubt; otherwise each port's change is a few elements, from memory.
  */
 import { isDeepStrictEqual } from 'node:util';
-import { isErrno } from '#pkg/errors/agent-error.ts';
+import type { Clock } from '#pkg/clock/clock.ts';
 import type { Family } from '#pkg/ip/address.ts';
 import type { NodeRecord } from '#pkg/kube/types.ts';
 import type { Logger } from '#pkg/log/logger.ts';
 import { renderSteps, renderTable } from '#pkg/nftables/render.ts';
-import { onDemandChain } from '#pkg/proxy/nftables-affinity.ts';
 import { proxySkeleton } from '#pkg/proxy/nftables-base.ts';
-import { Changes, ElementBook, type ElementChange } from '#pkg/proxy/nftables-book.ts';
+import { ElementBook, type ElementChange } from '#pkg/proxy/nftables-book.ts';
 import { allKeptEndpoints, keptEndpoints } from '#pkg/proxy/nftables-clients.ts';
 import { chainOf } from '#pkg/proxy/nftables-elements.ts';
 import type { NftablesOptions } from '#pkg/proxy/nftables-options.ts';
-import { reconcile } from '#pkg/proxy/nftables-reconcile.ts';
+import { reconcile, type PortSource } from '#pkg/proxy/nftables-reconcile.ts';
 import { fillTable } from '#pkg/proxy/nftables-ruleset.ts';
 import { proxySetNames } from '#pkg/proxy/nftables-sets.ts';
 import { compareStructure, onDemandChainsOf } from '#pkg/proxy/nftables-structure.ts';
 import type { ProxiedPort } from '#pkg/proxy/proxied-port.ts';
 import { RememberedClients } from './nftables-clients.ts';
 import type { NftablesDriver } from './nftables-driver.ts';
-import { breathe, inSlices, sliceMs } from '#pkg/reconcile/slices.ts';
+import { isDisagreement, NftablesEditor, RefusedElements } from './nftables-editor.ts';
+import { ParkedPorts } from './parked-ports.ts';
+import { writeWithoutRefused } from './nftables-refused.ts';
+import { inSlices } from '#pkg/reconcile/slices.ts';
 import type { FamilyWriter, Wanted, WriteReport } from './proxy-mode.ts';
 
 export interface NftablesWriterParts {
   readonly family: Family;
   readonly driver: NftablesDriver;
   readonly options: (node: NodeRecord | undefined) => NftablesOptions;
+  /** A port the kernel refuses was left out. */
+  readonly onParked: (port: ProxiedPort, error: unknown) => void;
+  readonly clock: Clock;
   readonly log: Logger;
 }
 
-/** Elements of a transaction: the kernel takes some milliseconds, during which nothing else runs. */
-const elementsPerTransaction = 1_000;
+/** What a write is about. */
+interface Target {
+  readonly options: NftablesOptions;
+  readonly ports: PortSource;
+  readonly signal: AbortSignal;
+}
 
 /** A table that somebody changes while it is read and written is read again, so often. */
 const attempts = 5;
@@ -57,22 +66,24 @@ export function createNftablesWriter(parts: NftablesWriterParts): NftablesWriter
 class Writer implements NftablesWriter {
   readonly #parts: NftablesWriterParts;
   #book: ElementBook | undefined;
-  #chains = new Set<string>();
-  readonly #counts = new Map<string, number>();
+  readonly #editor: NftablesEditor;
   #doubted = false;
   #busy = false;
   readonly #clients: RememberedClients;
+  readonly #parked: ParkedPorts;
 
   constructor(parts: NftablesWriterParts) {
     this.#parts = parts;
+    this.#editor = new NftablesEditor(parts);
+    this.#parked = new ParkedPorts(parts.clock, parts.onParked);
     this.#clients = new RememberedClients(parts.driver);
   }
 
   get expected(): ExpectedTable | undefined {
     if (this.#book === undefined || this.#busy || this.#doubted) return undefined;
     return {
-      skeleton: proxySkeleton(this.#book.options, this.#chains),
-      counts: this.#counts,
+      skeleton: proxySkeleton(this.#book.options, this.#editor.chains),
+      counts: this.#editor.counts,
     };
   }
 
@@ -85,27 +96,81 @@ class Writer implements NftablesWriter {
     const book = this.#book;
     this.#busy = true;
     await this.#clients.isIdle;
+    const released = this.#parked.release(want.changed);
+    const keys = want.changed === 'all' ? want.changed : new Set([...want.changed, ...released]);
+    const before = new Map(
+      keys === 'all' ? [] : [...keys].map((key) => [key, book?.get(key)] as const),
+    );
+    const ports: PortSource = {
+      get: (key) => (this.#parked.has(key) ? undefined : want.ports.get(key)),
+      keys: () => want.ports.keys(),
+    };
+    const target = { options, ports, signal };
     // Until it has ended well, what the book says is not what the kernel has.
     this.#book = undefined;
     try {
-      if (book !== undefined && !this.#doubted && want.changed !== 'all') {
-        if (isDeepStrictEqual(options, book.options)) {
-          try {
-            const written = await this.#update(book, want.ports, { keys: want.changed, signal });
-            this.#book = book;
-            return { kind: 'partial', written };
-          } catch (err) {
-            signal.throwIfAborted();
-            if (!isDisagreement(err)) throw err;
-            const { family } = this.#parts;
-            this.#parts.log.warn({ family, err }, 'The nftables table is not as it was left');
-          }
-        }
-      }
-      return { kind: 'full', written: await this.#rewrite(options, want.ports, signal) };
+      return await this.#attempt(book, target, keys);
+    } catch (error) {
+      signal.throwIfAborted();
+      if (!(error instanceof RefusedElements)) throw error;
+      return { kind: 'full', written: await this.#writeWithoutRefused(error, target, before) };
     } finally {
       this.#busy = false;
     }
+  }
+
+  async #attempt(
+    book: ElementBook | undefined,
+    target: Target,
+    keys: ReadonlySet<string> | 'all',
+  ): Promise<WriteReport> {
+    if (book !== undefined && !this.#doubted && keys !== 'all') {
+      if (isDeepStrictEqual(target.options, book.options)) {
+        try {
+          return { kind: 'partial', written: await this.#update(book, target, keys) };
+        } catch (err) {
+          target.signal.throwIfAborted();
+          if (!isDisagreement(err)) throw err;
+          const { family } = this.#parts;
+          this.#parts.log.warn({ family, err }, 'The nftables table is not as it was left');
+        }
+      }
+    }
+    return { kind: 'full', written: await this.#rewrite(target) };
+  }
+
+  async #writeWithoutRefused(
+    refused: RefusedElements,
+    target: Target,
+    before: ReadonlyMap<string, ProxiedPort | undefined>,
+  ): Promise<number> {
+    const { family, log } = this.#parts;
+    let book: ElementBook | undefined;
+    const { guilty, written } = await writeWithoutRefused(refused, {
+      ...target,
+      before,
+      rewrite: async (ports) => {
+        const count = await this.#rewrite({ ...target, ports });
+        book = this.#book;
+        return count;
+      },
+      update: async (keys, ports) => {
+        return await this.#update(
+          book ?? new ElementBook(target.options),
+          { ...target, ports },
+          keys,
+        );
+      },
+      undo: (keys, ports) => {
+        for (const key of keys) book?.put(key, ports.get(key));
+      },
+      onSuspects: (err, ports) => log.warn({ err, family, ports }, 'Looking for what is refused'),
+    });
+    for (const [key, error] of guilty) {
+      const why = error instanceof Error ? (error.cause ?? error) : error;
+      this.#parked.park(key, target.ports.get(key), why);
+    }
+    return written;
   }
 
   async forgetAgain(): Promise<void> {
@@ -115,9 +180,10 @@ class Writer implements NftablesWriter {
   /** Writes the ports that changed, and looks at nothing else. */
   async #update(
     book: ElementBook,
-    ports: ReadonlyMap<string, ProxiedPort>,
-    { keys, signal }: { readonly keys: ReadonlySet<string>; readonly signal: AbortSignal },
+    { ports, signal }: Target,
+    keys: ReadonlySet<string>,
   ): Promise<number> {
+    this.#book = undefined;
     const kept = new Map<string, ReadonlySet<string>>();
     const units = function* (): Generator<readonly ElementChange[]> {
       for (const key of keys) {
@@ -126,23 +192,21 @@ class Writer implements NftablesWriter {
         yield book.put(key, now);
       }
     };
-    const written = await this.#apply(units(), book.options, signal);
+    const written = await this.#editor.send(units(), book.options, signal);
     await this.#clients.forget(kept);
+    this.#book = book;
     return written;
   }
 
   /** Compares everything and writes what differs; again, if somebody else writes meanwhile. */
-  async #rewrite(
-    options: NftablesOptions,
-    ports: ReadonlyMap<string, ProxiedPort>,
-    signal: AbortSignal,
-  ): Promise<number> {
+  async #rewrite({ options, ports, signal }: Target): Promise<number> {
+    this.#book = undefined;
     for (let attempt = 1; ; attempt++) {
       this.#doubted = false;
       try {
         const book = new ElementBook(options);
         const written = await this.#reconcile(book, ports, signal);
-        await this.#clients.forgetOthers(allKeptEndpoints(ports.values(), options));
+        await this.#clients.forgetOthers(allKeptEndpoints(portsOf(ports), options));
         this.#book = book;
         return written;
       } catch (error) {
@@ -152,31 +216,23 @@ class Writer implements NftablesWriter {
     }
   }
 
-  async #reconcile(
-    book: ElementBook,
-    ports: ReadonlyMap<string, ProxiedPort>,
-    signal: AbortSignal,
-  ): Promise<number> {
+  async #reconcile(book: ElementBook, ports: PortSource, signal: AbortSignal): Promise<number> {
     const { driver } = this.#parts;
     const found = driver.structure();
-    this.#chains = new Set(onDemandChainsOf(found));
-    const skeleton = proxySkeleton(book.options, this.#chains);
+    const chains = onDemandChainsOf(found);
+    const skeleton = proxySkeleton(book.options, chains);
     if (found === undefined) {
       await driver.load(renderTable(proxySkeleton(book.options, [])), signal);
     } else if (compareStructure(skeleton, found).kind === 'replace') {
       return await this.#replace(book, ports, signal);
     }
     const have = found === undefined ? new Map() : await this.#contents(found.sets);
-    for (const set of proxySetNames) this.#counts.set(set, have.get(set)?.size ?? 0);
-    return await this.#apply(reconcile(book, ports, have), book.options, signal);
+    this.#editor.begin(chains, have);
+    return await this.#editor.send(reconcile(book, ports, have), book.options, signal);
   }
 
   /** The old table serves until the new one is complete: one transaction, however long. */
-  async #replace(
-    book: ElementBook,
-    ports: ReadonlyMap<string, ProxiedPort>,
-    signal: AbortSignal,
-  ): Promise<number> {
+  async #replace(book: ElementBook, ports: PortSource, signal: AbortSignal): Promise<number> {
     const contents = new Map<string, Map<string, string>>();
     const later: ElementChange[] = [];
     let written = 0;
@@ -195,11 +251,10 @@ class Writer implements NftablesWriter {
         written += 1;
       }
     });
-    this.#chains = new Set();
     const table = fillTable(proxySkeleton(book.options, []), contents);
     await this.#parts.driver.load(renderSteps([{ op: 'replaceTable', table }]), signal);
-    for (const set of proxySetNames) this.#counts.set(set, contents.get(set)?.size ?? 0);
-    return written + (await this.#apply([later], book.options, signal));
+    this.#editor.begin([], contents);
+    return written + (await this.#editor.send([later], book.options, signal));
   }
 
   async #contents(
@@ -216,56 +271,11 @@ class Writer implements NftablesWriter {
     }
     return contents;
   }
-
-  /** Sends units, as many as fit, in one transaction each time. */
-  async #apply(
-    units: Iterable<readonly ElementChange[]>,
-    options: NftablesOptions,
-    signal: AbortSignal,
-  ): Promise<number> {
-    let pending = new Changes();
-    let written = 0;
-    const send = (): void => {
-      const changes = pending.list();
-      pending = new Changes();
-      if (changes.length === 0) return;
-      signal.throwIfAborted();
-      this.#addChains(changes, options);
-      this.#parts.driver.edit(changes);
-      written += changes.length;
-      for (const change of changes) this.#count(change);
-    };
-    let sentAtMs = performance.now();
-    for (const unit of units) {
-      for (const change of unit) pending.put(change);
-      const isFull = pending.size >= elementsPerTransaction;
-      if (isFull) send();
-      if (isFull || performance.now() - sentAtMs > sliceMs) {
-        await breathe();
-        sentAtMs = performance.now();
-      }
-    }
-    send();
-    return written;
-  }
-
-  /** Elements that lead to a chain can only be added once it is there. */
-  #addChains(changes: readonly ElementChange[], options: NftablesOptions): void {
-    for (const { new: value } of changes) {
-      const name = value === undefined || value === '' ? undefined : chainOf({ value });
-      if (name === undefined || this.#chains.has(name)) continue;
-      this.#parts.driver.addChain(onDemandChain(name, options));
-      this.#chains.add(name);
-    }
-  }
-
-  #count(change: ElementChange): void {
-    const by = (change.new === undefined ? 0 : 1) - (change.old === undefined ? 0 : 1);
-    this.#counts.set(change.set, (this.#counts.get(change.set) ?? 0) + by);
-  }
 }
 
-/** The kernel's table is not what we took it for, or changed while we looked. */
-function isDisagreement(error: unknown): boolean {
-  return ['ENOENT', 'EEXIST', 'EBUSY', 'EINTR', 'ENOTEMPTY'].some((code) => isErrno(error, code));
+function* portsOf(source: PortSource): Generator<ProxiedPort> {
+  for (const key of source.keys()) {
+    const port = source.get(key);
+    if (port !== undefined) yield port;
+  }
 }

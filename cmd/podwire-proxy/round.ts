@@ -13,10 +13,10 @@ import { countWithoutLocal } from '#pkg/proxy/proxied-port.ts';
 import { newsParts } from '#pkg/proxy/model-parts.ts';
 import { ServiceModel, type PortChange } from '#pkg/proxy/service-model.ts';
 import type { NodeTopology } from '#pkg/proxy/topology.ts';
+import { breathe } from '#pkg/reconcile/slices.ts';
 import type { ApiFeed } from './api-feed.ts';
 import { createProblemLog, type ProblemLog } from './problem-log.ts';
 import type { FamilyWriter, ProxyMode, WriteReport } from './proxy-mode.ts';
-import { breathe } from '#pkg/reconcile/slices.ts';
 
 /**
  * Told after a family was written, in the order of the list, also when nothing changed. `changes`

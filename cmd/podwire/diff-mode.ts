@@ -1,5 +1,6 @@
 /** What a proxy mode is to `podwire diff`: it tells what the daemon would write, and writes nothing. */
 import type { Family } from '#pkg/ip/address.ts';
+import type { Prefix } from '#pkg/ip/prefix.ts';
 import type { NodeRecord } from '#pkg/kube/types.ts';
 import type { ProxiedPort } from '#pkg/proxy/proxied-port.ts';
 
@@ -10,6 +11,8 @@ export interface Desired {
   readonly ports: readonly ProxiedPort[];
   /** Our own Node; undefined when the API has none of that name. */
   readonly node: NodeRecord | undefined;
+  /** Ranges that cluster addresses are taken from; empty = not known. */
+  readonly serviceCIDRs: readonly Prefix[];
 }
 
 export interface ModeDiff {

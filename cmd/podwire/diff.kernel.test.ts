@@ -93,6 +93,24 @@ test('behind a proxy there is no difference; a rule deleted by hand is one', asy
   expect(await node.save('ip')).toBe(before);
 });
 
+test('in mode nftables it prints a script that nft reads, and one element when one is gone', async () => {
+  const netns = node.network.node;
+  const flags = ['--kubeconfig', node.kubeconfig, '--hostname-override', nodeName];
+  const nftables = (): ReturnType<typeof diff> => diff([...flags, '--proxy-mode', 'nftables']);
+  const first = await nftables();
+  expect(first.exitCode).toBe(1);
+  expect((await netns.exec('nft', ['list', 'tables'])).stdout).not.toContain('podwire-proxy');
+  await netns.exec('nft', ['-f', '-'], { input: first.stdout });
+  expect(await nftables()).toMatchObject({ exitCode: 0, stdout: '' });
+
+  const element = 'endpoints { 10.96.0.10 . tcp . 80 . 0 : 10.1.2.2 . 8080 }';
+  await netns.exec('nft', ['delete', 'element', 'ip', 'podwire-proxy', ...element.split(' ')]);
+  expect(await nftables()).toMatchObject({
+    exitCode: 1,
+    stdout: `add element ip podwire-proxy ${element}\n`,
+  });
+});
+
 test.each([
   ['a flag the proxy does not know', ['--no-such-flag'], 'no-such-flag'],
   ['a configuration that is not there', ['--config=/nonexistent'], 'Cannot read configuration'],

@@ -4,6 +4,7 @@
  */
 import type { Clock } from '#pkg/clock/clock.ts';
 import { AgentError } from '#pkg/errors/agent-error.ts';
+import type { Prefix } from '#pkg/ip/prefix.ts';
 import { createKubeClient } from '#pkg/kube/client.ts';
 import { projectEndpointSlice, projectNode } from '#pkg/kube/project.ts';
 import { oneNode, proxiedEndpointSlices, proxiedServices } from '#pkg/kube/resources.ts';
@@ -14,9 +15,11 @@ import { byName } from '#pkg/proxy/proxied-port.ts';
 import { ServiceModel } from '#pkg/proxy/service-model.ts';
 import { serviceProjection } from '#cmd/podwire-proxy/feature-effects.ts';
 import type { ProxyOptions } from '#cmd/podwire-proxy/options.ts';
+import { watchServiceRanges } from '#cmd/podwire-proxy/service-ranges.ts';
 import { clusterConfig } from '#cmd/podwire-proxy/wire.ts';
 import { iptablesDiff } from './diff-iptables.ts';
 import type { ModeDiff } from './diff-mode.ts';
+import { nftablesDiff } from './diff-nftables.ts';
 
 export interface DiffContext {
   readonly env: Readonly<Record<string, string | undefined>>;
@@ -34,6 +37,7 @@ interface ClusterState {
   readonly services: ReadonlyMap<string, ServiceRecord>;
   readonly slices: ReadonlyMap<string, EndpointSliceRecord>;
   readonly node: NodeRecord | undefined;
+  readonly serviceCIDRs: readonly Prefix[];
 }
 
 const apiTimeoutMs = 30_000;
@@ -50,7 +54,7 @@ export async function runDiff(
   signal: AbortSignal,
 ): Promise<0 | 1> {
   const mode = await modeDiff(options, context, signal);
-  const { node, services, slices } = await readCluster(options, context, signal);
+  const { node, serviceCIDRs, services, slices } = await readCluster(options, context, signal);
   const zone = node?.labels['topology.kubernetes.io/zone'];
   let different = false;
   for (const family of mode.families) {
@@ -60,7 +64,7 @@ export async function runDiff(
       context.warn(`${kind} ${object}: ${problem}`);
     }
     const ports = [...model.ports.values()].toSorted(byName);
-    const text = await mode.diff({ family, ports, node }, signal);
+    const text = await mode.diff({ family, ports, node, serviceCIDRs }, signal);
     if (text !== '') context.print(text);
     different ||= text !== '';
   }
@@ -72,11 +76,17 @@ function modeDiff(
   { warn }: DiffContext,
   signal: AbortSignal,
 ): Promise<ModeDiff> {
-  if (config.mode === 'iptables') return iptablesDiff(config, warn, signal);
-  throw new AgentError(
-    'InvalidConfig',
-    `Cannot tell what mode ${config.mode} would change: only mode iptables is known here`,
-  );
+  switch (config.mode) {
+    case 'iptables':
+      return iptablesDiff(config, warn, signal);
+    case 'nftables':
+      return nftablesDiff(config, warn, signal);
+    case 'ipvs':
+      throw new AgentError(
+        'InvalidConfig',
+        'Cannot tell what mode ipvs would change: only modes iptables and nftables are known here',
+      );
+  }
 }
 
 /** Lists once what the daemon watches. */
@@ -100,8 +110,14 @@ async function readCluster(
     client.watchResource(proxiedEndpointSlices, projectEndpointSlice, slices, either),
     client.watchResource(oneNode(options.nodeName), projectNode, nodes, either),
   ];
+  // Only the nftables mode knows what to do with them.
+  const ranges =
+    options.config.mode === 'nftables'
+      ? watchServiceRanges(client, { clock, log }, either)
+      : undefined;
   try {
     await Promise.all([services, slices, nodes].map((store) => store.whenSynced(patience)));
+    await ranges?.whenKnown(patience);
   } catch (cause) {
     signal.throwIfAborted();
     throw new AgentError(
@@ -115,7 +131,8 @@ async function readCluster(
   }
   const node = nodes.get(options.nodeName);
   if (node === undefined) warn(`Node ${options.nodeName} does not exist: give --hostname-override`);
-  return { services: services.snapshot(), slices: slices.snapshot(), node };
+  const serviceCIDRs = ranges?.current() ?? [];
+  return { services: services.snapshot(), slices: slices.snapshot(), node, serviceCIDRs };
 }
 
 function asNews<T>(records: ReadonlyMap<string, T>): { readonly key: string; readonly new: T }[] {

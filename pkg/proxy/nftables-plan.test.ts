@@ -2,11 +2,11 @@ import { describe, expect, it } from 'vitest';
 import type { TableStructure } from '#pkg/nfnetlink/table-structure.ts';
 import { renderSteps } from '#pkg/nftables/render.ts';
 import { ruleMark, type Table } from '#pkg/nftables/ruleset.ts';
-import { planProxyTable } from './nftables-plan.ts';
+import { planProxyTable, proxyTableScript } from './nftables-plan.ts';
 import { contentsOf } from './nftables-ruleset.ts';
 import { portKey } from './proxied-port.ts';
 import { nftablesOptions, table } from './testdata/nftables.ts';
-import { snapshot } from './testdata/records.ts';
+import { service, slice, snapshot, type Cluster } from './testdata/records.ts';
 import { sixServices } from './testdata/six-services.ts';
 
 const options = nftablesOptions();
@@ -64,5 +64,30 @@ add element ip podwire-proxy endpoints { 172.30.0.43 . tcp . 80 . 0 : 10.180.0.3
     const [step] = planProxyTable(ports, options, { structure: withRules(more), contents });
     // Nobody but this proxy makes chains of such names: one with other rules is no chain of ours.
     expect(step?.op).toBe('replaceTable');
+  });
+});
+
+describe('proxyTableScript()', () => {
+  it('is empty where all is as it should be', () => {
+    expect(proxyTableScript(ports, options, { structure, contents })).toBe('');
+  });
+
+  it('adds a chain before the elements that lead to it', () => {
+    const sticky: Cluster = {
+      services: [service('ns/a', { clusterIPs: ['172.30.0.7'], affinitySeconds: 5 })],
+      slices: [slice('ns/a', ['10.1.0.1'])],
+    };
+    const want = new Map(snapshot(sticky).ports.map((port) => [portKey(port), port]));
+    const empty = structureOf(table({ services: [] }));
+    const script = proxyTableScript(want, options, { structure: empty, contents: new Map() });
+    const [chain, rule, ...elements] = script.split('\n');
+    expect(chain).toBe('add chain ip podwire-proxy remember-5');
+    expect(rule).toMatch(/^add rule ip podwire-proxy remember-5 update @affinity .* comment "/);
+    expect(elements.join('\n')).toContain('172.30.0.7 . tcp . 80 : jump remember-5');
+  });
+
+  it('is the whole table where there is none', () => {
+    const script = proxyTableScript(ports, options, { structure: undefined, contents: new Map() });
+    expect(script).toMatch(/^add table ip podwire-proxy\ndelete table ip podwire-proxy\ntable ip/);
   });
 });

@@ -11,6 +11,12 @@ import type { ProxiedPort } from './proxied-port.ts';
 /** Elements by set: key to value, '' in sets. */
 export type SetContents = ReadonlyMap<string, ReadonlyMap<string, string>>;
 
+/** Ports by their key, which may be looked at through what is left out. */
+export interface PortSource {
+  get(key: string): ProxiedPort | undefined;
+  keys(): Iterable<string>;
+}
+
 /** Sets that must change together: a Service with a firewall and no ranges yet would be closed. */
 const firewallSets: ReadonlySet<string> = new Set(['firewalled-services', 'source-ranges']);
 
@@ -23,7 +29,7 @@ const firewallSets: ReadonlySet<string> = new Set(['firewalled-services', 'sourc
  */
 export function* reconcile(
   book: ElementBook,
-  ports: ReadonlyMap<string, ProxiedPort>,
+  ports: PortSource,
   left: ReadonlyMap<string, Map<string, string>>,
 ): Generator<readonly ElementChange[], void, undefined> {
   const missing = (changes: readonly ElementChange[]): ElementChange[] =>

@@ -1,4 +1,5 @@
 /** The nftables mode's writers in a scratch namespace, without an API server: ports go in, rules come out. */
+import { systemClock } from '#pkg/clock/clock.ts';
 import type { Family } from '#pkg/ip/address.ts';
 import { openNetfilterSocket } from '#pkg/nfnetlink/nf-tables.ts';
 import type { ScratchNetns } from '#pkg/netns/scratch.ts';
@@ -37,6 +38,8 @@ export function createNftablesRig(netns: ScratchNetns, family: Family): Nftables
         family,
         driver,
         log: quietLog,
+        clock: systemClock,
+        onParked: () => undefined,
         options: () => nftablesTestOptions({ family, ...options }),
       }),
     [Symbol.dispose]: () => socket[Symbol.dispose](),

@@ -6,8 +6,12 @@ export interface Contestant {
   readonly name: string;
   /** What is started, before `--config`. */
   readonly command: readonly string[];
+  /** What follows it. */
+  readonly args: readonly string[];
   /** The part of a KubeProxyConfiguration that makes it this contestant. */
   readonly config: string;
+  /** Longer than minSyncPeriod, so that each change comes to a proxy at rest. */
+  readonly restMs: number;
   /** The only iptables in its PATH; 'none' for modes that use none. */
   readonly backend: 'legacy' | 'nf_tables' | 'none';
 }
@@ -18,7 +22,7 @@ const program = [process.execPath, '--disable-warning=ExperimentalWarning', dist
 function iptables(layout: 'compatible' | 'tree', backend: 'legacy' | 'nf_tables'): Contestant {
   const name = `iptables ${layout} ${backend}`;
   const config = `mode: iptables\niptables: { layout: ${layout}, minSyncPeriod: 1s, syncPeriod: 30s }\n`;
-  return { name, command: program, config, backend };
+  return { name, command: program, args: [], config, restMs: 1_300, backend };
 }
 
 const ours: readonly Contestant[] = [
@@ -26,8 +30,24 @@ const ours: readonly Contestant[] = [
   iptables('tree', 'legacy'),
   iptables('compatible', 'nf_tables'),
   iptables('tree', 'nf_tables'),
-  { name: 'nftables', command: program, config: 'mode: nftables\n', backend: 'none' },
-  { name: 'ipvs', command: program, config: 'mode: ipvs\n', backend: 'none' },
+  {
+    name: 'nftables',
+    command: program,
+    // Tells of its transactions.
+    args: ['-v', '2'],
+    // A round costs little: it need not wait for more changes.
+    config: 'mode: nftables\nnftables: { minSyncPeriod: 10ms }\n',
+    restMs: 60,
+    backend: 'none',
+  },
+  {
+    name: 'ipvs',
+    command: program,
+    args: [],
+    config: 'mode: ipvs\n',
+    restMs: 1_300,
+    backend: 'none',
+  },
 ];
 
 /**
@@ -48,6 +68,7 @@ export function contestants(modes: readonly string[], peer: string | undefined):
         ...own,
         name,
         command: [peer],
+        args: [],
         config: own.config.replace('layout: compatible, ', ''),
       };
     });

@@ -1,187 +1,206 @@
 /** What is measured of one contestant on its node, by what its clients notice. */
-import { spawn } from 'node:child_process';
 import { readFileSync, rmSync } from 'node:fs';
-import { join } from 'node:path';
-import { createInterface } from 'node:readline';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { ApiAccess } from '#pkg/embedded-api/access.ts';
-import type { ScratchNetns } from '#pkg/netns/scratch.ts';
-import {
-  deleteService,
-  passing,
-  probed,
-  putEndpoints,
-  putService,
-  type Target,
-} from './cluster.ts';
+import { deleteService, disturb, putEndpoints, putService, type Addressing } from './cluster.ts';
 import { IptablesPath, type Contestant } from './contestants.ts';
-import { startDaemon, type BenchNode } from './node.ts';
+import { startDaemon, type BenchNode, type Daemon } from './node.ts';
+import { connectRates, connectTimes, follow, healthTimes, place, type Follower } from './probes.ts';
 
 /** Times in milliseconds unless named otherwise. */
 export interface Figures {
   /** From the start of the process to the first answer of the last Service. */
   readonly startMs: number;
+  /** Answers of /healthz while everything is loaded, in microseconds. */
+  readonly healthMicros: readonly number[];
   /** From the write to the API to the first packet that goes the new way. */
   readonly changeMs: readonly number[];
+  /** The same while other Services change 20 times a second. */
+  readonly busyMs: readonly number[];
   readonly addMs: readonly number[];
   readonly deleteMs: readonly number[];
   /** Processor time of a change, with the programs it ran. */
   readonly cpuMsPerChange: number;
-  /** What iptables-restore reads for a change of endpoints, a new Service, and one that goes. */
-  readonly input: Readonly<Record<'change' | 'add' | 'delete', RestoreInput>> | undefined;
+  /** What the kernel is sent for a change of endpoints. */
+  readonly input: KernelInput | undefined;
+  /** What the kernel needs for it; where the daemon tells. */
+  readonly kernelMs: readonly number[];
   readonly memoryMB: { readonly now: number; readonly peak: number };
   /** Of new connections: through the last Service, and to the pod itself. */
   readonly serviceMicros: readonly number[];
   readonly podMicros: readonly number[];
+  /** New connections a second, one after the other. */
+  readonly serviceRate: number;
+  readonly podRate: number;
 }
 
-export interface RestoreInput {
+export interface KernelInput {
   readonly bytes: number;
-  /** Lines that put or take a rule. */
-  readonly rules: number;
+  /** Lines that put or take a rule, or netlink messages. */
+  readonly parts: number;
 }
 
 /** Where a measurement takes place. */
 export interface Place {
   readonly node: BenchNode;
   readonly objects: ApiAccess;
+  readonly addresses: Addressing;
   /** For files of this contestant. */
   readonly dir: string;
+  readonly services: number;
   readonly changes: number;
   /** New connections to time. */
   readonly connections: number;
 }
 
-const pods = ['10.1.2.2', '10.1.3.2'] as const;
 const names = ['one', 'two'] as const;
-/** Longer than minSyncPeriod, so that each change comes to a proxy at rest. */
-const restMs = 1_300;
+const healthPort = 10256;
+const rateMs = 500;
 
-export async function measure(contestant: Contestant, place: Place): Promise<Figures> {
-  const { dir, node, objects } = place;
+export async function measure(contestant: Contestant, where: Place): Promise<Figures> {
+  const { addresses, connections, dir, node, objects, services } = where;
   const { client } = node.network;
+  const { passing, pods, probed } = addresses;
   const programs = new IptablesPath(dir, contestant.backend);
   const path = contestant.backend === 'none' ? (process.env['PATH'] ?? '') : programs.dir;
   putEndpoints(objects, probed, [pods[0]]);
-  const answered = await untilAnswer(client, probed, names[0]);
+  await using follower = await follow(client, place(probed.ip, probed.port));
   const startedAt = process.hrtime.bigint();
   const daemon = startDaemon(contestant, { netns: node.network.node, dir, path });
   try {
-    const startMs = await millisSince(startedAt, answered, () => daemon.log());
-    await sleep(restMs);
-    const [serviceMicros = [], podMicros = []] = await connectTimes(client, place.connections);
+    const loadMs = 1_500 + services / 4;
+    const health = healthTimes(node.network.node, place('127.0.0.1', healthPort), loadMs);
+    const startMs = await since(startedAt, follower, names[0], daemon);
+    const healthMicros = await health;
+    const rest = (): Promise<void> => sleep(contestant.restMs);
 
     let turn = 0;
     const change = async (): Promise<number> => {
       turn = 1 - turn;
-      const [name, pod] =
-        turn === 1 ? ([names[1], pods[1]] as const) : ([names[0], pods[0]] as const);
-      return await timeOf(client, probed, name, () => putEndpoints(objects, probed, [pod]));
+      const at = process.hrtime.bigint();
+      putEndpoints(objects, probed, [pods[turn === 1 ? 1 : 0]]);
+      return await since(at, follower, names[turn === 1 ? 1 : 0], daemon);
     };
-    const add = (): Promise<number> =>
-      timeOf(client, passing, names[0], () => {
-        putEndpoints(objects, passing, [pods[0]]);
-        putService(objects, passing);
-      });
-    const remove = (): Promise<number> =>
-      timeOf(client, passing, '', () => deleteService(objects, passing));
+    const repeat = async (count: number): Promise<number[]> => {
+      const all: number[] = [];
+      for (let i = 0; i < count; i++) {
+        await rest();
+        all.push(await change());
+      }
+      return all;
+    };
 
-    await sleep(restMs);
+    // What the first changes and the time after a start cost is none of a change's.
+    await repeat(Math.min(5, where.changes));
+    daemon.forget();
     const cpuBeforeMs = daemon.cpuMs();
-    const changeMs = await times(place.changes, change);
-    const cpuMsPerChange = (daemon.cpuMs() - cpuBeforeMs) / place.changes;
+    const changeMs = await repeat(where.changes);
+    const cpuMsPerChange = (daemon.cpuMs() - cpuBeforeMs) / where.changes;
+    await rest();
+    const told = transactionsIn(daemon.log());
+
+    let disturbances = 0;
+    const disturbing = setInterval(() => disturb(objects, addresses, disturbances++, services), 50);
+    const busyMs = await repeat(where.changes);
+    clearInterval(disturbing);
+    await rest();
+
     const addMs: number[] = [];
     const deleteMs: number[] = [];
-    for (let i = 0; i < Math.ceil(place.changes / 3); i++) {
-      addMs.push(...(await times(1, add)));
-      deleteMs.push(...(await times(1, remove)));
+    await using passer = await follow(client, place(passing.ip, passing.port));
+    await passer.answered('');
+    for (let i = 0; i < Math.min(5, where.changes); i++) {
+      await rest();
+      let at = process.hrtime.bigint();
+      putEndpoints(objects, passing, [pods[0]]);
+      putService(objects, passing);
+      addMs.push(await since(at, passer, names[0], daemon));
+      await rest();
+      at = process.hrtime.bigint();
+      deleteService(objects, passing);
+      deleteMs.push(await since(at, passer, '', daemon));
     }
-    let input: Figures['input'];
+    let input: KernelInput | undefined = told.input;
     if (contestant.backend !== 'none') {
       const file = programs.keepInputs();
-      input = {
-        change: await inputOf(file, change),
-        add: await inputOf(file, add),
-        delete: await inputOf(file, remove),
-      };
+      await rest();
+      rmSync(file, { force: true });
+      await change();
+      await rest();
+      input = inputOf(file);
       programs.plain();
     }
     const memoryMB = daemon.memoryMB();
-    const common = { startMs, changeMs, addMs, deleteMs, cpuMsPerChange };
-    return { ...common, input, memoryMB, serviceMicros, podMicros };
+    await passer[Symbol.asyncDispose]();
+    await follower[Symbol.asyncDispose]();
+
+    // Another pod than the Service's: their connections would be each other's in connection tracking.
+    const other = pods[turn === 1 ? 0 : 1];
+    const targets = [place(probed.ip, probed.port), place(other, 8080)];
+    const [serviceMicros = [], podMicros = []] = await connectTimes(client, connections, targets);
+    const [serviceRate = 0, podRate = 0] = await connectRates(client, rateMs, targets);
+    return {
+      startMs,
+      healthMicros,
+      changeMs,
+      busyMs,
+      addMs,
+      deleteMs,
+      cpuMsPerChange,
+      input,
+      kernelMs: told.kernelMs,
+      memoryMB,
+      serviceMicros,
+      podMicros,
+      serviceRate,
+      podRate,
+    };
   } finally {
     await daemon.stop();
   }
 }
 
-async function times(count: number, act: () => Promise<number>): Promise<number[]> {
-  const all: number[] = [];
-  for (let i = 0; i < count; i++) {
-    all.push(await act());
-    await sleep(restMs);
-  }
-  return all;
-}
-
-async function inputOf(file: string, act: () => Promise<number>): Promise<RestoreInput> {
-  rmSync(file, { force: true });
-  await act();
-  await sleep(restMs);
-  const text = readFileSync(file, 'utf8');
-  return { bytes: text.length, rules: text.match(/^-[AID] /gm)?.length ?? 0 };
-}
-
-async function timeOf(
-  client: ScratchNetns,
-  target: Target,
-  text: string,
-  act: () => void,
-): Promise<number> {
-  const answered = await untilAnswer(client, target, text);
-  const startedAt = process.hrtime.bigint();
-  act();
-  return await millisSince(startedAt, answered, () => `no answer "${text}" of ${target.name}`);
-}
-
-const inNetns = ['netns', 'exec'] as const;
-const prober = [
-  process.execPath,
-  '--disable-warning=ExperimentalWarning',
-  join(import.meta.dirname, 'prober.ts'),
-];
-
-/** Resolves when the prober looks; what it resolves to, when the answer came. */
-async function untilAnswer(
-  client: ScratchNetns,
-  target: Target,
-  text: string,
-): Promise<{ readonly at: Promise<bigint | undefined> }> {
-  const words = ['until', target.ip, String(target.port), text];
-  const child = spawn('ip', [...inNetns, client.name, ...prober, ...words], {
-    stdio: ['ignore', 'pipe', 'inherit'],
-    timeout: 600_000,
-  });
-  const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]();
-  await lines.next();
-  return {
-    at: lines.next().then(({ value }) => (typeof value === 'string' ? BigInt(value) : undefined)),
-  };
-}
-
-async function millisSince(
+async function since(
   startedAt: bigint,
-  answered: { readonly at: Promise<bigint | undefined> },
-  why: () => string,
+  follower: Follower,
+  who: string,
+  daemon: Daemon,
 ): Promise<number> {
-  const at = await answered.at;
-  if (at === undefined) throw new Error(`Cannot measure: no answer within ten minutes: ${why()}`);
+  const late = AbortSignal.timeout(600_000);
+  const at = await Promise.race([
+    follower.answered(who),
+    new Promise<never>((_, reject) => {
+      late.addEventListener('abort', () =>
+        reject(new Error(`Cannot measure: ${who} does not answer:\n${daemon.log()}`)),
+      );
+    }),
+  ]);
   return Number(at - startedAt) / 1e6;
 }
 
-async function connectTimes(client: ScratchNetns, count: number): Promise<number[][]> {
-  // Another pod than the Service's: their connections would be each other's in connection tracking.
-  const targets = [`${probed.ip}:${probed.port}`, `${pods[1]}:8080`];
-  const [program = '', ...args] = [...prober, 'latency', String(count), ...targets];
-  const { stdout } = await client.exec(program, args, { timeoutMs: 300_000 });
-  return JSON.parse(stdout) as number[][];
+function inputOf(file: string): KernelInput {
+  const text = readFileSync(file, 'utf8');
+  return { bytes: text.length, parts: text.match(/^-[AID] /gm)?.length ?? 0 };
+}
+
+/** What the nftables mode tells of its transactions at verbosity 2. */
+function transactionsIn(log: string): {
+  readonly input: KernelInput | undefined;
+  readonly kernelMs: number[];
+} {
+  const lines = log.split('\n').filter((line) => line.includes('"Elements written"'));
+  const told = lines.flatMap((line) => {
+    try {
+      return [JSON.parse(line) as { bytes: number; messages: number; kernelMs: number }];
+    } catch {
+      // The first of what is kept may be half a line.
+      return [];
+    }
+  });
+  const mean = (what: 'bytes' | 'messages'): number =>
+    told.reduce((sum, one) => sum + one[what], 0) / told.length;
+  return {
+    input: told.length === 0 ? undefined : { bytes: mean('bytes'), parts: mean('messages') },
+    kernelMs: told.map((one) => one.kernelMs),
+  };
 }

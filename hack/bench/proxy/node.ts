@@ -52,8 +52,10 @@ export interface Daemon {
   cpuMs(): number;
   /** Memory now and at most, in megabytes. */
   memoryMB(): { readonly now: number; readonly peak: number };
-  /** Everything it has said. */
+  /** What it has said lately. */
   log(): string;
+  /** Forgets what it has said. */
+  forget(): void;
   stop(): Promise<void>;
 }
 
@@ -80,13 +82,14 @@ conntrack: { maxPerCore: 0, min: 0, tcpEstablishedTimeout: 0s, tcpCloseWaitTimeo
 ${contestant.config}`,
   );
   // `ip netns exec` and env become the program: the process is the daemon.
-  const command = ['env', `PATH=${path}`, ...contestant.command, '--config', config];
+  const args = [...contestant.command, '--config', config, ...contestant.args];
+  const command = ['env', `PATH=${path}`, ...args];
   const child = spawn('ip', ['netns', 'exec', netns.name, ...command], {
     stdio: ['ignore', 'pipe', 'pipe'],
   });
   let log = '';
   for (const stream of [child.stdout, child.stderr]) {
-    stream.on('data', (bytes: Buffer) => (log = (log + bytes.toString()).slice(-20_000)));
+    stream.on('data', (bytes: Buffer) => (log = (log + bytes.toString()).slice(-200_000)));
   }
   const proc = (file: string): string => readFileSync(`/proc/${child.pid}/${file}`, 'utf8');
   return {
@@ -104,6 +107,7 @@ ${contestant.config}`,
       return { now: kilobytes('VmRSS') / 1024, peak: kilobytes('VmHWM') / 1024 };
     },
     log: () => log,
+    forget: () => void (log = ''),
     stop: async () => {
       if (child.exitCode !== null || child.signalCode !== null) return;
       const exited = once(child, 'exit');

@@ -1,50 +1,65 @@
 /**
  * Opens TCP connections from the namespace it runs in, with plain system calls: Node's own sockets
- * cost more than what is measured.
+ * cost more than what is measured. Addresses are IP,PORT.
  *
- *     prober.ts until IP PORT TEXT       prints "ready", then when an answer first begins with TEXT
- *                                        ("" = when there is none any more), on CLOCK_MONOTONIC in ns
- *     prober.ts latency COUNT IP:PORT…   connects to each in turn, prints the times in us as JSON
+ *     prober.ts follow TO          connects all the time; each time somebody else answers, prints when
+ *                                  (CLOCK_MONOTONIC in ns) and who, "" = nobody
+ *     prober.ts latency COUNT TO…  connects to each in turn, prints the times in us as JSON
+ *     prober.ts rate MS TO…        connects to each for so long, prints connections a second as JSON
+ *     prober.ts health TO MS       asks for /healthz each 10 ms for so long, from the first answer on;
+ *                                  prints the times in us as JSON
  */
 import { SOCK_CLOEXEC, SOCK_STREAM } from '#pkg/sys/constants.ts';
 import { isErrno } from '#pkg/errors/agent-error.ts';
+import { addressBytes, parseAddress } from '#pkg/ip/address.ts';
 import { openSys } from '#pkg/sys/open-sys.ts';
 
 const AF_INET = 2;
+const AF_INET6 = 10;
 const SOCK_NONBLOCK = 0o4000;
 const POLLIN = 1;
 const POLLOUT = 4;
 const sys = await openSys();
+const sleeper = new Int32Array(new SharedArrayBuffer(4));
 
-function main([mode, ...args]: readonly string[]): void {
-  if (mode === 'until') until(args);
-  else latency(Number(args[0]), args.slice(1));
+interface Socket {
+  readonly family: number;
+  readonly bytes: Uint8Array;
 }
 
-function until([ip = '', port = '', text = '']: readonly string[]): void {
-  const to = sockaddr(ip, Number(port));
-  process.stdout.write('ready\n');
-  const sleeper = new Int32Array(new SharedArrayBuffer(4));
+function main([mode, first = '', ...rest]: readonly string[]): void {
+  if (mode === 'follow') follow(sockaddr(first));
+  else if (mode === 'latency') print(latency(Number(first), rest.map(sockaddr)));
+  else if (mode === 'rate') print(rest.map((to) => rate(Number(first), sockaddr(to))));
+  else print(health(sockaddr(first), Number(rest[0])));
+}
+
+function print(figures: unknown): void {
+  process.stdout.write(JSON.stringify(figures));
+}
+
+function follow(to: Socket): void {
+  let known: string | undefined;
   for (;;) {
-    const said = answer(to);
-    if (text === '' ? said === undefined : said?.startsWith(text) === true) break;
+    const said = answer(to)?.split(' ')[0] ?? '';
+    if (said !== known) process.stdout.write(`${process.hrtime.bigint()} ${said}\n`);
+    known = said;
     Atomics.wait(sleeper, 0, 0, 1);
   }
-  process.stdout.write(`${process.hrtime.bigint()}\n`);
 }
 
 /** What the other side says; undefined when it says nothing within some milliseconds. */
-function answer(to: Uint8Array): string | undefined {
-  const fd = open(SOCK_NONBLOCK);
+function answer(to: Socket, ask?: Uint8Array, patienceMs = 10): string | undefined {
+  const fd = open(to, SOCK_NONBLOCK);
   try {
     try {
-      sys.connect(fd, to);
+      sys.connect(fd, to.bytes);
     } catch (error) {
       if (!isErrno(error, 'EINPROGRESS')) return undefined;
     }
-    if (sys.poll(fd, POLLOUT, 20) !== POLLOUT || (sys.poll(fd, POLLIN, 50) & POLLIN) === 0) {
-      return undefined;
-    }
+    if (sys.poll(fd, POLLOUT, patienceMs) !== POLLOUT) return undefined;
+    if (ask !== undefined) sys.send(fd, ask, 0);
+    if ((sys.poll(fd, POLLIN, patienceMs) & POLLIN) === 0) return undefined;
     const buffer = new Uint8Array(64);
     return new TextDecoder().decode(buffer.subarray(0, sys.recv(fd, buffer, 0)));
   } catch {
@@ -54,36 +69,67 @@ function answer(to: Uint8Array): string | undefined {
   }
 }
 
-function latency(count: number, targets: readonly string[]): void {
-  const addresses = targets.map((target) => {
-    const [ip = '', port] = target.split(':');
-    return { to: sockaddr(ip, Number(port)), micros: [] as number[] };
-  });
-  const buffer = new Uint8Array(64);
+function latency(count: number, targets: readonly Socket[]): number[][] {
+  const times = targets.map((): number[] => []);
   for (let i = 0; i < count; i++) {
-    for (const { micros, to } of addresses) {
-      const fd = open(0);
+    for (const [t, to] of targets.entries()) {
       const startedMs = performance.now();
-      sys.connect(fd, to);
-      micros.push((performance.now() - startedMs) * 1000);
-      // The server closes first, so that the address is free again here.
-      while (sys.recv(fd, buffer, 0) > 0);
-      sys.close(fd);
+      connectOnce(to, () => times[t]?.push((performance.now() - startedMs) * 1000));
     }
   }
-  process.stdout.write(JSON.stringify(addresses.map(({ micros }) => micros)));
+  return times;
 }
 
-function open(flags: number): number {
-  return sys.socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | flags, 0);
+function rate(ms: number, to: Socket): number {
+  const startedMs = performance.now();
+  let count = 0;
+  while (performance.now() - startedMs < ms) {
+    connectOnce(to, () => undefined);
+    count += 1;
+  }
+  return (count * 1000) / (performance.now() - startedMs);
 }
 
-/** struct sockaddr_in: the family in host order, the port in network order. */
-function sockaddr(ip: string, port: number): Uint8Array {
-  const bytes = Uint8Array.of(0, 0, port >> 8, port & 255, ...ip.split('.').map(Number));
-  const address = new Uint8Array([...bytes, ...new Uint8Array(8)]);
-  new Uint16Array(address.buffer, 0, 1)[0] = AF_INET;
-  return address;
+const buffer = new Uint8Array(64);
+
+function connectOnce(to: Socket, onConnected: () => void): void {
+  const fd = open(to, 0);
+  sys.connect(fd, to.bytes);
+  onConnected();
+  // The server closes first, so that the address is free again here.
+  while (sys.recv(fd, buffer, 0) > 0);
+  sys.close(fd);
+}
+
+function health(to: Socket, forMs: number): number[] {
+  const ask = new TextEncoder().encode('GET /healthz HTTP/1.0\r\nConnection: close\r\n\r\n');
+  const micros: number[] = [];
+  let firstMs: number | undefined;
+  while (firstMs === undefined || performance.now() - firstMs < forMs) {
+    const startedMs = performance.now();
+    if (answer(to, ask, 10_000) !== undefined) {
+      firstMs ??= startedMs;
+      micros.push((performance.now() - startedMs) * 1000);
+    }
+    Atomics.wait(sleeper, 0, 0, 10);
+  }
+  return micros;
+}
+
+function open({ family }: Socket, flags: number): number {
+  return sys.socket(family, SOCK_STREAM | SOCK_CLOEXEC | flags, 0);
+}
+
+/** struct sockaddr_in or sockaddr_in6: the family in host order, the port in network order. */
+function sockaddr(text: string): Socket {
+  const [ip = '', port = ''] = text.split(',');
+  const address = parseAddress(ip);
+  const family = address.family === 'ip' ? AF_INET : AF_INET6;
+  const bytes = new Uint8Array(address.family === 'ip' ? 16 : 28);
+  new Uint16Array(bytes.buffer, 0, 1)[0] = family;
+  new DataView(bytes.buffer).setUint16(2, Number(port));
+  bytes.set(addressBytes(address), address.family === 'ip' ? 4 : 8);
+  return { family, bytes };
 }
 
 main(process.argv.slice(2));

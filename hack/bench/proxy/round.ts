@@ -127,6 +127,8 @@ async function measure(count: number): Promise<Record<string, number>> {
     family: 'ip',
     driver,
     options: () => options,
+    onParked: () => undefined,
+    clock: systemClock,
     log: silentLogger,
   });
   const round = createRound({

@@ -8,18 +8,26 @@ interface Column {
 
 const columns: readonly Column[] = [
   { head: 'start s', value: (f) => (f.startMs / 1000).toFixed(1) },
+  { head: 'healthz max', value: (f) => ms(Math.max(...f.healthMicros) / 1000) },
   { head: 'change p50', value: (f) => ms(quantile(f.changeMs, 0.5)) },
   { head: 'p99 ms', value: (f) => ms(quantile(f.changeMs, 0.99)) },
   { head: 'ratio', value: (f, first) => ratio(f.changeMs, first.changeMs) },
+  { head: '20/s p50', value: (f) => ms(quantile(f.busyMs, 0.5)) },
+  { head: 'p99 ms', value: (f) => ms(quantile(f.busyMs, 0.99)) },
+  { head: 'kernel p50', value: (f) => kernel(f, 0.5) },
+  { head: 'p99 ms', value: (f) => kernel(f, 0.99) },
   { head: 'add ms', value: (f) => ms(quantile(f.addMs, 0.5)) },
   { head: 'delete ms', value: (f) => ms(quantile(f.deleteMs, 0.5)) },
   { head: 'cpu ms', value: (f) => ms(f.cpuMsPerChange) },
-  { head: 'bytes chg/add/del', value: (f) => inputs(f, 'bytes') },
-  { head: 'rules', value: (f) => inputs(f, 'rules') },
+  { head: 'bytes', value: (f) => f.input?.bytes.toFixed(0) ?? '-' },
+  { head: 'rules', value: (f) => f.input?.parts.toFixed(0) ?? '-' },
   { head: 'RSS MB', value: (f) => f.memoryMB.now.toFixed(0) },
   { head: 'connect p50', value: (f) => quantile(f.serviceMicros, 0.5).toFixed(0) },
   { head: 'p99 us', value: (f) => quantile(f.serviceMicros, 0.99).toFixed(0) },
-  { head: 'pod p50 us', value: (f) => quantile(f.podMicros, 0.5).toFixed(0) },
+  { head: 'pod p50', value: (f) => quantile(f.podMicros, 0.5).toFixed(0) },
+  { head: 'p99 us', value: (f) => quantile(f.podMicros, 0.99).toFixed(0) },
+  { head: 'conn/s', value: (f) => f.serviceRate.toFixed(0) },
+  { head: 'pod', value: (f) => f.podRate.toFixed(0) },
 ];
 
 /** Ratios are to the first row. */
@@ -55,7 +63,6 @@ function ratio(values: readonly number[], first: readonly number[]): string {
   return (quantile(values, 0.5) / quantile(first, 0.5)).toFixed(2);
 }
 
-function inputs({ input }: Figures, what: 'bytes' | 'rules'): string {
-  if (input === undefined) return '-';
-  return [input.change, input.add, input.delete].map((i) => i[what]).join('/');
+function kernel({ kernelMs }: Figures, q: number): string {
+  return kernelMs.length === 0 ? '-' : quantile(kernelMs, q).toFixed(2);
 }
