@@ -55,6 +55,7 @@ export default defineConfig({
           name: 'e2e',
           sequence: { groupOrder: 3 },
           include: ['test-e2e/**/*.test.ts'],
+          exclude: ['**/*.vm.test.ts'],
           fileParallelism: false,
           ...isolated,
           testTimeout: 240_000,

@@ -3,8 +3,9 @@ import { existsSync } from 'node:fs';
 import type { ProxyMode } from '#pkg/config/proxy-config.ts';
 import { AgentError, isErrno } from '#pkg/errors/agent-error.ts';
 import { runCommand } from '#pkg/exec/run.ts';
-import type { Family } from '#pkg/ip/address.ts';
-import type { Prefix } from '#pkg/ip/prefix.ts';
+import type { Clock } from '#pkg/clock/clock.ts';
+import { parseAddress, type Family } from '#pkg/ip/address.ts';
+import { containsAddress, type Prefix } from '#pkg/ip/prefix.ts';
 import { applyIptables } from '#pkg/iptables/apply.ts';
 import type { Backend, CommandRunner, IptablesTool } from '#pkg/iptables/detect.ts';
 import type { Logger } from '#pkg/log/logger.ts';
@@ -12,6 +13,8 @@ import { getLink } from '#pkg/netlink/link.ts';
 import { NetlinkSocket } from '#pkg/netlink/socket.ts';
 import { deleteLink } from '#pkg/netlink/link-change.ts';
 import { openSys } from '#pkg/sys/open-sys.ts';
+import { retireIpvs } from './ipvs-retirement.ts';
+import { retiringIpvs } from './retiring-ipvs.ts';
 import {
   describeStep,
   dummyDevice,
@@ -44,19 +47,38 @@ export async function cleanUp(parts: CleanupParts, signal: AbortSignal): Promise
 
 /**
  * Removes what other modes left on this node. To be called when the mode in use has written its own
- * rules, so that Services work all the time. Never rejects: what fails is logged.
+ * rules, so that Services work all the time. Connections through mode ipvs are waited for. Never
+ * rejects: what fails is logged.
  */
 export async function removeLeftovers(
   keep: ProxyMode,
-  parts: CleanupParts,
+  parts: CleanupParts & { readonly clock: Clock },
   signal: AbortSignal,
 ): Promise<void> {
   try {
+    if (keep !== 'ipvs') await waitForIpvs(parts, signal);
     for (const err of await remove(parts, keep, signal)) {
       parts.log.warn({ err }, 'Leftovers of another proxy mode stay');
     }
   } catch (err) {
     if (!signal.aborted) parts.log.warn({ err }, 'Leftovers of another proxy mode stay');
+  }
+}
+
+/** Others use IPVS too: without kube-ipvs0 it is not a proxy's. */
+async function waitForIpvs(
+  { clock, excludeCIDRs, log, run = runCommand }: Parameters<typeof removeLeftovers>[1],
+  signal: AbortSignal,
+): Promise<void> {
+  using socket = new NetlinkSocket(await openSys());
+  if (getLink(socket, dummyDevice) === undefined || !existsSync('/proc/net/ip_vs')) return;
+  const isOurs = ({ address }: { readonly address: string }): boolean =>
+    !excludeCIDRs.some((range) => containsAddress(range, parseAddress(address)));
+  try {
+    await retireIpvs({ ipvs: retiringIpvs(run, isOurs, signal), clock, log }, signal);
+  } catch (err) {
+    signal.throwIfAborted();
+    log.warn({ err }, 'Connections through mode ipvs are not waited for');
   }
 }
 

@@ -1,16 +1,19 @@
 /** The ipvs mode's parts: the tools of this node, a writer for each family, the drift watch. */
+import { readFile } from 'node:fs/promises';
 import type { ProxyConfig } from '#pkg/config/proxy-config.ts';
 import { runCommand } from '#pkg/exec/run.ts';
 import type { Family } from '#pkg/ip/address.ts';
 import { parseAddress } from '#pkg/ip/address.ts';
 import { containsAddress } from '#pkg/ip/prefix.ts';
 import { applyIpSets } from '#pkg/ipset/apply.ts';
-import { observeIpSets } from '#pkg/ipset/observe.ts';
+import { observeIpSets, observeIpSetSizes } from '#pkg/ipset/observe.ts';
 import { applyIptables, transactionsOf } from '#pkg/iptables/apply.ts';
 import type { IptablesTool } from '#pkg/iptables/detect.ts';
 import { observeIptables } from '#pkg/iptables/observe.ts';
 import { applyIpvs } from '#pkg/ipvs/apply.ts';
 import { observeConnections, observeIpvs } from '#pkg/ipvs/observe.ts';
+import { parseIpvsProc } from '#pkg/ipvs/parse.ts';
+import type { VirtualServer } from '#pkg/ipvs/virtual-server.ts';
 import { NetlinkSocket } from '#pkg/netlink/socket.ts';
 import type { IpvsOptions } from '#pkg/proxy/ipvs-options.ts';
 import { nodePortTargets } from '#pkg/proxy/node-port-addresses.ts';
@@ -19,7 +22,9 @@ import { watchDrift } from './drift.ts';
 import { usableTools, type IptablesModeParts } from './iptables-mode.ts';
 import { boundAddresses, changeAddresses, ownAddresses } from './ipvs-device.ts';
 import { applyIpvsSettings, requireIpvs } from './ipvs-support.ts';
-import { createIpvsWriter, type IpvsDriver, type IpvsWriter } from './ipvs-writer.ts';
+import { watchIpvs, type IpvsLook } from './ipvs-drift.ts';
+import type { IpvsDriver } from './ipvs-driver.ts';
+import { createIpvsWriter, type IpvsWriter } from './ipvs-writer.ts';
 import type { ProxyMode } from './proxy-mode.ts';
 import { iptablesOptions } from './round-options.ts';
 import { createRulesWriter } from './rules-writer.ts';
@@ -42,6 +47,8 @@ export async function createIpvsMode(
   const writers = new Map<Family, IpvsWriter>();
   const drift = disposables.use(await watchDrift({ tools, writers, clock, log }, request, signal));
   const observeIntervalMs = config.ipvs.syncPeriodMs;
+  const isOurs = ({ address }: Pick<VirtualServer, 'address'>): boolean =>
+    !config.ipvs.excludeCIDRs.some((range) => containsAddress(range, parseAddress(address)));
   for (const [family, tool] of tools) {
     const driver = {
       observe: (s: AbortSignal) => observeIptables(tool, s),
@@ -55,15 +62,28 @@ export async function createIpvsMode(
         driver: ipvsDriver(family, socket, runCommand),
         rules: createRulesWriter({ family, driver, observeIntervalMs, clock, log }),
         options: (node, own) => optionsOf({ ...parts, node }, tool, own),
-        isOurs: ({ address }) =>
-          !config.ipvs.excludeCIDRs.some((range) => containsAddress(range, parseAddress(address))),
+        isOurs,
         observeIntervalMs,
+        onParked: parts.onParked,
         clock,
+        log,
       }),
     );
   }
+  const stop = new AbortController();
+  disposables.defer(() => stop.abort());
+  const look = (s: AbortSignal): ReturnType<IpvsLook> => lookAtIpvs(socket, s);
+  const until = AbortSignal.any([signal, stop.signal]);
+  void watchIpvs({ look, writers, isOurs, clock, log }, request, until);
   const owned = disposables.move();
   return { name: 'ipvs', writers, [Symbol.dispose]: () => owned.dispose() };
+}
+
+/** The file is that of this process, both families in it. */
+async function lookAtIpvs(socket: NetlinkSocket, signal: AbortSignal): ReturnType<IpvsLook> {
+  const servers = parseIpvsProc(await readFile('/proc/net/ip_vs', { encoding: 'utf8', signal }));
+  const sets = await observeIpSetSizes(runCommand, signal);
+  return (family) => ({ servers, sets, addresses: boundAddresses(socket, family) });
 }
 
 /** The kernel of a namespace: that in which `socket` was opened and `run` runs programs. */

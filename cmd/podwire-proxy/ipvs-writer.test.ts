@@ -1,15 +1,18 @@
 import { beforeEach, describe, expect, it } from 'vitest';
 import { FakeClock } from '#pkg/clock/fake-clock.ts';
+import { AgentError, messageOf } from '#pkg/errors/agent-error.ts';
 import type { ObservedIpSet } from '#pkg/ipset/ip-set.ts';
 import type { IpSetStep } from '#pkg/ipset/plan.ts';
 import { renderIpSetRestore } from '#pkg/ipset/render.ts';
 import { parseIpSetSave } from '#pkg/ipset/parse.ts';
+import { silentLogger } from '#pkg/log/logger.ts';
 import { renderIpvsRestore } from '#pkg/ipvs/render.ts';
 import { serverKey, type VirtualServer } from '#pkg/ipvs/virtual-server.ts';
 import type { IpvsStep } from '#pkg/ipvs/plan.ts';
 import { service, slice, snapshot, type Cluster } from '#pkg/proxy/testdata/records.ts';
 import { portKey } from '#pkg/proxy/proxied-port.ts';
-import { createIpvsWriter, type IpvsDriver, type IpvsWriter } from './ipvs-writer.ts';
+import type { IpvsDriver } from './ipvs-driver.ts';
+import { createIpvsWriter, type IpvsWriter } from './ipvs-writer.ts';
 import type { RulesWriter } from './rules-writer.ts';
 
 const signal = new AbortController().signal;
@@ -20,6 +23,8 @@ class FakeKernel implements IpvsDriver {
   readonly lines: string[] = [];
   readonly connectionsOf = new Map<string, number>();
   failing: string | undefined;
+  /** Lines with this in them are refused, as the kernel would: those before stay. */
+  refused: RegExp | undefined;
   #servers = new Map<string, VirtualServer>();
   #setText = new Map<string, Set<string>>();
   #creations = new Map<string, string>();
@@ -47,6 +52,7 @@ class FakeKernel implements IpvsDriver {
     if (steps.length === 0) return;
     this.#call('applySets');
     for (const line of renderIpSetRestore(steps).trim().split('\n')) {
+      this.#refuse('IpSetRestoreFailed', line);
       this.lines.push(`ipset ${line}`);
       const [verb, name = '', member = ''] = line.split(' ');
       if (verb === 'create') this.#creations.set(name, line);
@@ -59,9 +65,19 @@ class FakeKernel implements IpvsDriver {
   applyServers = async (steps: readonly IpvsStep[]): Promise<void> => {
     if (steps.length === 0) return;
     this.#call('applyServers');
-    const lines = renderIpvsRestore(steps).trim().split('\n');
-    this.lines.push(...lines.map((line) => `ipvsadm ${line}`));
-    for (const step of steps) this.#carryOut(step);
+    // ipvsadm goes on after a line that is refused.
+    let refusal: Error | undefined;
+    for (const step of steps) {
+      const line = renderIpvsRestore([step]).trim();
+      try {
+        this.#refuse('IpvsRestoreFailed', line);
+        this.#carryOut(step);
+        this.lines.push(`ipvsadm ${line}`);
+      } catch (error) {
+        refusal = error as Error;
+      }
+    }
+    if (refusal !== undefined) throw refusal;
   };
   applyAddresses = ({
     added,
@@ -72,6 +88,7 @@ class FakeKernel implements IpvsDriver {
   }) => {
     if (added.length + removed.length === 0) return;
     this.#call('applyAddresses');
+    for (const address of added) this.#refuse('EINVAL', `ip addr add ${address}`);
     for (const address of added) this.bound.add(address);
     for (const address of removed) this.bound.delete(address);
     this.lines.push(
@@ -90,6 +107,10 @@ class FakeKernel implements IpvsDriver {
     throw new Error(`refused: ${name}`);
   }
 
+  #refuse(code: string, line: string): void {
+    if (this.refused?.test(line) === true) throw new AgentError(code, `refused: ${line}`);
+  }
+
   #carryOut(step: IpvsStep): void {
     if ('server' in step) {
       const key = serverKey(step.server);
@@ -99,7 +120,9 @@ class FakeKernel implements IpvsDriver {
     }
     if (step.op === 'delete-server') return void this.#servers.delete(step.key);
     const server = this.#servers.get(step.key);
-    if (server === undefined) throw new Error(`no server ${step.key}`);
+    if (server === undefined) {
+      throw new AgentError('IpvsRestoreFailed', `refused: no server ${step.key}`);
+    }
     const rest = server.realServers.filter(({ address }) => address !== step.real.address);
     const realServers = step.op === 'delete-real' ? rest : [...rest, step.real];
     this.#servers.set(step.key, { ...server, realServers });
@@ -118,6 +141,7 @@ const rules = (): RulesWriter => ({
 let kernel: FakeKernel;
 let clock: FakeClock;
 let writer: IpvsWriter;
+let parked: string[];
 
 function createWriter(): IpvsWriter {
   return createIpvsWriter({
@@ -137,7 +161,9 @@ function createWriter(): IpvsWriter {
     }),
     isOurs: () => true,
     observeIntervalMs: 3_600_000,
+    onParked: ({ name }, error) => parked.push(`${name}: ${messageOf(error)}`),
     clock,
+    log: silentLogger,
   });
 }
 
@@ -159,6 +185,7 @@ async function write(to: Cluster, ...changed: string[]) {
 beforeEach(() => {
   kernel = new FakeKernel();
   clock = new FakeClock(1_000_000);
+  parked = [];
   writer = createWriter();
 });
 
@@ -258,4 +285,71 @@ describe('ipvs writer', () => {
       expect([...kernel.bound].toSorted()).toEqual(['10.96.0.2', '10.96.0.7']);
     },
   );
+});
+
+describe('a port of which something is refused', () => {
+  const many = (...names: number[]): Cluster => ({
+    services: names.map((n) => service(`a/s${n}`, { clusterIPs: [`10.96.1.${n}`] })),
+    slices: names.map((n) => slice(`a/s${n}`, [`10.1.1.${n}`])),
+  });
+  const twenty = Array.from({ length: 20 }, (_, i) => i + 1);
+  const keyOf = (n: number): string => `a/s${n}:p80/tcp`;
+
+  it.each([
+    ['a virtual server', /-A -t 10\.96\.1\.7:/],
+    ['an endpoint', /-r 10\.1\.1\.7:/],
+    ['a member of a set', /KUBE-CLUSTER-IP 10\.96\.1\.7,/],
+    ['an address', /ip addr add 10\.96\.1\.7$/],
+  ])('is left out and told of, the others are served: %s', async (_, refused) => {
+    kernel.refused = refused;
+    await write(many(...twenty));
+    expect(parked).toEqual([expect.stringMatching(/^s7: .*refused: /)]);
+    expect(kernel.bound.size).toBe(19);
+    expect([...(await kernel.servers()).keys()]).toHaveLength(19);
+    kernel.take();
+    // Nothing is tried again for it, nor found to be missing.
+    expect(await write(many(...twenty), keyOf(3))).toEqual({ kind: 'partial', written: 0 });
+    kernel.refused = undefined;
+    writer = createWriter();
+    await write(many(...twenty.filter((n) => n !== 7)));
+    expect(kernel.take()).toEqual([]);
+  });
+
+  it('costs those that changed with it nothing, not for a moment', async () => {
+    await write(many(...twenty));
+    kernel.take();
+    kernel.refused = /10\.96\.1\.21:/;
+    const moved = [slice('a/s3', ['10.1.1.33']), slice('a/s21', ['10.1.1.21'])];
+    const { services, slices = [] } = many(...twenty, 21);
+    const rest = slices.filter(({ serviceName }) => !['s3', 's21'].includes(serviceName));
+    await write({ services, slices: [...rest, ...moved] }, keyOf(3), keyOf(21));
+    expect(parked).toHaveLength(1);
+    const lines = kernel.take().filter((line) => /10\.96\.1\.3\b/.test(line));
+    expect(lines.filter((line) => !/ -[ae] /.test(line))).toEqual([]);
+    expect(lines.slice(-2)).toEqual([
+      'ipvsadm -e -t 10.96.1.3:80 -r 10.1.1.33:80 -m -w 1',
+      'ipvsadm -e -t 10.96.1.3:80 -r 10.1.1.3:80 -m -w 0',
+    ]);
+  });
+
+  it('is tried again when it changed, and after ten minutes', async () => {
+    kernel.refused = /10\.96\.1\.2:/;
+    await write(many(1, 2));
+    kernel.refused = undefined;
+    expect((await write(many(1, 2), keyOf(1))).written).toBe(0);
+    await clock.advance(600_000);
+    expect((await write(many(1, 2), keyOf(1))).written).toBeGreaterThan(0);
+    expect(kernel.bound.size).toBe(2);
+  });
+
+  it('is not blamed when everything is refused, or when the fault is of the moment', async () => {
+    kernel.refused = /-A -t/;
+    await expect(write(many(...twenty))).rejects.toThrow('refused: ');
+    kernel.refused = undefined;
+    kernel.failing = 'applySets';
+    await expect(write(many(...twenty))).rejects.toThrow('refused: applySets');
+    expect(parked).toEqual([]);
+    await write(many(...twenty));
+    expect(kernel.bound.size).toBe(20);
+  });
 });

@@ -2,33 +2,23 @@
 import { isDeepStrictEqual } from 'node:util';
 import type { Clock } from '#pkg/clock/clock.ts';
 import type { Family } from '#pkg/ip/address.ts';
-import { roomFor, type ObservedIpSet } from '#pkg/ipset/ip-set.ts';
-import { planIpSets, planMembers, type IpSetStep, type MemberChange } from '#pkg/ipset/plan.ts';
-import type { Step } from '#pkg/iptables/plan.ts';
+import { roomFor } from '#pkg/ipset/ip-set.ts';
+import { planIpSets, planMembers } from '#pkg/ipset/plan.ts';
 import type { Ruleset } from '#pkg/iptables/ruleset.ts';
-import { afterPlan, planIpvs, type IpvsPlan, type IpvsStep } from '#pkg/ipvs/plan.ts';
+import { afterPlan, planIpvs, type IpvsStep } from '#pkg/ipvs/plan.ts';
 import { endpointText, type VirtualServer } from '#pkg/ipvs/virtual-server.ts';
 import type { NodeRecord } from '#pkg/kube/types.ts';
+import type { Logger } from '#pkg/log/logger.ts';
 import { IpvsBook } from '#pkg/proxy/ipvs-book.ts';
 import type { IpvsOptions } from '#pkg/proxy/ipvs-options.ts';
 import { ipvsRuleset } from '#pkg/proxy/ipvs-rules.ts';
 import { ipvsSets } from '#pkg/proxy/ipvs-sets.ts';
+import type { ProxiedPort } from '#pkg/proxy/proxied-port.ts';
+import { applyInOrder, isIpvsRefusal, type IpvsDriver } from './ipvs-driver.ts';
+import { ParkedPorts } from './parked-ports.ts';
 import type { FamilyWriter, Wanted, WriteReport } from './proxy-mode.ts';
 import type { RulesWriter } from './rules-writer.ts';
-
-/** The kernel calls this needs; `ipvs-mode.ts` has those of the host. */
-export interface IpvsDriver {
-  sets(signal: AbortSignal): Promise<ReadonlyMap<string, ObservedIpSet>>;
-  servers(signal: AbortSignal): Promise<ReadonlyMap<string, VirtualServer>>;
-  connections(key: string, signal: AbortSignal): Promise<ReadonlyMap<string, number>>;
-  /** On the device for Services. */
-  boundAddresses(): ReadonlySet<string>;
-  /** The host's own. */
-  ownAddresses(): readonly string[];
-  applySets(steps: readonly IpSetStep[], signal: AbortSignal): Promise<void>;
-  applyServers(steps: readonly IpvsStep[], signal: AbortSignal): Promise<void>;
-  applyAddresses(change: MemberChange): void;
-}
+import { writeWithoutRefused, type PortView } from './without-refused.ts';
 
 export interface IpvsWriterParts {
   readonly family: Family;
@@ -38,51 +28,44 @@ export interface IpvsWriterParts {
   /** Whether an unwanted virtual server may be deleted. */
   readonly isOurs: (server: VirtualServer) => boolean;
   readonly observeIntervalMs: number;
+  /** A port the kernel refuses was left out. */
+  readonly onParked: (port: ProxiedPort, error: unknown) => void;
   readonly clock: Clock;
+  readonly log: Logger;
 }
 
 export interface IpvsWriter extends FamilyWriter {
   /** What must be there of the rules; undefined while that is in doubt. */
   readonly written: Ruleset | undefined;
+  /** What must be there of the rest; another object after each write. */
+  readonly known: IpvsKnown | undefined;
+}
+
+export interface IpvsKnown {
+  /** By serverKey(). */
+  readonly servers: ReadonlyMap<string, VirtualServer>;
+  /** How many members each set has. */
+  readonly sets: ReadonlyMap<string, number>;
+  /** On the device for Services. */
+  readonly addresses: ReadonlySet<string>;
 }
 
 /** Endpoints that are leaving are asked for their connections this often. */
 const drainIntervalMs = 15_000;
 
+const never = Number.NEGATIVE_INFINITY;
+
 export function createIpvsWriter(parts: IpvsWriterParts): IpvsWriter {
   const { clock, driver, family, isOurs, rules } = parts;
+  const parked = new ParkedPorts(clock, parts.onParked);
   let book: IpvsBook | undefined;
   /** What the kernel has, as far as we know; undefined = in doubt. */
   let have: Map<string, VirtualServer> | undefined;
+  let known: IpvsKnown | undefined;
   let room = new Map<string, number>();
   let written: Ruleset | undefined;
-  let observedAtMs = Number.NEGATIVE_INFINITY;
-  let drainedAtMs = Number.NEGATIVE_INFINITY;
-
-  /**
-   * Virtual servers before packets are sent to them, and gone after nothing leads there. Addresses
-   * come last: before, packets to them do not come in at all.
-   */
-  async function apply(
-    steps: {
-      readonly servers: IpvsPlan;
-      readonly sets: readonly IpSetStep[];
-      readonly addresses: MemberChange;
-      readonly ruleset: Ruleset | undefined;
-    },
-    signal: AbortSignal,
-  ): Promise<number> {
-    const { addresses, ruleset, servers, sets } = steps;
-    await driver.applyServers(servers.puts, signal);
-    await driver.applySets(sets, signal);
-    let ruleSteps: readonly Step[] = [];
-    if (ruleset !== undefined) ruleSteps = await rules.writeAll(ruleset, written, signal);
-    driver.applyAddresses(addresses);
-    await driver.applyServers(servers.deletions, signal);
-    const counts = [servers.puts, servers.deletions, sets, ruleSteps];
-    const changed = addresses.added.length + addresses.removed.length;
-    return counts.reduce((sum, list) => sum + list.length, changed);
-  }
+  let observedAtMs = never;
+  let drainedAtMs = never;
 
   async function writeAll(next: IpvsBook, signal: AbortSignal): Promise<number> {
     const startedMs = clock.now();
@@ -94,19 +77,16 @@ export function createIpvsWriter(parts: IpvsWriterParts): IpvsWriter {
     const wanted = next.servers();
     const wantedAddresses = next.addresses();
     const ruleset = ipvsRuleset(next.options);
-    const servers = planIpvs(wanted, ofFamily, isOurs);
-    const count = await apply(
-      {
-        servers,
-        sets: planIpSets(next.sets(), sets),
-        addresses: {
-          added: [...wantedAddresses].filter((address) => !bound.has(address)),
-          removed: [...bound].filter((address) => !wantedAddresses.has(address)),
-        },
-        ruleset,
+    const steps = {
+      servers: planIpvs(wanted, ofFamily, isOurs),
+      sets: planIpSets(next.sets(), sets),
+      addresses: {
+        added: [...wantedAddresses].filter((address) => !bound.has(address)),
+        removed: [...bound].filter((address) => !wantedAddresses.has(address)),
       },
-      signal,
-    );
+      writeRules: () => rules.writeAll(ruleset, written, signal),
+    };
+    const count = await applyInOrder(driver, steps, signal);
     have = new Map([...wanted].map(([key, server]) => [key, afterPlan(server, ofFamily.get(key))]));
     room = new Map(
       ipvsSets(family).map(({ name }) => {
@@ -124,7 +104,7 @@ export function createIpvsWriter(parts: IpvsWriterParts): IpvsWriter {
   async function writeChange(
     current: IpvsBook,
     present: Map<string, VirtualServer>,
-    { changed, ports }: { readonly changed: ReadonlySet<string>; readonly ports: Wanted['ports'] },
+    { changed, ports }: { readonly changed: Iterable<string>; readonly ports: PortView },
     signal: AbortSignal,
   ): Promise<number | undefined> {
     const change = current.update(ports, changed);
@@ -140,10 +120,9 @@ export function createIpvsWriter(parts: IpvsWriterParts): IpvsWriter {
     const wanted = pick(change.servers, (key) => current.server(key));
     const before = pick(change.servers, (key) => present.get(key));
     const servers = planIpvs(wanted, before, isOurs);
-    const count = await apply(
-      { servers, sets, addresses: change.addresses, ruleset: undefined },
-      signal,
-    );
+    const { addresses } = change;
+    const steps = { servers, sets, addresses, writeRules: undefined };
+    const count = await applyInOrder(driver, steps, signal);
     for (const key of change.servers) {
       const server = wanted.get(key);
       if (server === undefined) present.delete(key);
@@ -154,11 +133,11 @@ export function createIpvsWriter(parts: IpvsWriterParts): IpvsWriter {
   }
 
   /** Takes endpoints away that were leaving and whose last connection has ended. */
-  async function drain(present: Map<string, VirtualServer>, signal: AbortSignal): Promise<number> {
-    if (clock.now() - drainedAtMs < drainIntervalMs) return 0;
+  async function drain(signal: AbortSignal): Promise<number> {
+    if (have === undefined || clock.now() - drainedAtMs < drainIntervalMs) return 0;
     drainedAtMs = clock.now();
     const steps: IpvsStep[] = [];
-    for (const [key, server] of present) {
+    for (const [key, server] of have) {
       const leaving = server.realServers.filter(({ weight }) => weight === 0);
       if (leaving.length === 0) continue;
       const connections = await driver.connections(key, signal);
@@ -166,7 +145,7 @@ export function createIpvsWriter(parts: IpvsWriterParts): IpvsWriter {
       if (idle.length === 0) continue;
       steps.push(...idle.map((real): IpvsStep => ({ op: 'delete-real', key, real })));
       const realServers = server.realServers.filter((real) => !idle.includes(real));
-      present.set(key, { ...server, realServers });
+      have.set(key, { ...server, realServers });
     }
     await driver.applyServers(steps, signal).catch((error: unknown) => {
       have = undefined;
@@ -176,25 +155,23 @@ export function createIpvsWriter(parts: IpvsWriterParts): IpvsWriter {
   }
 
   /** What must be told to the kernel anew, whatever is known of it. */
-  function isFullDue(options: IpvsOptions, { changed }: Wanted): boolean {
+  function isFullDue(options: IpvsOptions): boolean {
     return (
-      changed === 'all' ||
       !isDeepStrictEqual(book?.options, options) ||
       clock.now() - observedAtMs >= parts.observeIntervalMs ||
       rules.nextKind === 'full'
     );
   }
 
-  async function write(want: Wanted, signal: AbortSignal): Promise<WriteReport> {
-    const { changed, ports } = want;
-    const options = parts.options(want.node, driver.ownAddresses());
-    if (book !== undefined && have !== undefined && changed !== 'all') {
-      if (!isFullDue(options, want)) {
-        const count = await writeChange(book, have, { changed, ports }, signal);
-        if (count !== undefined && have !== undefined) {
-          return { kind: 'partial', written: count + (await drain(have, signal)) };
-        }
-      }
+  /** One attempt to bring the kernel to what is to be served. */
+  async function attempt(
+    { options, ports }: { readonly options: IpvsOptions; readonly ports: ServedPorts },
+    changed: ReadonlySet<string> | 'all',
+    signal: AbortSignal,
+  ): Promise<WriteReport> {
+    if (book !== undefined && have !== undefined && changed !== 'all' && !isFullDue(options)) {
+      const count = await writeChange(book, have, { changed, ports }, signal);
+      if (count !== undefined) return { kind: 'partial', written: count };
     }
     if (book === undefined || changed === 'all' || !isDeepStrictEqual(book.options, options)) {
       book = new IpvsBook(options);
@@ -203,8 +180,49 @@ export function createIpvsWriter(parts: IpvsWriterParts): IpvsWriter {
       // Keys of a failed write come again: the book may be ahead of the kernel, never behind.
       book.update(ports, changed);
     }
-    const count = await writeAll(book, signal);
-    return { kind: 'full', written: count + (have === undefined ? 0 : await drain(have, signal)) };
+    return { kind: 'full', written: await writeAll(book, signal) };
+  }
+
+  async function write({ changed, node, ports }: Wanted, signal: AbortSignal) {
+    known = undefined;
+    const options = parts.options(node, driver.ownAddresses());
+    const released = parked.release(changed);
+    const keys = changed === 'all' ? changed : new Set([...changed, ...released]);
+    const served: ServedPorts = {
+      get: (key) => (parked.has(key) ? undefined : ports.get(key)),
+      keys: () => ports.keys(),
+    };
+    const old = book;
+    const ofChanged = new Map(
+      keys === 'all' ? [] : [...keys].map((key) => [key, old?.port(key)] as const),
+    );
+    let report: WriteReport;
+    try {
+      report = await attempt({ options, ports: served }, keys, signal);
+    } catch (err) {
+      signal.throwIfAborted();
+      // With other options each port is written anew.
+      const isAnew = book !== old;
+      const suspects = keys === 'all' || isAnew ? new Set(ports.keys()) : keys;
+      if (!isIpvsRefusal(err) || suspects.size === 0) throw err;
+      parts.log.warn({ err, family, ports: suspects.size }, 'Looking for the port that is refused');
+      let count = 0;
+      await writeWithoutRefused({
+        ports: served,
+        suspects,
+        before: isAnew ? { get: (key) => old?.port(key) } : ofChanged,
+        attempt: async (view, of) => {
+          const target = { options, ports: { ...view, keys: served.keys } };
+          count += (await attempt(target, of, signal)).written;
+        },
+        isFault: isIpvsRefusal,
+        parked,
+      });
+      report = { kind: 'full', written: count };
+    }
+    const drained = await drain(signal);
+    if (have !== undefined && book !== undefined) known = knownOf(book, have);
+    return { kind: report.kind, written: report.written + drained };
   }
 
   return {
@@ -212,10 +230,29 @@ export function createIpvsWriter(parts: IpvsWriterParts): IpvsWriter {
     doubt: () => {
       rules.doubt();
       written = undefined;
-      observedAtMs = Number.NEGATIVE_INFINITY;
+      known = undefined;
+      observedAtMs = never;
     },
     get written() {
       return written;
+    },
+    get known() {
+      return known;
+    },
+  };
+}
+
+type ServedPorts = PortView & Pick<Wanted['ports'], 'keys'>;
+
+/** Made when it is looked at: most writes are followed by another before somebody looks. */
+function knownOf(book: IpvsBook, servers: ReadonlyMap<string, VirtualServer>): IpvsKnown {
+  return {
+    servers,
+    get sets() {
+      return new Map(ipvsSets(book.options.family).map(({ name }) => [name, book.sizeOf(name)]));
+    },
+    get addresses() {
+      return book.addresses();
     },
   };
 }

@@ -1,10 +1,12 @@
 /** Real packets through ipvs mode, in the VM: most kernels that tests run on have no IPVS. */
+import { readFileSync } from 'node:fs';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { FakeClock } from '#pkg/clock/fake-clock.ts';
 import type { Family } from '#pkg/ip/address.ts';
-import { startAgent, type Agent } from '#pkg/proxy/testdata/agent.ts';
+import type { Agent } from '#pkg/proxy/testdata/agent.ts';
 import { nodeName, service, slice, type Cluster } from '#pkg/proxy/testdata/records.ts';
 import { createSmallCluster, type SmallCluster } from '#pkg/proxy/testdata/small-cluster.ts';
+import { helloOverSctp } from '#pkg/proxy/testdata/sctp.ts';
 import { createIpvsNode, type IpvsNode } from './scratch/ipvs-node.ts';
 
 const web = (nodePort = 0): Cluster['services'][number]['ports'] => [
@@ -80,17 +82,12 @@ const agents = new AsyncDisposableStack();
 let client: Agent;
 let outside: Agent;
 let host: Agent;
-let first: Agent;
 
 beforeAll(async () => {
-  small = agents.use(await createSmallCluster());
-  [client, outside, host, first] = await Promise.all([
-    startAgent(small.client),
-    startAgent(small.outside),
-    startAgent(small.node, { name: 'host', port: 22 }),
-    startAgent(small.servers[0]),
-  ]);
-  for (const agent of [client, outside, host, first]) agents.use(agent);
+  // A listener of the host, as sshd is.
+  small = agents.use(await createSmallCluster(22));
+  [client, outside] = [small.agent(small.client), small.agent(small.outside)];
+  host = small.agent(small.node);
   ipvs = agents.use(await createIpvsNode(small.node, { clock, excludeCIDRs: ['192.0.2.0/24'] }));
   await ipvs.write(cluster);
 });
@@ -130,7 +127,7 @@ describe.each(nets)('$family', ({ ext, family, node, pod: net, vip }) => {
   });
 
   it('a pod reaches itself through its Service, seeing the node as the client', async () => {
-    expect(await from(first, `${vip}3`)).toEqual([`one ${gateway(2)}`]);
+    expect(await from(small.agent(small.servers[0]), `${vip}3`)).toEqual([`one ${gateway(2)}`]);
   });
 
   it('S132. a node port answers outsiders on each address of the node, masqueraded', async () => {
@@ -176,7 +173,7 @@ describe.each(nets)('$family', ({ ext, family, node, pod: net, vip }) => {
   it('no listener of the host answers on Service addresses, and all do on its own', async () => {
     expect(await from(client, `${vip}1`, 22)).toEqual(['ECONNREFUSED']);
     expect(await from(host, `${vip}1`, 22)).toEqual(['ECONNREFUSED']);
-    expect((await from(outside, node, 22)).join()).toMatch(/^host /);
+    expect((await from(outside, node, 22)).join()).toMatch(/^node /);
   });
 });
 
@@ -197,7 +194,6 @@ it("S133. addresses of Services are not the host's: no node port on them", async
 });
 
 it('UDP: an endpoint that goes gets no more packets, at once', async () => {
-  await using server = await startAgent(small.servers[1], { name: 'udp', port: 9000 });
   const services = [
     ...cluster.services,
     service('demo/udp', {
@@ -205,7 +201,7 @@ it('UDP: an endpoint that goes gets no more packets, at once', async () => {
       ports: [{ name: 'dns', protocol: 'UDP', port: 53, nodePort: 0 }],
     }),
   ];
-  const dns = { ports: [{ name: 'dns', protocol: 'UDP', port: 9000 }] } as const;
+  const dns = { ports: [{ name: 'dns', protocol: 'UDP', port: 8080 }] } as const;
   const to = (endpoints: Endpoints): Cluster => ({
     services,
     slices: [...cluster.slices, slice('demo/udp', endpoints, dns)],
@@ -218,18 +214,79 @@ it('UDP: an endpoint that goes gets no more packets, at once', async () => {
     timeoutMs: 3000,
   } as const;
   await ipvs.write(to([two.v4]), new Set(['demo/udp:dns/udp']));
-  expect(await client.ask(ask)).toEqual(['udp 10.1.1.2', 'udp 10.1.1.2']);
+  expect(await client.ask(ask)).toEqual(['two 10.1.1.2', 'two 10.1.1.2']);
   await ipvs.write(to([]), new Set(['demo/udp:dns/udp']));
   expect((await client.ask({ ...ask, count: 1 }))[0]).toBe('ECONNREFUSED');
   const { stdout } = await small.node.exec('ipvsadm', ['-S', '-n']);
   expect(stdout).not.toContain('172.30.0.20');
   await ipvs.write(cluster, new Set(['demo/udp:dns/udp']));
-  expect(server).toBeDefined();
+});
+
+describe.each(nets)('SCTP, $family', ({ family, vip }) => {
+  it('S155. a client reaches the endpoint, and is refused when there is none; the module stays away', async () => {
+    const sctp = service('demo/sctp', {
+      clusterIPs: both(30),
+      ports: [{ name: 's', protocol: 'SCTP', port: 80, nodePort: 0 }],
+    });
+    const to = (endpoints: Endpoints): Cluster => ({
+      services: [...cluster.services, sctp],
+      slices: [
+        ...cluster.slices,
+        slice('demo/sctp', endpoints, { ports: [{ name: 's', protocol: 'SCTP', port: 7000 }] }),
+      ],
+    });
+    const key = new Set(['demo/sctp:s/sctp']);
+    const { client, servers } = small;
+    const attempt = { server: servers[1], serverPort: 7000, client, address: `${vip}30`, port: 80 };
+    const hasModule = (): boolean => /^sctp /m.test(readFileSync('/proc/modules', 'utf8'));
+    const had = hasModule();
+    await ipvs.write(to([family === 'ip' ? two.v4 : two.v6]), key);
+    // Sockets of the host need it, those of the two below; the Service does not.
+    expect(hasModule()).toBe(had);
+    if (family === 'ip') expect(had).toBe(false);
+    expect(await helloOverSctp(attempt)).toBe('hello');
+    await ipvs.write(to([]), key);
+    await expect(helloOverSctp(attempt)).rejects.toThrow(/ECONNREFUSED/);
+    await ipvs.write(cluster, key);
+  });
+});
+
+it('a port with an endpoint that the kernel refuses is left out, the others are served', async () => {
+  const bad = service('demo/bad', { clusterIPs: ['172.30.0.40'], ports: web() });
+  const more = {
+    services: [...cluster.services, bad],
+    // A link's broadcast address takes no connections: net/netfilter/ipvs/ip_vs_ctl.c, -EINVAL.
+    slices: [...cluster.slices, slice('demo/bad', ['10.1.3.255'], target)],
+  };
+  const key = new Set(['demo/bad:web/tcp']);
+  await ipvs.write(more, key);
+  expect(ipvs.parked).toEqual(['bad']);
+  const { stdout } = await small.node.exec('ipvsadm', ['-S', '-n']);
+  expect(stdout).not.toContain('172.30.0.40');
+  expect((await ipvs.write(more, new Set())).ip).toEqual({ kind: 'partial', written: 0 });
+  expect(await ipvs.differences()).toEqual([]);
+  await ipvs.write(cluster, key);
+});
+
+it('what others change is seen without reading everything', async () => {
+  expect(await ipvs.differences()).toEqual([]);
+  const changes = [
+    ['ipvsadm', '-d', '-t', '172.30.0.1:80', '-r', '10.1.3.2:8080'],
+    ['ipset', 'flush', 'KUBE-6-CLUSTER-IP'],
+    ['ip', 'addr', 'del', '172.30.0.2/32', 'dev', 'kube-ipvs0'],
+  ];
+  for (const [file = '', ...args] of changes) await small.node.exec(file, args);
+  expect(await ipvs.differences()).toEqual([
+    'virtual server -t 172.30.0.1:80 is another one',
+    'address 172.30.0.2 is gone',
+    expect.stringMatching(/^set KUBE-6-CLUSTER-IP has 0 of /),
+  ]);
+  ipvs.restart();
+  await ipvs.write(cluster);
+  expect(await ipvs.differences()).toEqual([]);
 });
 
 it('S137. a connection through an endpoint that leaves goes on until it ends', async () => {
-  await using first = await startAgent(small.servers[0], { name: 'first', port: 9000 });
-  await using second = await startAgent(small.servers[1], { name: 'second', port: 9000 });
   const services = [
     ...cluster.services,
     service('demo/stream', {
@@ -242,12 +299,12 @@ it('S137. a connection through an endpoint that leaves goes on until it ends', a
     services,
     slices: [
       ...cluster.slices,
-      slice('demo/stream', endpoints, { ports: [{ name: 's', protocol: 'TCP', port: 9001 }] }),
+      slice('demo/stream', endpoints, { ports: [{ name: 's', protocol: 'TCP', port: 8081 }] }),
     ],
   });
   const weights = async (): Promise<Record<string, string>> => {
     const { stdout } = await small.node.exec('ipvsadm', ['-S', '-n']);
-    const found = stdout.matchAll(/^-a -t 172\.30\.0\.21:80 -r (\S+):9001 -m -w (\d+)/gm);
+    const found = stdout.matchAll(/^-a -t 172\.30\.0\.21:80 -r (\S+):8081 -m -w (\d+)/gm);
     return Object.fromEntries([...found].map(([, real, weight]) => [real, weight]));
   };
   await ipvs.write(to(one.v4), key);
@@ -266,7 +323,6 @@ it('S137. a connection through an endpoint that leaves goes on until it ends', a
   const { answered, error } = await client.closeStream('s');
   expect({ answered: answered > 0, error }).toEqual({ answered: true, error: undefined });
   await ipvs.write(cluster, key);
-  expect([first, second]).toHaveLength(2);
 });
 
 it('a change costs commands for that Service only', async () => {

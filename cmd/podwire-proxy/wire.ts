@@ -137,7 +137,7 @@ export async function runProxy(
     { ...parts, mode, nodeName, nodes, services, client, tracker },
     signal,
   );
-  const cleaning = { log, excludeCIDRs: config.ipvs.excludeCIDRs };
+  const cleaning = { clock, log, excludeCIDRs: config.ipvs.excludeCIDRs };
   const afterWrite = [
     ...aftermath.hooks,
     onceWritten(families, () => void removeLeftovers(mode.name, cleaning, signal)),

@@ -43,9 +43,11 @@ export function qemuArguments(machine: Machine): string[] {
 
 /**
  * no_timer_check: on a busy machine the emulated timer's first interrupts come too late for the
- * kernel's test of it, which then panics.
+ * kernel's test of it, which then panics. tsc=reliable: else the kernel reads its time from an
+ * emulated device, and each look at the clock waits for qemu.
  */
-const kernelArguments = 'console=ttyS0 panic=-1 mitigations=off loglevel=4 no_timer_check';
+const kernelArguments =
+  'console=ttyS0 panic=-1 mitigations=off loglevel=4 no_timer_check tsc=reliable';
 
 const sharedRoot = 'local,path=/,mount_tag=machine,security_model=none,multidevs=remap,readonly=on';
 

@@ -1,9 +1,9 @@
 /** The VM itself: that it is one, what its kernel has, and that nothing leads out of it. */
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { networkInterfaces } from 'node:os';
-import { expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { runCommand } from '#pkg/exec/run.ts';
-import { createScratchNetns } from '#pkg/netns/scratch.ts';
+import { createScratchNetns, type ScratchNetns } from '#pkg/netns/scratch.ts';
 
 it('runs under the kernel whose modules it was given', () => {
   const version = readFileSync('/proc/sys/kernel/osrelease', 'utf8').trim();
@@ -19,25 +19,37 @@ it('keeps what is written below the root to itself', () => {
   expect(readFileSync('/etc/podwire-vm-self-test', 'utf8')).toBe('written');
 });
 
-it.each([
-  'dummy',
-  'ipvlan link v0 mode l2',
-  'vlan link v0 id 7',
-  'wireguard',
-  'ipip local 192.0.2.1',
-  'ip6tnl local 2001:db8::1',
-  'sit local 192.0.2.1',
-  'gre local 192.0.2.1',
-  'vxlan id 7 local 192.0.2.1 dstport 4789',
-  'macvlan link v0 mode bridge',
-])('makes a device of type %s', async (words) => {
-  await using netns = await createScratchNetns('podwire-vm');
-  await netns.ip('link add v0 type veth peer name v1');
-  const [kind = '', ...rest] = words.split(' ');
-  const below = rest[0] === 'link' ? rest.splice(0, 2).join(' ') : '';
-  const options = [kind, ...rest].join(' ');
-  await netns.ip(`link add ${below} name t0 type ${options}`.replaceAll(/ +/g, ' '));
-  expect(await netns.ip('-br link show t0')).toMatch(/^t0/);
+describe('makes a device of type', () => {
+  let netns: ScratchNetns;
+  beforeAll(async () => {
+    netns = await createScratchNetns('podwire-vm');
+    await netns.ip('link add v0 type veth peer name v1');
+  });
+  afterAll(() => netns[Symbol.asyncDispose]());
+
+  it.each([
+    'dummy',
+    'ipvlan link v0 mode l2',
+    'vlan link v0 id 7',
+    'wireguard',
+    'ipip local 192.0.2.1',
+    'ip6tnl local 2001:db8::1',
+    'sit local 192.0.2.1',
+    'gre local 192.0.2.1',
+    'vxlan id 7 local 192.0.2.1 dstport 4789',
+    'bridge',
+    'macvlan link v0 mode bridge',
+  ])('%s', async (words) => {
+    const [kind = '', ...rest] = words.split(' ');
+    const below = rest[0] === 'link' ? rest.splice(0, 2).join(' ') : '';
+    const options = [kind, ...rest].join(' ');
+    // The second line fails unless the first has made it.
+    await netns.batch([
+      `link add ${below} name t0 type ${options}`.replaceAll(/ +/g, ' '),
+      'link show t0',
+      'link del t0',
+    ]);
+  });
 });
 
 it('has IPVS in a namespace of its own', async () => {

@@ -11,7 +11,7 @@ export interface Suite {
 
 /** Every file that needs the VM, and those parts of kernel tests that most kernels skip. */
 const always: readonly (readonly [pattern: string, only?: RegExp])[] = [
-  ['{cmd,hack,pkg,plugins}/**/*.vm.test.ts'],
+  ['{cmd,hack,pkg,plugins,test-e2e}/**/*.vm.test.ts'],
 ];
 
 /**

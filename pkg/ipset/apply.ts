@@ -1,4 +1,5 @@
 /** Writes planned steps to the kernel through `ipset restore`. */
+import { AgentError, isErrno } from '#pkg/errors/agent-error.ts';
 import type { runCommand } from '#pkg/exec/run.ts';
 import type { IpSetStep } from './plan.ts';
 import { renderIpSetRestore } from './render.ts';
@@ -6,7 +7,7 @@ import { renderIpSetRestore } from './render.ts';
 /**
  * All steps in one call. It ends at the first that the kernel refuses; those before it stay.
  *
- * @throws {AgentError} CommandFailed, naming the line
+ * @throws {AgentError} IpSetRestoreFailed, naming the line
  */
 export async function applyIpSets(
   run: typeof runCommand,
@@ -15,5 +16,10 @@ export async function applyIpSets(
 ): Promise<void> {
   if (steps.length === 0) return;
   const input = renderIpSetRestore(steps);
-  await run('ipset', ['restore', '-exist'], { input, timeoutMs: 120_000, signal });
+  try {
+    await run('ipset', ['restore', '-exist'], { input, timeoutMs: 120_000, signal });
+  } catch (cause) {
+    if (!isErrno(cause, 'CommandFailed')) throw cause;
+    throw new AgentError('IpSetRestoreFailed', 'Cannot write sets', { cause });
+  }
 }

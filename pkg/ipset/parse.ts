@@ -26,3 +26,15 @@ function setOf(name: string, [type = '', ...options]: readonly string[]) {
     members: new Set<string>(),
   };
 }
+
+/** How many members each set has, by name, from `ipset list -terse`. */
+export function parseIpSetSizes(text: string): Map<string, number> {
+  const sizes = new Map<string, number>();
+  let name = '';
+  for (const line of text.split('\n')) {
+    const [, key, value = ''] = /^(Name|Number of entries): (.*)$/.exec(line) ?? [];
+    if (key === 'Name') name = value;
+    else if (key !== undefined) sizes.set(name, Number(value));
+  }
+  return sizes;
+}

@@ -1,5 +1,5 @@
 /** Writes planned steps to the kernel through `ipvsadm --restore`. */
-import { AgentError } from '#pkg/errors/agent-error.ts';
+import { AgentError, isErrno } from '#pkg/errors/agent-error.ts';
 import type { runCommand } from '#pkg/exec/run.ts';
 import type { IpvsStep } from './plan.ts';
 import { renderIpvsRestore } from './render.ts';
@@ -8,7 +8,7 @@ import { renderIpvsRestore } from './render.ts';
  * All steps in one call. ipvsadm goes on after a step that the kernel refuses, and forgets it in its
  * exit code: what it says on standard error tells.
  *
- * @throws {AgentError} IpvsRestoreFailed, CommandFailed
+ * @throws {AgentError} IpvsRestoreFailed; CommandMissing, CommandTimedOut
  */
 export async function applyIpvs(
   run: typeof runCommand,
@@ -17,9 +17,16 @@ export async function applyIpvs(
 ): Promise<void> {
   if (steps.length === 0) return;
   const input = renderIpvsRestore(steps);
-  const { stderr } = await run('ipvsadm', ['--restore'], { input, timeoutMs: 120_000, signal });
-  if (stderr.trim() === '') return;
-  throw new AgentError('IpvsRestoreFailed', `Cannot write virtual servers: ${stderr.trim()}`);
+  let said: string;
+  try {
+    const options = { input, timeoutMs: 120_000, signal };
+    said = (await run('ipvsadm', ['--restore'], options)).stderr.trim();
+  } catch (cause) {
+    if (!isErrno(cause, 'CommandFailed')) throw cause;
+    throw new AgentError('IpvsRestoreFailed', 'Cannot write virtual servers', { cause });
+  }
+  if (said === '') return;
+  throw new AgentError('IpvsRestoreFailed', `Cannot write virtual servers: ${said}`);
 }
 
 /** Connection timeouts in seconds, for all virtual servers; 0 leaves one as it is. */

@@ -24,6 +24,10 @@ it.each(['ip', 'ip6'])('forty Services, family %s', async (family) => {
   await applyIpvs(run, planIpvs(parseIpvsSave(servers), new Map(), () => true).puts, signal);
   const { stdout: printed } = await netns.exec('ipvsadm', ['-S', '-n']);
   expect(sorted(printed.replaceAll(/ +$/gm, ''))).toEqual(sorted(servers));
+  const { stdout: listed } = await netns.exec('ipvsadm', ['-L', '-n']);
+  expect(sorted(listed.replaceAll(/ +/g, ' ').replaceAll(/ $/gm, ''))).toEqual(
+    sorted(listOf(servers)),
+  );
 
   const sets = golden(`sets-${family}`);
   const want = [...parseIpSetSave(sets, 'KUBE-').values()];
@@ -31,7 +35,38 @@ it.each(['ip', 'ip6'])('forty Services, family %s', async (family) => {
   const { stdout: saved } = await netns.exec('ipset', ['save']);
   // Without sizes.
   expect(sorted(saved.replaceAll(/ (?:range|hashsize) .*/g, ''))).toEqual(sorted(sets));
+  const { stdout: shown } = await netns.exec('ipset', ['list']);
+  const members = shown.split('\n').filter((line) => /^(?:Name:|\S+$)/.test(line));
+  expect(members.filter((line) => line !== 'Members:').toSorted()).toEqual(
+    sorted(
+      sets.replaceAll(/^(?:create (\S+) .*|add \S+ (.*))$/gm, (_, name, member) =>
+        name === undefined ? String(member) : `Name: ${String(name)}`,
+      ),
+    ),
+  );
 });
+
+/** What `ipvsadm -L -n` prints of servers that `ipvsadm -S -n` prints so, with single blanks. */
+function listOf(saved: string): string {
+  const names = { '-t': 'TCP', '-u': 'UDP', '--sctp-service': 'SCTP' } as const;
+  const lines = saved
+    .trim()
+    .split('\n')
+    .map((line) => {
+      const words = line.split(' ');
+      const after = (word: string): string => words[words.indexOf(word) + 1] ?? '';
+      if (words[0] === '-a') return ` -> ${after('-r')} Masq ${after('-w')} 0 0`;
+      const persistent = words.includes('-p') ? ` persistent ${after('-p')}` : '';
+      const name = names[words[1] as keyof typeof names];
+      return `${name} ${words[2]} ${after('-s')}${persistent}`;
+    });
+  return [
+    'IP Virtual Server version 1.2.1 (size=4096)',
+    'Prot LocalAddress:Port Scheduler Flags',
+    ' -> RemoteAddress:Port Forward Weight ActiveConn InActConn',
+    ...lines,
+  ].join('\n');
+}
 
 it('every scheduler of the kernel is taken, with its flags', async () => {
   await using netns = await createScratchNetns('pw-ipvs');

@@ -70,3 +70,57 @@ function endpointOf(
   const parsed = tryParseAddress(v6 ?? v4 ?? '');
   return parsed === undefined ? undefined : { address: formatAddress(parsed), port: Number(port) };
 }
+
+/** A virtual server as /proc/net/ip_vs tells of it: without flags and timeouts. */
+export interface ListedServer extends Pick<VirtualServer, 'address' | 'scheduler' | 'realServers'> {
+  /** Of all its real servers, without those that are ending. */
+  readonly activeConnections: number;
+}
+
+/** The virtual servers of /proc/net/ip_vs, by key; those by firewall mark are not ours. */
+export function parseIpvsProc(text: string): Map<string, ListedServer> {
+  const servers = new Map<string, ListedServer>();
+  let current: { realServers: RealServer[]; activeConnections: number } | undefined;
+  for (const line of text.split('\n')) {
+    const [first = '', second = '', third = '', fourth, active] = line.trim().split(/ +/);
+    if (first === '->') {
+      const at = hexEndpoint(second);
+      if (at === undefined || current === undefined) continue;
+      current.realServers.push({ ...at, weight: Number(fourth) });
+      current.activeConnections += Number(active);
+      continue;
+    }
+    current = undefined;
+    const protocol = procProtocols.get(first);
+    const at = hexEndpoint(second);
+    if (protocol === undefined || at === undefined) continue;
+    const { address } = at;
+    const listed = { address, scheduler: third, realServers: [], activeConnections: 0 };
+    current = listed;
+    servers.set(serverKey({ protocol, ...at }), listed);
+  }
+  return servers;
+}
+
+const procProtocols = new Map<string, IpvsProtocol>([
+  ['TCP', 'tcp'],
+  ['UDP', 'udp'],
+  ['SCTP', 'sctp'],
+]);
+
+/** "AC1E0001:0050", "[fd00:0096:0000:0000:0000:0000:0000:0001]:0050" */
+function hexEndpoint(
+  text: string,
+): { readonly address: string; readonly port: number } | undefined {
+  const colon = text.lastIndexOf(':');
+  const port = Number.parseInt(text.slice(colon + 1), 16);
+  if (colon < 0 || Number.isNaN(port)) return undefined;
+  if (text.startsWith('[')) {
+    const parsed = tryParseAddress(text.slice(1, colon - 1));
+    return parsed === undefined ? undefined : { address: formatAddress(parsed), port };
+  }
+  const bytes = Number.parseInt(text.slice(0, colon), 16);
+  if (colon !== 8 || Number.isNaN(bytes)) return undefined;
+  const address = [24, 16, 8, 0].map((shift) => (bytes >>> shift) & 255).join('.');
+  return { address, port };
+}

@@ -20,7 +20,7 @@ export interface IpvsChange {
 
 export class IpvsBook {
   readonly options: IpvsOptions;
-  readonly #parts = new Map<string, IpvsPart>();
+  readonly #parts = new Map<string, IpvsPart & { readonly port: ProxiedPort }>();
   readonly #sets = new Map<string, Counter>();
   readonly #addresses = new Counter();
   /** By serverKey(), then by the port that wants it. */
@@ -31,8 +31,16 @@ export class IpvsBook {
     for (const { name } of ipvsSets(options.family)) this.#sets.set(name, new Counter());
   }
 
+  /** The port of this key as it was taken in. */
+  port(key: string): ProxiedPort | undefined {
+    return this.#parts.get(key)?.port;
+  }
+
   /** Takes in ports that may differ. */
-  update(ports: ReadonlyMap<string, ProxiedPort>, changed: Iterable<string>): IpvsChange {
+  update(
+    ports: Pick<ReadonlyMap<string, ProxiedPort>, 'get'>,
+    changed: Iterable<string>,
+  ): IpvsChange {
     const touched = new Set<string>();
     for (const key of changed) {
       const port = ports.get(key);
@@ -43,8 +51,8 @@ export class IpvsBook {
       if (before !== undefined) this.#count(before, -1);
       for (const server of before?.servers ?? []) this.#unclaim(key, server, touched);
       for (const server of after?.servers ?? []) this.#claim(key, server, touched);
-      if (after === undefined) this.#parts.delete(key);
-      else this.#parts.set(key, after);
+      if (port === undefined || after === undefined) this.#parts.delete(key);
+      else this.#parts.set(key, { ...after, port });
     }
     const members = new Map<string, MemberChange>();
     for (const [name, counter] of this.#sets) {

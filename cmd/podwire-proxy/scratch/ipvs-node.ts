@@ -4,7 +4,9 @@ import type { Clock } from '#pkg/clock/clock.ts';
 import { families, parseAddress, type Family } from '#pkg/ip/address.ts';
 import { containsAddress, parsePrefix } from '#pkg/ip/prefix.ts';
 import { applyIptables } from '#pkg/iptables/apply.ts';
+import { observeIpSetSizes } from '#pkg/ipset/observe.ts';
 import { observeIptables } from '#pkg/iptables/observe.ts';
+import { parseIpvsProc } from '#pkg/ipvs/parse.ts';
 import { scratchTools } from '#pkg/iptables/testdata/scratch-tools.ts';
 import { silentLogger } from '#pkg/log/logger.ts';
 import { withNetns } from '#pkg/netns/netns.ts';
@@ -13,12 +15,11 @@ import { NetlinkSocket } from '#pkg/netlink/socket.ts';
 import { ServiceModel } from '#pkg/proxy/service-model.ts';
 import { asChanges, nodeName, type Cluster } from '#pkg/proxy/testdata/records.ts';
 import { openSys } from '#pkg/sys/open-sys.ts';
+import { boundAddresses } from '#cmd/podwire-proxy/ipvs-device.ts';
+import { differencesBetween } from '#cmd/podwire-proxy/ipvs-drift.ts';
 import { ipvsDriver } from '#cmd/podwire-proxy/ipvs-mode.ts';
-import {
-  createIpvsWriter,
-  type IpvsDriver,
-  type IpvsWriter,
-} from '#cmd/podwire-proxy/ipvs-writer.ts';
+import type { IpvsDriver } from '#cmd/podwire-proxy/ipvs-driver.ts';
+import { createIpvsWriter, type IpvsWriter } from '#cmd/podwire-proxy/ipvs-writer.ts';
 import { ipvsSysctls, requireIpvs } from '#cmd/podwire-proxy/ipvs-support.ts';
 import type { WriteReport } from '#cmd/podwire-proxy/proxy-mode.ts';
 import { createRulesWriter } from '#cmd/podwire-proxy/rules-writer.ts';
@@ -28,6 +29,10 @@ export interface IpvsNode extends Disposable {
   write(cluster: Cluster, changed?: ReadonlySet<string>): Promise<Record<Family, WriteReport>>;
   /** Forgets everything, as a restart does. */
   restart(): void;
+  /** Names of Services of which a port was left out. */
+  readonly parked: readonly string[];
+  /** What the drift watch sees of changes by others. */
+  differences(): Promise<string[]>;
   /** How often each kernel call was made since the last look. */
   takeCalls(): Record<string, number>;
 }
@@ -54,6 +59,9 @@ export async function createIpvsNode(
   await netns.exec('sysctl', ['-qw', ...settings]);
   const tools = await scratchTools(netns, 'nf_tables');
   const excluded = (of.excludeCIDRs ?? []).map(parsePrefix);
+  const isOurs = ({ address }: { readonly address: string }): boolean =>
+    !excluded.some((range) => containsAddress(range, parseAddress(address)));
+  const parked: string[] = [];
   let calls: Record<string, number> = {};
   let writers = new Map<Family, IpvsWriter>();
   const restart = (): void => {
@@ -90,10 +98,11 @@ export async function createIpvsNode(
             nodeAddress: family === 'ip' ? '203.0.113.1' : '2001:db8::1',
             randomFully: tool.randomFully,
           }),
-          isOurs: ({ address }) =>
-            !excluded.some((range) => containsAddress(range, parseAddress(address))),
+          isOurs,
           observeIntervalMs: 3_600_000,
+          onParked: ({ name }) => parked.push(name),
           clock: of.clock,
+          log: silentLogger,
         });
         return [family, writer];
       }),
@@ -102,6 +111,17 @@ export async function createIpvsNode(
   restart();
   return {
     restart,
+    parked,
+    differences: async () => {
+      const { stdout } = await run('cat', ['/proc/net/ip_vs'], { timeoutMs: 60_000 });
+      const servers = parseIpvsProc(stdout);
+      const sets = await observeIpSetSizes(run, signal);
+      return [...writers].flatMap(([family, { known }]) => {
+        if (known === undefined) return [`${family} is in doubt`];
+        const addresses = boundAddresses(socket, family);
+        return differencesBetween(known, { servers, sets, addresses }, family, isOurs);
+      });
+    },
     takeCalls: () => {
       const made = calls;
       calls = {};

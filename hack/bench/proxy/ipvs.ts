@@ -1,18 +1,27 @@
 /**
- * What ipvs mode costs: time to decide, commands and bytes for everything and for one change, at
- * several sizes. Decides only and writes to no kernel, so that it runs anywhere.
+ * What ipvs mode costs at several sizes: for everything, and for one change of each kind the time,
+ * commands and bytes for ipvsadm and ipset, and addresses for netlink. Without `--kernel` nothing is
+ * written anywhere, and the time is that of deciding; with it a kernel with IPVS is needed:
  *
- *     node hack/bench/proxy/ipvs.ts [services...]
+ *     node hack/bench/proxy/ipvs.ts [--kernel] [services...]
+ *     npm run test:vm -- -- node hack/bench/proxy/ipvs.ts --kernel 1000
  */
-import { planIpSets, planMembers } from '#pkg/ipset/plan.ts';
+import { systemClock } from '#pkg/clock/clock.ts';
+import { runCommand } from '#pkg/exec/run.ts';
 import { renderIpSetRestore } from '#pkg/ipset/render.ts';
-import { planIpvs } from '#pkg/ipvs/plan.ts';
 import { renderIpvsRestore } from '#pkg/ipvs/render.ts';
-import type { VirtualServer } from '#pkg/ipvs/virtual-server.ts';
-import { IpvsBook } from '#pkg/proxy/ipvs-book.ts';
+import { silentLogger } from '#pkg/log/logger.ts';
+import { withNetns } from '#pkg/netns/netns.ts';
+import { createScratchNetns } from '#pkg/netns/scratch.ts';
+import { NetlinkSocket } from '#pkg/netlink/socket.ts';
 import type { IpvsOptions } from '#pkg/proxy/ipvs-options.ts';
 import { portKey, type ProxiedPort } from '#pkg/proxy/proxied-port.ts';
 import type { Endpoint } from '#pkg/proxy/endpoints.ts';
+import { openSys } from '#pkg/sys/open-sys.ts';
+import { ipvsDriver } from '#cmd/podwire-proxy/ipvs-mode.ts';
+import type { IpvsDriver } from '#cmd/podwire-proxy/ipvs-driver.ts';
+import { createIpvsWriter } from '#cmd/podwire-proxy/ipvs-writer.ts';
+import type { RulesWriter } from '#cmd/podwire-proxy/rules-writer.ts';
 
 const options: IpvsOptions = {
   family: 'ip',
@@ -61,57 +70,112 @@ function port(n: number, endpoints: readonly Endpoint[]): ProxiedPort {
   };
 }
 
-interface Cost {
-  readonly ms: number;
-  readonly commands: number;
-  readonly bytes: number;
+/** What was written since the last look. */
+class Meter {
+  #commands = 0;
+  #bytes = 0;
+  #addresses = 0;
+
+  counting(inner: IpvsDriver): IpvsDriver {
+    const count = (text: string): void => {
+      this.#commands += text.split('\n').length - 1;
+      this.#bytes += text.length;
+    };
+    return {
+      ...inner,
+      applySets: (steps, signal) => {
+        count(renderIpSetRestore(steps));
+        return inner.applySets(steps, signal);
+      },
+      applyServers: (steps, signal) => {
+        count(renderIpvsRestore(steps));
+        return inner.applyServers(steps, signal);
+      },
+      applyAddresses: (change) => {
+        this.#addresses += change.added.length + change.removed.length;
+        inner.applyAddresses(change);
+      },
+    };
+  }
+
+  take(): readonly number[] {
+    const counts = [this.#commands, this.#bytes, this.#addresses];
+    [this.#commands, this.#bytes, this.#addresses] = [0, 0, 0];
+    return counts;
+  }
 }
 
-function measure(services: number): { readonly all: Cost; readonly change: Cost } {
+const nothing: IpvsDriver = {
+  sets: async () => new Map(),
+  servers: async () => new Map(),
+  connections: async () => new Map(),
+  boundAddresses: () => new Set(),
+  ownAddresses: () => [],
+  applySets: async () => undefined,
+  applyServers: async () => undefined,
+  applyAddresses: () => undefined,
+};
+
+/** The fixed rules do not depend on Services. */
+const rules: RulesWriter = {
+  writeAll: async () => [],
+  writeChange: async () => [],
+  doubt: () => undefined,
+  nextKind: 'partial',
+  isKnown: true,
+  attempted: [],
+};
+
+async function measure(services: number, kernel: IpvsDriver): Promise<void> {
+  const meter = new Meter();
+  const writer = createIpvsWriter({
+    family: 'ip',
+    driver: meter.counting(kernel),
+    rules,
+    options: () => options,
+    isOurs: () => true,
+    observeIntervalMs: 3_600_000,
+    onParked: () => undefined,
+    clock: systemClock,
+    log: silentLogger,
+  });
   const ports = new Map<string, ProxiedPort>();
-  for (let n = 1; n <= services; n++) {
-    const made = port(n, [endpoint(2 * n), endpoint(2 * n + 1)]);
+  const put = (n: number, ...endpoints: readonly number[]): string => {
+    const made = port(n, endpoints.map(endpoint));
     ports.set(portKey(made), made);
-  }
-  const book = new IpvsBook(options);
-  const noServers: ReadonlyMap<string, VirtualServer> = new Map();
-  const all = timed(() => {
-    book.update(ports, ports.keys());
-    const servers = planIpvs(book.servers(), noServers, () => true).puts;
-    return [renderIpvsRestore(servers), renderIpSetRestore(planIpSets(book.sets(), new Map()))];
-  });
-  const before = book.servers();
-  const changed = port(7, [endpoint(14)]);
-  ports.set(portKey(changed), changed);
-  const change = timed(() => {
-    const { members, servers } = book.update(ports, [portKey(changed)]);
-    const pick = (from: (key: string) => VirtualServer | undefined) =>
-      new Map(
-        [...servers].flatMap((key) => from(key) ?? []).map((s, i) => [[...servers][i] ?? '', s]),
-      );
-    const plan = planIpvs(
-      pick((key) => book.server(key)),
-      pick((key) => before.get(key)),
-      () => true,
-    );
-    const sets = planMembers(members, new Map()) ?? [];
-    return [renderIpvsRestore([...plan.puts, ...plan.deletions]), renderIpSetRestore(sets)];
-  });
-  return { all, change };
+    return portKey(made);
+  };
+  const signal = AbortSignal.timeout(600_000);
+  const write = async (what: string, changed: ReadonlySet<string> | 'all'): Promise<void> => {
+    const startedMs = performance.now();
+    await writer.write({ ports, changed, node: undefined }, signal);
+    const ms = performance.now() - startedMs;
+    const [commands = 0, bytes = 0, addresses = 0] = meter.take();
+    const cells = [services, what.padEnd(18), ms.toFixed(1), commands, bytes, addresses];
+    console.log(cells.map((cell) => String(cell).padEnd(9)).join(' '));
+  };
+  for (let n = 1; n <= services; n++) put(n, 2 * n, 2 * n + 1);
+  await write('all', 'all');
+  await write('endpoint added', new Set([put(7, 14, 15, 9)]));
+  await write('endpoint gone', new Set([put(7, 14, 15)]));
+  const added = put(services + 1, 2, 3);
+  await write('service added', new Set([added]));
+  ports.delete(added);
+  await write('service gone', new Set([added]));
 }
 
-function timed(action: () => readonly string[]): Cost {
-  const startedMs = performance.now();
-  const text = action().join('');
-  const ms = performance.now() - startedMs;
-  return { ms, commands: text.split('\n').length - 1, bytes: text.length };
-}
-
-const sizes = process.argv.slice(2).map(Number);
-console.log('services  what     ms      commands  bytes');
+const args = process.argv.slice(2);
+const sizes = args.filter((arg) => arg !== '--kernel').map(Number);
+console.log('services  what               ms        commands  bytes     addresses');
 for (const size of sizes.length > 0 ? sizes : [1000, 20_000]) {
-  for (const [what, { bytes, commands, ms }] of Object.entries(measure(size))) {
-    const cells = [String(size).padEnd(9), what.padEnd(8), ms.toFixed(2).padEnd(7)];
-    console.log(`${cells.join(' ')} ${String(commands).padEnd(9)} ${bytes}`);
-  }
+  if (args.includes('--kernel')) {
+    await using netns = await createScratchNetns('pw-bench-ipvs');
+    const run: typeof runCommand = (file, argv, given) => netns.exec(file, argv, given);
+    const sys = await openSys();
+    const die = (error: Error): never => {
+      throw error;
+    };
+    using socket = withNetns(sys, netns.path, () => new NetlinkSocket(sys), die);
+    await measure(size, ipvsDriver('ip', socket, run));
+  } else await measure(size, nothing);
 }

@@ -24,8 +24,12 @@ export interface SmallCluster extends AsyncDisposable {
   agent(of: ScratchNetns): Agent;
 }
 
-/** Addresses: pod n has 10.1.n.2 and fd00:10:n::2, the node 10.1.n.1 and fd00:10:n::1 towards it. */
-export async function createSmallCluster(): Promise<SmallCluster> {
+/**
+ * Addresses: pod n has 10.1.n.2 and fd00:10:n::2, the node 10.1.n.1 and fd00:10:n::1 towards it.
+ *
+ * @param nodeListens on this port of all of its addresses, and answers as servers do, as "node"
+ */
+export async function createSmallCluster(nodeListens?: number): Promise<SmallCluster> {
   const stack = new AsyncDisposableStack();
   try {
     const made = await createScratchNetnses([
@@ -69,15 +73,14 @@ export async function createSmallCluster(): Promise<SmallCluster> {
       // Deprecated: used only by who asks for it.
       'addr add 2001:db8::1:130/64 dev eth0 nodad preferred_lft 0',
     ]);
-    const names = new Map([
-      [one, 'one'],
-      [two, 'two'],
+    const listeners = new Map([
+      [one, { name: 'one', port: 8080 }],
+      [two, { name: 'two', port: 8080 }],
     ]);
+    if (nodeListens !== undefined) listeners.set(node, { name: 'node', port: nodeListens });
     const agents = new Map<ScratchNetns, Agent>();
     const start = async (netns: ScratchNetns): Promise<void> => {
-      const name = names.get(netns);
-      const server = name === undefined ? undefined : { name, port: 8080 };
-      agents.set(netns, stack.use(await startAgent(netns, server)));
+      agents.set(netns, stack.use(await startAgent(netns, listeners.get(netns))));
     };
     await Promise.all(made.map(start));
     const agent = (of: ScratchNetns): Agent => {
