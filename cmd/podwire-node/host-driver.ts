@@ -1,8 +1,9 @@
 /** The pod network's hands on this machine's kernel. */
 import { isErrno } from '#pkg/errors/agent-error.ts';
-import { applyHostNetwork } from '#pkg/host-network/apply.ts';
+import { applyHostNetwork, type KernelWriter } from '#pkg/host-network/apply.ts';
 import { observeHostNetwork } from '#pkg/host-network/observe.ts';
 import { openHostKernel } from '#pkg/host-network/rtnetlink.ts';
+import type { Step } from '#pkg/host-network/step.ts';
 import type { NetlinkSocket } from '#pkg/netlink/socket.ts';
 import { applyNftables } from '#pkg/nftables/apply.ts';
 import { observeNftables, type NftCommand } from '#pkg/nftables/observe.ts';
@@ -11,9 +12,17 @@ import { readSysctl } from '#pkg/sysctl/sysctl.ts';
 import { observeHostLinks } from './host-facts.ts';
 import type { HostDriver, TableDriver } from './round.ts';
 
-/** Links, addresses, routes, neighbours and sysctls of the socket's namespace. */
-export function createHostDriver(socket: NetlinkSocket): HostDriver {
+/**
+ * Links, addresses, routes, neighbours and sysctls of the socket's namespace.
+ *
+ * @param around carries out each write, and so knows which changes are ours
+ */
+export function createHostDriver(
+  socket: NetlinkSocket,
+  around: <T>(steps: readonly Step[], write: () => T) => T = (_, write) => write(),
+): HostDriver {
   const kernel = openHostKernel(socket);
+  const writer: KernelWriter = { write: (steps) => around(steps, () => kernel.write(steps)) };
   return {
     facts: () => ({
       ...observeHostLinks(socket),
@@ -24,7 +33,7 @@ export function createHostDriver(socket: NetlinkSocket): HostDriver {
         kernel,
         want.filter((object) => object.kind === 'sysctl'),
       ),
-    apply: (steps, signal) => applyHostNetwork(kernel, steps, signal),
+    apply: (steps, signal) => applyHostNetwork(writer, steps, signal),
   };
 }
 
@@ -35,6 +44,7 @@ export function createHostDriver(socket: NetlinkSocket): HostDriver {
 export function createTableDriver(
   nft: NftCommand,
   options: { readonly masquerade: boolean },
+  exempt: <T>(write: () => Promise<T>) => Promise<T> = (write) => write(),
 ): TableDriver {
   return {
     observe: async (signal) => {
@@ -45,6 +55,6 @@ export function createTableDriver(
         throw error;
       }
     },
-    apply: (steps, signal) => applyNftables(nft, steps, signal),
+    apply: (steps, signal) => exempt(() => applyNftables(nft, steps, signal)),
   };
 }

@@ -8,6 +8,7 @@ import { planNftables, type ElementStep, type NftStep } from '#pkg/nftables/plan
 import { observedOf, sameTable, type ObservedTable } from '#pkg/nftables/ruleset.ts';
 import { defaultAnnotationPrefix } from '#pkg/overlay/annotations.ts';
 import type { NodeRecord } from '#pkg/kube/types.ts';
+import type { PeerChange } from '#pkg/pod-network/peer-index.ts';
 import { desiredPodNetwork, type HostFacts } from '#pkg/pod-network/desired.ts';
 import { createNodeMetrics } from './node-metrics.ts';
 import { PodNetworkRound, type RoundParts } from './round.ts';
@@ -69,6 +70,7 @@ class World {
   tables: ObservedTable[] = [];
   files: Record<string, string> = {};
   networkUp = false;
+  #drained: ReadonlyMap<string, NodeRecord> = new Map();
   calls: string[] = [];
   failAt = Number.NaN;
   nowMs = 0;
@@ -84,7 +86,7 @@ class World {
   #parts(): RoundParts {
     return {
       options,
-      nodes: { snapshot: () => new Map(this.nodes) },
+      nodes: { snapshot: () => new Map(this.nodes), drain: () => this.#drain() },
       host: {
         facts: () => (this.#call('facts'), facts),
         observe: () => (this.#call('observe host'), [...this.objects]),
@@ -117,6 +119,14 @@ class World {
       log: silentLogger,
       observeIntervalMs: 30_000,
     };
+  }
+
+  #drain(): readonly PeerChange[] {
+    const before = this.#drained;
+    this.#drained = new Map(this.nodes);
+    return [...new Set([...before.keys(), ...this.nodes.keys()])]
+      .map((name) => ({ old: before.get(name), new: this.nodes.get(name) }))
+      .filter((change) => change.old !== change.new);
   }
 
   #call(name: string): void {
@@ -227,6 +237,67 @@ describe('PodNetworkRound', () => {
     expect(world.calls.join(', ')).toBe(
       'facts, observe tables, observe host, condition, node.json, subnet.env, conflist',
     );
+  });
+
+  describe('a change of another node', () => {
+    /** Our own annotations have come back. */
+    async function settle(): Promise<void> {
+      await world.round.run(signal);
+      await world.round.run(signal);
+      world.calls = [];
+    }
+
+    test('costs its own steps: nothing is read, and no file is written', async () => {
+      await settle();
+      world.nodes.set('c', node('c', 3));
+      await world.round.run(signal);
+      expect(world.calls).toEqual(['apply tables', 'put neighbor', 'put fdb', 'put route']);
+      expect(world.leftToDo()).toEqual([]);
+      world.calls = [];
+      world.nodes.delete('b');
+      world.nodes.set('c', { ...node('c', 3), uid: 'again' });
+      await world.round.run(signal);
+      expect(world.calls).toEqual([
+        'apply tables',
+        'delete route',
+        'delete fdb',
+        'delete neighbor',
+      ]);
+      expect(world.leftToDo()).toEqual([]);
+      expect(world.status.state).toEqual({ kind: 'ready' });
+    });
+
+    test.each([1, 2, 3, 4])('when step %i of it fails, the next round heals', async (step) => {
+      await settle();
+      world.nodes.set('c', node('c', 3));
+      world.failAt = step;
+      await expect(world.round.run(signal)).rejects.toThrow('Cannot apply the pod network');
+      expect(world.leftToDo()).not.toEqual([]);
+      world.failAt = Number.NaN;
+      await world.round.run(signal);
+      expect(world.leftToDo()).toEqual([]);
+    });
+
+    test('with a doubt about the kernel, everything is read', async () => {
+      await settle();
+      world.nodes.set('c', node('c', 3));
+      world.objects = world.objects.filter(({ kind }) => kind !== 'route');
+      world.round.doubtHost();
+      await world.round.run(signal);
+      expect(world.calls).toContain('observe host');
+      expect(world.leftToDo()).toEqual([]);
+    });
+
+    test('what comes after it starts from the kernel', async () => {
+      await settle();
+      world.nodes.set('c', node('c', 3));
+      await world.round.run(signal);
+      const own = world.nodes.get('a') ?? node('a', 1);
+      world.nodes.set('a', { ...own, labels: { some: 'label' } });
+      await world.round.run(signal);
+      expect(world.calls).toContain('observe host');
+      expect(world.leftToDo()).toEqual([]);
+    });
   });
 
   test('a Node that left while the daemon was away is removed at its start', async () => {

@@ -17,6 +17,7 @@ import {
   type HostFacts,
   type PodNetworkOptions,
 } from '#pkg/pod-network/desired.ts';
+import { PeerIndex, type PeerBasis, type PeerChange } from '#pkg/pod-network/peer-index.ts';
 import type { NodeMetrics } from './node-metrics.ts';
 import type { OwnNode } from './own-node.ts';
 import type { NodeStatus } from './status.ts';
@@ -45,7 +46,11 @@ export interface NetworkFiles {
 
 export interface RoundParts {
   readonly options: PodNetworkOptions;
-  readonly nodes: { snapshot(): ReadonlyMap<string, NodeRecord> };
+  readonly nodes: {
+    snapshot(): ReadonlyMap<string, NodeRecord>;
+    /** What changed since the last call. */
+    drain(): readonly PeerChange[];
+  };
   readonly host: HostDriver;
   readonly tables: TableDriver;
   readonly ownNode: OwnNode;
@@ -70,6 +75,9 @@ export class PodNetworkRound {
   #facts: HostFacts | undefined;
   #objects: readonly HostObject[] | undefined;
   #tables: readonly ObservedTable[] | undefined;
+  /** What the last full round knew, as long as changes of single peers are all there was since. */
+  #basis: PeerBasis | undefined;
+  #index: PeerIndex | undefined;
   #watchedLinks: ReadonlySet<string> | undefined;
   /** The Node the condition was set for: one made again under its name needs it again. */
   #reportedUid: string | undefined;
@@ -100,8 +108,16 @@ export class PodNetworkRound {
   async run(signal: AbortSignal): Promise<void> {
     const { clock, host, metrics, nodes, options, status } = this.#parts;
     const startMs = clock.now();
-    this.#forgetWhatIsInDoubt();
+    const isSure = this.#forgetWhatIsInDoubt();
+    const changes = nodes.drain();
     try {
+      if (isSure && (await this.#takePeers(changes, signal))) {
+        status.roundEnded({ kind: 'ready' });
+        metrics.roundEnded('success', clock.now() - startMs);
+        return;
+      }
+      this.#basis = undefined;
+      this.#index = undefined;
       this.#facts ??= host.facts();
       const records = nodes.snapshot();
       const want = desiredPodNetwork(records, this.#facts, options);
@@ -114,6 +130,7 @@ export class PodNetworkRound {
       this.#watchedLinks = new Set([want.underlay, ...vxlanLinks(want.objects)]);
       status.setProblems(want.problems);
       await this.#converge(want, records.get(options.nodeName), signal);
+      this.#basis = want.basis;
       status.roundEnded({ kind: 'ready' });
       metrics.roundEnded('success', clock.now() - startMs);
     } catch (error) {
@@ -126,7 +143,27 @@ export class PodNetworkRound {
     }
   }
 
-  #forgetWhatIsInDoubt(): void {
+  /**
+   * Brings the changes of a few peers into the kernel at their own cost. False when that is not all
+   * there is to do.
+   */
+  async #takePeers(changes: readonly PeerChange[], signal: AbortSignal): Promise<boolean> {
+    if (this.#basis === undefined || changes.length === 0) return false;
+    this.#index ??= new PeerIndex(this.#basis);
+    const delta = this.#index.take(changes);
+    if (delta === undefined) return false;
+    // From here on only the index knows what the kernel has: the next full round reads it there.
+    this.#objects = undefined;
+    this.#tables = undefined;
+    const failures: unknown[] = [];
+    await collect(failures, () => this.#writeTables(delta.tableSteps, signal), signal);
+    await collect(failures, () => this.#writeObjects(delta.steps, signal), signal);
+    if (failures.length > 0) throw new AggregateError(failures, 'Cannot apply the pod network');
+    return true;
+  }
+
+  /** Whether nothing was in doubt. */
+  #forgetWhatIsInDoubt(): boolean {
     const { clock, observeIntervalMs } = this.#parts;
     const nowMs = clock.now();
     if (nowMs - this.#observedAtMs >= observeIntervalMs) {
@@ -139,8 +176,10 @@ export class PodNetworkRound {
       this.#objects = undefined;
     }
     if (this.#tablesInDoubt) this.#tables = undefined;
+    const isSure = !this.#hostInDoubt && !this.#tablesInDoubt;
     this.#hostInDoubt = false;
     this.#tablesInDoubt = false;
+    return isSure;
   }
 
   async #converge(want: Desired, own: NodeRecord | undefined, signal: AbortSignal): Promise<void> {
@@ -168,27 +207,31 @@ export class PodNetworkRound {
   }
 
   async #applyObjects(want: readonly HostObject[], signal: AbortSignal): Promise<void> {
-    const { host, log, metrics } = this.#parts;
-    this.#objects ??= host.observe(want);
-    const steps = planHostNetwork(want, this.#objects);
-    if (steps.length > 0) {
-      await host.apply(steps, signal);
-      metrics.hostChanged(steps);
-      log.info(summary(steps), 'Host network changed');
-    }
+    this.#objects ??= this.#parts.host.observe(want);
+    await this.#writeObjects(planHostNetwork(want, this.#objects), signal);
     this.#objects = want;
   }
 
+  async #writeObjects(steps: readonly Step[], signal: AbortSignal): Promise<void> {
+    const { host, log, metrics } = this.#parts;
+    if (steps.length === 0) return;
+    await host.apply(steps, signal);
+    metrics.hostChanged(steps);
+    log.info(summary(steps), 'Host network changed');
+  }
+
   async #applyTables(want: Ruleset, signal: AbortSignal): Promise<void> {
-    const { log, metrics, tables } = this.#parts;
-    this.#tables ??= await tables.observe(signal);
-    const steps = planNftables(want, this.#tables);
-    if (steps.length > 0) {
-      await tables.apply(steps, signal);
-      metrics.tablesChanged(steps);
-      log.info({ steps: steps.map(({ op }) => op) }, 'Masquerade table changed');
-    }
+    this.#tables ??= await this.#parts.tables.observe(signal);
+    await this.#writeTables(planNftables(want, this.#tables), signal);
     this.#tables = want.tables.map(observedOf);
+  }
+
+  async #writeTables(steps: readonly NftStep[], signal: AbortSignal): Promise<void> {
+    const { log, metrics, tables } = this.#parts;
+    if (steps.length === 0) return;
+    await tables.apply(steps, signal);
+    metrics.tablesChanged(steps);
+    log.info({ steps: steps.map(({ op }) => op) }, 'Masquerade table changed');
   }
 }
 

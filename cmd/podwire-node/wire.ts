@@ -6,7 +6,6 @@ import type { Logger } from '#pkg/log/logger.ts';
 import { getLink } from '#pkg/netlink/link.ts';
 import { watchKernel } from '#pkg/netlink/monitor.ts';
 import { NetlinkSocket } from '#pkg/netlink/socket.ts';
-import { watchNftables } from '#pkg/nftables/monitor.ts';
 import type { PodNetworkOptions } from '#pkg/pod-network/desired.ts';
 import { masqueradeTable } from '#pkg/pod-network/masquerade.ts';
 import { createReconcileLoop } from '#pkg/reconcile/loop.ts';
@@ -22,8 +21,10 @@ import { openKubeSource } from './kube-source.ts';
 import type { NodeSource } from './node-source.ts';
 import type { EtcdSourceContext } from './open-etcd-source.ts';
 import type { NodeOptions } from './options.ts';
+import { OwnWrites } from './own-writes.ts';
 import { PodNetworkRound } from './round.ts';
 import { NodeStatus } from './status.ts';
+import { watchTable } from './table-watch.ts';
 
 export interface NodeContext {
   readonly env: Readonly<Record<string, string | undefined>>;
@@ -73,11 +74,32 @@ export async function startNode(
     nodes: nodes.size,
     problems: status.problems.length,
   }));
+  const names = createLinkNames((index) => getLink(socket, index)?.name);
+  const watch = opened.use(
+    watchKernel(sys, ['link', 'address', 'route', 'neighbor', 'forwarding'], (change) => {
+      if (change.kind === 'address' && change.deleted && change.address !== undefined) {
+        source.addressGone(change.address);
+      }
+      const concerns = concernsPodNetwork(change, round.watchedLinks, names);
+      names.follow(change);
+      if (!concerns || ownWrites.isOwn(change)) return;
+      round.doubtHost();
+      loop.request();
+    }),
+  );
+  const ownWrites = new OwnWrites(() => watch.look());
+  const tableWatch = opened.use(
+    watchTable(sys, masqueradeTable, () => {
+      round.doubtTables();
+      loop.request();
+    }),
+  );
+  const changes = opened.use(nodes.subscribe(() => loop.request()));
   const round = new PodNetworkRound({
     options: podNetworkOptions(nodeName, config),
-    nodes,
-    host: createHostDriver(socket),
-    tables: createTableDriver(runNft, config),
+    nodes: { snapshot: () => nodes.snapshot(), drain: () => changes.drain() },
+    host: createHostDriver(socket, (steps, write) => ownWrites.around(steps, write)),
+    tables: createTableDriver(runNft, config, (write) => tableWatch.exempt(write)),
     ownNode: source.ownNode,
     files: createNetworkFiles(sys, config, log),
     status,
@@ -94,27 +116,6 @@ export async function startNode(
     clock,
     onError: (err, retryInMs) => log.error({ err, retryInMs }, 'Round failed, will retry'),
   });
-
-  const names = createLinkNames((index) => getLink(socket, index)?.name);
-  opened.use(
-    watchKernel(sys, ['link', 'address', 'route', 'neighbor', 'forwarding'], (change) => {
-      if (change.kind === 'address' && change.deleted && change.address !== undefined) {
-        source.addressGone(change.address);
-      }
-      const concerns = concernsPodNetwork(change, round.watchedLinks, names);
-      names.follow(change);
-      if (!concerns) return;
-      round.doubtHost();
-      loop.request();
-    }),
-  );
-  opened.use(
-    watchNftables(sys, [masqueradeTable], () => {
-      round.doubtTables();
-      loop.request();
-    }),
-  );
-  opened.use(nodes.onChange(() => loop.request()));
 
   opened.use(await tryStartCniServer(config.runDir, log));
 

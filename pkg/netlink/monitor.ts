@@ -58,6 +58,11 @@ export interface ObjectChange {
   readonly protocol?: number;
 }
 
+export interface KernelWatch extends Disposable {
+  /** Looks now, at everything that is there: changes made before are reported before it returns. */
+  look(): void;
+}
+
 /**
  * Calls `onChange` for every change, our own included, until disposed. Opens its socket in the
  * calling thread's namespace, so a daemon calls it outside of any withNetns().
@@ -71,7 +76,7 @@ export function watchKernel(
   sys: Sys,
   groups: readonly KernelGroup[],
   onChange: (change: KernelChange) => void,
-): Disposable {
+): KernelWatch {
   const fd = openNetlinkDescriptor(sys, NETLINK_ROUTE, receiveBufferBytes);
   try {
     for (const value of groups.flatMap((name) => groupNumbers[name])) {
@@ -82,25 +87,29 @@ export function watchKernel(
     throw error;
   }
   const buffer = new Uint8Array(datagramBytes);
-  let timer: NodeJS.Timeout | undefined = setTimeout(look, intervalMs);
+  let timer: NodeJS.Timeout | undefined = setTimeout(lookNext, intervalMs);
   let lost = false;
 
-  function look(): void {
-    for (let i = 0; i < maxDatagramsPerLook; i++) {
+  /** Whether it has seen everything. */
+  function look(maxDatagrams: number): boolean {
+    for (let i = 0; i < maxDatagrams; i++) {
       if (sys.poll(fd, POLLIN, 0) === 0) {
         // An overflown socket gets nothing more, and no word of it, until it has been emptied. Only
         // now is everything that changes from here on sure to be reported.
         if (lost) report({ kind: 'resync' });
         lost = false;
-        next(intervalMs);
-        return;
+        return true;
       }
       const changes = receive();
       if (!lost) for (const change of changes) report(change);
-      if (timer === undefined) return;
+      if (timer === undefined) return true;
     }
-    // More is waiting: let others run, then go on at once.
-    next(0);
+    return false;
+  }
+
+  function lookNext(): void {
+    // While more is waiting: let others run, then go on at once.
+    next(look(maxDatagramsPerLook) ? intervalMs : 0);
   }
 
   function report(change: KernelChange): void {
@@ -108,7 +117,7 @@ export function watchKernel(
   }
 
   function next(delayMs: number): void {
-    if (timer !== undefined) timer = setTimeout(look, delayMs);
+    if (timer !== undefined) timer = setTimeout(lookNext, delayMs);
   }
 
   function receive(): KernelChange[] {
@@ -125,6 +134,9 @@ export function watchKernel(
   }
 
   return {
+    look: () => {
+      if (timer !== undefined) look(Number.POSITIVE_INFINITY);
+    },
     [Symbol.dispose]() {
       if (timer === undefined) return;
       clearTimeout(timer);

@@ -44,6 +44,8 @@ export interface ClusterFacts {
   /** Every usable Node by name, our own included. */
   readonly nodes: ReadonlyMap<string, NodeFacts>;
   readonly problems: readonly NodeProblem[];
+  /** Whether a Node lost a range to another. */
+  readonly isContested: boolean;
 }
 
 /**
@@ -67,7 +69,7 @@ export function parseCluster(
     }
     nodes.set(node.name, { ...node, podCIDRs });
   }
-  return { nodes, problems };
+  return { nodes, problems, isContested: losers.size > 0 };
 }
 
 function byPrecedence(a: NodeRecord, b: NodeRecord, selfName: string): number {

@@ -4,7 +4,7 @@
  */
 import type { HostObject } from '#pkg/host-network/object.ts';
 import type { Address, Family } from '#pkg/ip/address.ts';
-import { tryParsePrefix, type Prefix } from '#pkg/ip/prefix.ts';
+import { familyOf, tryParsePrefix, type Prefix } from '#pkg/ip/prefix.ts';
 import type { NodeRecord } from '#pkg/kube/types.ts';
 import type { Ruleset } from '#pkg/nftables/ruleset.ts';
 import { announceAs, parseAddressWishes } from '#pkg/overlay/address-wishes.ts';
@@ -22,6 +22,7 @@ import { vxlanObjects } from '#pkg/overlay/vxlan.ts';
 import { masqueradeRuleset } from './masquerade.ts';
 import { nodeFileText } from './node-file.ts';
 import { subnetEnvText } from './subnet-env.ts';
+import type { PeerBasis } from './peer-index.ts';
 import { forwardingSysctls } from './sysctls.ts';
 
 export interface PodNetworkOptions {
@@ -72,6 +73,8 @@ export interface Desired {
   /** Changes to our own Node's annotations; empty = none. */
   readonly annotationPatch: Readonly<Record<string, string | null>>;
   readonly problems: readonly NodeProblem[];
+  /** From which changes of single peers can be told. */
+  readonly basis: PeerBasis;
 }
 
 /** What this node wants, or why it cannot want anything yet. */
@@ -96,7 +99,8 @@ export function desiredPodNetwork(
   if (typeof underlay === 'string') return notReady(underlay);
   const self: SelfNode = { name: nodeName, uid, podCIDRs, underlay };
   const peers = [...cluster.nodes.values()].filter((node) => node !== facts);
-  const overlay = backendOf(options)(peers, self);
+  const backend = backendOf(options);
+  const overlay = backend(peers, self);
   const wrong = wishes.problems.map((message) => ({ node: nodeName, message }));
   const problems = [...cluster.problems, ...overlay.problems, ...wrong];
   if (overlay.mtuBytes === undefined) {
@@ -109,6 +113,7 @@ export function desiredPodNetwork(
     acceptRa: host.acceptRa(name),
   }));
   const sysctls = forwardingSysctls(overlay.families, advertised);
+  const nonMasqueradeCIDRs = [...options.nonMasqueradeCIDRs, ...clusterCIDRs];
   const ownPodCIDRs = inNodeOrder(record, podCIDRs, overlay.families);
   return {
     kind: 'desired',
@@ -119,7 +124,7 @@ export function desiredPodNetwork(
           ownPodCIDRs,
           podCIDRs: allPodCIDRs(cluster.nodes),
           nodeAddresses: allNodeAddresses(cluster.nodes),
-          nonMasqueradeCIDRs: [...options.nonMasqueradeCIDRs, ...clusterCIDRs],
+          nonMasqueradeCIDRs,
         })
       : { tables: [] },
     nodeFile: nodeFileText({
@@ -139,6 +144,17 @@ export function desiredPodNetwork(
       annotationPrefix,
     ),
     problems,
+    basis: {
+      backend,
+      self,
+      announcements: overlay.announcements,
+      nodes: cluster.nodes,
+      isContested: cluster.isContested,
+      troubled: new Set(problems.map(({ node }) => node)),
+      annotationPrefix,
+      masqueraded: options.masquerade ? ownPodCIDRs.map(familyOf) : [],
+      nonMasqueradeCIDRs,
+    },
   };
 }
 

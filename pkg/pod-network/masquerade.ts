@@ -51,7 +51,7 @@ export function masqueradeRuleset(facts: MasqueradeFacts): Ruleset {
     },
   ];
   const kept = [
-    ...groups,
+    ...fixedExemptions,
     ...facts.podCIDRs,
     ...facts.nonMasqueradeCIDRs,
     ...[...facts.nodeAddresses].map(hostPrefix),
@@ -63,7 +63,7 @@ export function masqueradeRuleset(facts: MasqueradeFacts): Ruleset {
     sets.push(
       addressSet(`pods${suffix}`, family, own),
       addressSet(
-        `nomasq${suffix}`,
+        exemptSetName(family),
         family,
         kept.filter(({ address }) => address.family === family),
       ),
@@ -89,8 +89,17 @@ export function masqueradeRuleset(facts: MasqueradeFacts): Ruleset {
   };
 }
 
+/** The set of a family's destinations that see pods' own addresses. */
+export function exemptSetName(family: Family): string {
+  return family === 'ip' ? 'nomasq4' : 'nomasq6';
+}
+
 /** Multicast, and IPv4's limited broadcast: what never leaves a link, seen with br_netfilter on. */
-const groups = ['224.0.0.0/4', '255.255.255.255/32', 'ff00::/8'].map(parsePrefix);
+export const fixedExemptions: readonly Prefix[] = [
+  '224.0.0.0/4',
+  '255.255.255.255/32',
+  'ff00::/8',
+].map(parsePrefix);
 
 function addressSet(name: string, family: Family, prefixes: readonly Prefix[]): ElementSet {
   return {
