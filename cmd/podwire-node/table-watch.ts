@@ -38,12 +38,12 @@ export function watchTable(sys: Sys, { name }: TableName, onChange: () => void):
   );
   return {
     exempt: async (write) => {
-      poll.look();
+      await poll.look();
       isWriting = true;
       try {
         return await write();
       } finally {
-        poll.look();
+        await poll.look();
         isWriting = false;
       }
     },
