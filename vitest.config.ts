@@ -2,7 +2,7 @@ import { defineConfig } from 'vitest/config';
 
 /**
  * A project for each kind of test (ARCHITECTURE.md, "Tests"): `unit` is pure and needs nothing;
- * `kernel-*` works in network namespaces it makes itself and needs root; `e2e` starts the built
+ * `kernel-*` works in network namespaces it makes itself and needs root; `e2e-*` starts the built
  * programs on several nodes. Files that start daemons run one at a time: they share two cores, and
  * many of them expect something within seconds.
  */
@@ -52,10 +52,23 @@ export default defineConfig({
       },
       {
         test: {
-          name: 'e2e',
+          // Runtimes, random input and random deaths: nothing in it is a matter of seconds.
+          name: 'e2e-cni',
           sequence: { groupOrder: 3 },
-          include: ['test-e2e/**/*.test.ts'],
+          include: ['test-e2e/cni/*.test.ts'],
           exclude: ['**/*.vm.test.ts'],
+          maxWorkers: 2,
+          ...isolated,
+          testTimeout: 240_000,
+          hookTimeout: 240_000,
+        },
+      },
+      {
+        test: {
+          name: 'e2e-daemons',
+          sequence: { groupOrder: 4 },
+          include: ['test-e2e/**/*.test.ts'],
+          exclude: ['test-e2e/cni/**', '**/*.vm.test.ts'],
           fileParallelism: false,
           ...isolated,
           testTimeout: 240_000,

@@ -33,7 +33,7 @@ const tasks = {
             '--project',
             'kernel-*',
             '--project',
-            'e2e',
+            'e2e-*',
           ],
         ],
 };
