@@ -1,7 +1,8 @@
 /** Files other programs read while we write them: they see the old text or the new, never a part. */
-import { mkdir, open, readFile, rename, rm } from 'node:fs/promises';
+import { open, readFile, rename, rm } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { AgentError, isErrno } from '#pkg/errors/agent-error.ts';
+import { makeDirectory } from '#pkg/files/make-directory.ts';
 
 /**
  * Makes the file hold this text, and its directory where it is missing. A file that holds it
@@ -15,7 +16,7 @@ export async function writeFileIfChanged(path: string, text: string): Promise<bo
   // A leading dot and no known ending: nobody takes the unfinished file for a configuration.
   const temporary = `${dirname(path)}/.podwire-${process.pid}.tmp`;
   try {
-    await mkdir(dirname(path), { recursive: true });
+    makeDirectory(dirname(path));
     await using file = await open(temporary, 'w', 0o644);
     await file.writeFile(text);
     // Without it, a power cut can leave the renamed file empty.

@@ -139,6 +139,14 @@ describe('installPlugins()', () => {
     expect(files()).toEqual({ ...installed('one'), 'podwire-cni': 'executable one' });
   });
 
+  it('says so where the kernel makes no directory', async () => {
+    const wish = { source: build('one'), replaceForeign: false };
+    await expect(installPlugins(sys, '/proc/podwire', wish)).rejects.toMatchObject({
+      message: 'Cannot install CNI plugins in /proc/podwire',
+      cause: { message: "ENOENT: no such file or directory, mkdir '/proc/podwire'" },
+    });
+  });
+
   it('never lets a caller meet anything but a whole program', async () => {
     const versions = [build('one'), build('two')] as const;
     await install(versions[0]);

@@ -1,6 +1,7 @@
 /** Puts the CNI plugins where a container runtime looks for them, and takes them away again. */
-import { mkdir, open } from 'node:fs/promises';
+import { open } from 'node:fs/promises';
 import { AgentError } from '#pkg/errors/agent-error.ts';
+import { makeDirectory } from '#pkg/files/make-directory.ts';
 import { LOCK_EX } from '#pkg/sys/constants.ts';
 import type { Sys } from '#pkg/sys/sys.ts';
 import { applyInstallStep } from './apply.ts';
@@ -59,7 +60,7 @@ async function change(
   plan: (have: PluginDirectory) => InstallPlan,
 ): Promise<InstallReport> {
   try {
-    await mkdir(directory, { recursive: true, mode: 0o755 });
+    makeDirectory(directory, 0o755);
     // One installer at a time, or one would clear the other's unfinished files away.
     await using lock = await open(directory);
     sys.flock(lock.fd, LOCK_EX);

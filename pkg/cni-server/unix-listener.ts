@@ -1,7 +1,8 @@
 /** A listening unix socket that blocking threads share. */
-import { chmodSync, mkdirSync, renameSync, rmSync, statSync } from 'node:fs';
+import { chmodSync, renameSync, rmSync, statSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { AgentError, isErrno } from '#pkg/errors/agent-error.ts';
+import { makeDirectory } from '#pkg/files/make-directory.ts';
 import { AF_UNIX, SHUT_RDWR, SOCK_CLOEXEC, SOCK_STREAM } from '#pkg/sys/constants.ts';
 import type { ListenSys } from '#pkg/sys/listen-sys.ts';
 import type { Sys } from '#pkg/sys/sys.ts';
@@ -27,7 +28,7 @@ const maxPathBytes = 108;
 export function listenUnix(sys: Sys, listenSys: ListenSys, path: string): UnixListener {
   const temporary = `${path}.new`;
   const address = unixAddress(temporary);
-  mkdirSync(dirname(path), { recursive: true, mode: 0o755 });
+  makeDirectory(dirname(path), 0o755);
   const fd = sys.socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
   try {
     rmSync(temporary, { force: true });

@@ -11,7 +11,6 @@
 import {
   closeSync,
   existsSync,
-  mkdirSync,
   openSync,
   readdirSync,
   readFileSync,
@@ -22,6 +21,7 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import { isErrno } from '#pkg/errors/agent-error.ts';
+import { makeDirectory } from '#pkg/files/make-directory.ts';
 import { LOCK_EX } from '#pkg/sys/constants.ts';
 import type { Sys } from '#pkg/sys/sys.ts';
 import { isIdentifier, type Attachment } from './environment.ts';
@@ -118,7 +118,7 @@ export function openAttachmentStore(sys: Sys, directory: string): AttachmentStor
       const marker = join(directory, network, '.boot');
       const isDone = (): boolean => readJson(marker)?.['bootId'] === bootId;
       if (isDone()) return;
-      mkdirSync(join(directory, network), { recursive: true, mode: 0o700 });
+      makeDirectory(join(directory, network), 0o700);
       const lockFd = openSync(join(directory, network, '.lock'), 'a', 0o600);
       try {
         sys.flock(lockFd, LOCK_EX);
@@ -171,7 +171,7 @@ function replaceFile(file: string, document: object): void {
     write();
   } catch (error) {
     if (!isErrno(error, 'ENOENT')) throw error;
-    mkdirSync(file.slice(0, file.lastIndexOf('/')), { recursive: true, mode: 0o700 });
+    makeDirectory(file.slice(0, file.lastIndexOf('/')), 0o700);
     write();
   }
   renameSync(temporary, file);

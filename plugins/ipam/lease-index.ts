@@ -7,8 +7,9 @@
  * holds what the leases' directory looked like after our last change. Go's plugin, or a crash of
  * ours, changes the directory and not the stamp.
  */
-import { mkdirSync, readFileSync, readlinkSync, rmSync, symlinkSync, unlinkSync } from 'node:fs';
+import { readFileSync, readlinkSync, rmSync, symlinkSync, unlinkSync } from 'node:fs';
 import { isErrno } from '#pkg/errors/agent-error.ts';
+import { makeDirectory } from '#pkg/files/make-directory.ts';
 import type { Attachment } from '#pkg/cni/environment.ts';
 import { shortHash } from '#pkg/cni/short-hash.ts';
 import { overwriteFile } from './overwrite-file.ts';
@@ -49,7 +50,7 @@ export function openLeaseIndex(dataDir: string, network: string): LeaseIndex {
     delete: (attachment) => tolerate('ENOENT', () => unlinkSync(linkOf(attachment))),
     clear() {
       rmSync(directory, { recursive: true, force: true });
-      mkdirSync(directory, { recursive: true, mode: 0o755 });
+      makeDirectory(directory, 0o755);
     },
     seal: (stamp) => overwriteFile(stampFile, stamp, 0o600),
   };

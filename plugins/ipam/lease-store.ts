@@ -5,7 +5,6 @@
  */
 import {
   closeSync,
-  mkdirSync,
   openSync,
   readdirSync,
   readFileSync,
@@ -14,6 +13,7 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { isErrno } from '#pkg/errors/agent-error.ts';
+import { makeDirectory } from '#pkg/files/make-directory.ts';
 import { formatAddress, tryParseAddress, type Address } from '#pkg/ip/address.ts';
 import type { Attachment } from '#pkg/cni/environment.ts';
 import type { Sys } from '#pkg/sys/sys.ts';
@@ -59,7 +59,7 @@ export function openLeaseStore(sys: Sys, place: LeasePlace & { readonly create: 
 export function openLeaseStore(sys: Sys, place: LeasePlace): LeaseStore | undefined;
 export function openLeaseStore(sys: Sys, place: LeasePlace): LeaseStore | undefined {
   const directory = `${place.dataDir}/${place.network}`;
-  if (place.create) mkdirSync(directory, { recursive: true, mode: 0o755 });
+  if (place.create) makeDirectory(directory, 0o755);
   else if (statSync(directory, { throwIfNoEntry: false }) === undefined) return undefined;
   const lockFd = openSync(`${directory}/lock`, 'a', 0o644);
   try {

@@ -9,8 +9,9 @@
  * is made. All of it lies beside the networks' directories, because Go's host-local reads every file
  * it finds there.
  */
-import { mkdirSync, readdirSync, renameSync, rmSync, statSync, unlinkSync } from 'node:fs';
+import { readdirSync, renameSync, rmSync, statSync, unlinkSync } from 'node:fs';
 import { isErrno } from '#pkg/errors/agent-error.ts';
+import { makeDirectory } from '#pkg/files/make-directory.ts';
 
 export interface RestingAddresses {
   /** Deletes the lease of an address that is given back; the address rests from now on. */
@@ -74,7 +75,7 @@ function moveTo(
     move();
   } catch (error) {
     if (!isErrno(error, 'ENOENT')) throw error;
-    mkdirSync(`${directory}/${period}`, { recursive: true, mode: 0o755 });
+    makeDirectory(`${directory}/${period}`, 0o755);
     for (const name of readdirSync(directory)) {
       if (Number(name) !== period && Number(name) !== period - 1) {
         rmSync(`${directory}/${name}`, { recursive: true, force: true });

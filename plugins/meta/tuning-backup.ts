@@ -2,9 +2,10 @@
  * What an interface was before tuning, in the reference plugin's files: one an attachment, until
  * DEL. GC tells by the network, which only ours name, whether a file is its to remove.
  */
-import { mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { isErrno } from '#pkg/errors/agent-error.ts';
+import { makeDirectory } from '#pkg/files/make-directory.ts';
 import type { Attachment } from '#pkg/cni/environment.ts';
 
 export interface TuningBackup {
@@ -21,7 +22,7 @@ export function writeBackup(
   attachment: Attachment & { readonly network: string },
   backup: TuningBackup,
 ): void {
-  mkdirSync(directory, { recursive: true, mode: 0o700 });
+  makeDirectory(directory, 0o700);
   const file = backupFile(directory, attachment);
   const text = JSON.stringify({ ...backup, network: attachment.network }, undefined, 1);
   // By rename, so that a process that is killed leaves the old file or the new one.

@@ -1,6 +1,7 @@
 /** Who has a host port: one pod, also where the kernel's maps would take two. */
-import { closeSync, mkdirSync, openSync } from 'node:fs';
+import { closeSync, openSync } from 'node:fs';
 import { join } from 'node:path';
+import { makeDirectory } from '#pkg/files/make-directory.ts';
 import { formatAddress } from '#pkg/ip/address.ts';
 import { CniError } from '#pkg/cni/cni-error.ts';
 import { getElements, listElements, type ElementChange } from '#pkg/nfnetlink/nf-tables.ts';
@@ -101,7 +102,7 @@ function portTaken(
 
 /** Runs `fn` while nobody else gives out host ports. */
 export function withPortLock({ sys, directory }: PortLock, fn: () => void): void {
-  mkdirSync(directory, { recursive: true, mode: 0o700 });
+  makeDirectory(directory, 0o700);
   const fd = openSync(join(directory, '.host-ports'), 'a', 0o600);
   try {
     sys.flock(fd, LOCK_EX);
