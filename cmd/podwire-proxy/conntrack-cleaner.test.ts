@@ -63,6 +63,26 @@ describe('cleaning', () => {
     expect(bench.kernel.entries).toEqual([good, taken]);
   });
 
+  it('ends flows of Services that were deleted while no proxy ran, and no others', async () => {
+    const entries = [
+      'udp 10.1.0.200:4000 > 172.30.0.9:53 = 10.1.0.2:5353',
+      'udp 10.1.0.200:4001 > 192.168.0.2:30053 = 10.1.0.2:5353',
+      good,
+      // Not translated, another port, another host's port.
+      'udp 10.1.0.200:4002 > 172.30.0.9:53 = 172.30.0.9:53',
+      'udp 10.1.0.200:4003 > 172.30.0.9:54 = 10.1.0.2:5353',
+      'udp 10.1.0.200:4004 > 203.0.113.9:30053 = 10.1.0.2:5353',
+    ];
+    await using bench = new Bench(entries);
+    bench.abandoned = [
+      { kind: 'address', address: '172.30.0.9', port: 53 },
+      { kind: 'node-port', port: 30053 },
+    ];
+    await bench.round(first);
+    await bench.clock.advance(1_000);
+    expect(bench.kernel.entries).toEqual(entries.slice(2));
+  });
+
   it('a family that fails does not hold up the other', async () => {
     await using bench = new Bench([stale, 'udp [fd00::5]:1 > [fd00:30::1]:53 = [fd00::9]:1']);
     bench.onSearch = () => {

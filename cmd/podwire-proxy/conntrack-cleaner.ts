@@ -7,7 +7,11 @@ import type { FlowSearch, FlowsRemoved, TrackedFlow } from '#pkg/conntrack/flow.
 import { AgentError } from '#pkg/errors/agent-error.ts';
 import type { Family } from '#pkg/ip/address.ts';
 import type { Logger } from '#pkg/log/logger.ts';
-import { ServedDestinations, type ServiceDestination } from '#pkg/proxy/flow-destinations.ts';
+import {
+  destinationKey,
+  ServedDestinations,
+  type ServiceDestination,
+} from '#pkg/proxy/flow-destinations.ts';
 import { doubtfulDestinations, reviewFlows, type FlowReview } from '#pkg/proxy/stale-flows.ts';
 import { createReconcileLoop } from '#pkg/reconcile/loop.ts';
 import type { AfterWrite } from './round.ts';
@@ -104,7 +108,7 @@ export function createConntrackCleaner(parts: ConntrackCleanerParts): ConntrackC
   }
 
   return {
-    afterWrite: (family, changes, { written }) => {
+    afterWrite: (family, changes, { abandoned = [], written }) => {
       if (changes.length === 0 && written === 0) return;
       let served = rules.get(family);
       if (served === undefined) rules.set(family, (served = new ServedDestinations()));
@@ -112,7 +116,8 @@ export function createConntrackCleaner(parts: ConntrackCleanerParts): ConntrackC
       const waiting = backlogs.get(family)?.destinations ?? [];
       // Rules put back that somebody took away: flows may have begun without them.
       const doubtful = changes.length === 0 ? served.all() : doubtfulDestinations(changes);
-      const destinations = new Map([...waiting, ...doubtful]);
+      const left = abandoned.map((place) => [destinationKey(place), place] as const);
+      const destinations = new Map([...waiting, ...left, ...doubtful]);
       if (destinations.size === 0) return;
       const addresses = parts.nodePortAddresses(family);
       const review = reviewFlows(destinations.values(), served, addresses);

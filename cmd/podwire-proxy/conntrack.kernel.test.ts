@@ -40,6 +40,11 @@ function putService(fields: object = {}): void {
   });
 }
 
+function deleteService(): void {
+  const metadata = { namespace: 'default', name: 'dns' };
+  node.api.objects.delete({ apiVersion: 'v1', kind: 'Service', ...metadata });
+}
+
 /** In both families; endpoints of this node if `local`. */
 function putPods(pods: readonly (readonly [string, string])[], port = 5353, local = false): void {
   for (const [i, addressType] of ['IPv4', 'IPv6'].entries()) {
@@ -118,23 +123,30 @@ describe('S157. a UDP client that never changes its port', () => {
     putPods([podTwo], 5353, true);
     await expect.poll(latest, slow).toEqual(all('two'));
 
-    node.api.objects.delete({
-      apiVersion: 'v1',
-      kind: 'Service',
-      namespace: 'default',
-      name: 'dns',
-    });
+    deleteService();
     await expect.poll(() => latest().some((answer) => answer === 'two'), slow).toBe(false);
+
+    // Deleted while no proxy runs: nothing but its rules knows where it answered.
+    putService();
+    putPods([podOne]);
+    await expect.poll(latest, slow).toEqual(all('one'));
+    await daemon.kill('SIGKILL');
+    deleteService();
+    const next = node.startDaemon();
+    await expect.poll(() => latest().some((answer) => answer === 'one'), slow).toBe(false);
 
     expect(unrelated.latest()).toBe('unrelated');
     expect(await tracked('203.0.113.2', nodePort)).toEqual(flow);
-    const { body } = await node.ask('http://127.0.0.1:10249/metrics');
-    expect(body).toMatch(
-      /^kubeproxy_conntrack_reconciler_deleted_entries_total\{ip_family="IPv4"\} [1-9]/m,
-    );
-    expect(body).toMatch(
-      /^kubeproxy_conntrack_reconciler_sync_duration_seconds_count\{ip_family="IPv6"\} [1-9]/m,
-    );
-    expect(daemon.log()).not.toContain('UDP flows not removed');
+    const metrics = async (): Promise<string> =>
+      (await node.ask('http://127.0.0.1:10249/metrics')).body;
+    await expect
+      .poll(metrics, slow)
+      .toMatch(/^kubeproxy_conntrack_reconciler_deleted_entries_total\{ip_family="IPv4"\} [1-9]/m);
+    await expect
+      .poll(metrics, slow)
+      .toMatch(
+        /^kubeproxy_conntrack_reconciler_sync_duration_seconds_count\{ip_family="IPv6"\} [1-9]/m,
+      );
+    for (const { log } of [daemon, next]) expect(log()).not.toContain('UDP flows not removed');
   });
 });

@@ -1,4 +1,5 @@
 import { describe, expect, it } from 'vitest';
+import { destinationKey } from '#pkg/proxy/flow-destinations.ts';
 import { service, slice, type Cluster } from '#pkg/proxy/testdata/records.ts';
 import { many, WriterBench } from './scratch/writer-bench.ts';
 
@@ -154,6 +155,39 @@ describe('an iptables writer', () => {
       expect(turns).toBeGreaterThan(3);
     },
   );
+
+  it('tells once of UDP Services that its predecessor served and nobody knows', async () => {
+    const dns = (name: string, clusterIP: string, nodePort: number): Cluster['services'] => [
+      service(name, {
+        type: 'NodePort',
+        clusterIPs: [clusterIP],
+        ports: [{ name: 'p80', protocol: 'UDP', port: 53, nodePort }],
+      }),
+    ];
+    const pods = (name: string): NonNullable<Cluster['slices']> => [
+      slice(name, ['10.1.0.1'], { ports: [{ name: 'p80', protocol: 'UDP', port: 53 }] }),
+    ];
+    const kept = { services: dns('ns/kept', '10.96.0.1', 30001), slices: pods('ns/kept') };
+    const gone = { services: dns('ns/gone', '10.96.0.2', 30002), slices: pods('ns/gone') };
+    const tcp = many(1, 5);
+    for (const layouts of [
+      ['compatible', 'tree'],
+      ['tree', 'tree'],
+    ] as const) {
+      const before = new WriterBench(layouts[0]);
+      for (const cluster of [kept, gone, tcp]) await before.write(cluster);
+      const bench = new WriterBench(layouts[1]);
+      bench.fake.kernel = before.fake.kernel;
+      bench.fake.failAt = 1;
+      await expect(bench.write(kept)).rejects.toThrow('apply fails');
+      expect((await bench.write(none)).abandoned?.map(destinationKey).toSorted()).toEqual([
+        '10.96.0.2:53',
+        'node-port 30002',
+      ]);
+      bench.writer.doubt();
+      expect((await bench.write(none)).abandoned).toBeUndefined();
+    }
+  });
 
   it('a doubt that comes while the kernel is read stands', async () => {
     const bench = new WriterBench();

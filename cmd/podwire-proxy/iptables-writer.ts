@@ -4,13 +4,15 @@ import type { ProxyConfig } from '#pkg/config/proxy-config.ts';
 import { AgentError, isErrno } from '#pkg/errors/agent-error.ts';
 import type { Family } from '#pkg/ip/address.ts';
 import type { Step } from '#pkg/iptables/plan.ts';
-import type { Ruleset } from '#pkg/iptables/ruleset.ts';
+import type { ObservedRuleset, Ruleset } from '#pkg/iptables/ruleset.ts';
 import type { Logger } from '#pkg/log/logger.ts';
 import type { ProxyMetrics } from '#pkg/metrics/proxy-metrics.ts';
+import { abandonedDestinations } from '#pkg/proxy/abandoned-destinations.ts';
 import { IptablesBook } from '#pkg/proxy/iptables-book.ts';
 import { servesLocalhost, type IptablesOptions } from '#pkg/proxy/iptables-options.ts';
 import type { PortSource } from '#pkg/proxy/iptables-rules.ts';
 import type { ProxiedPort } from '#pkg/proxy/proxied-port.ts';
+import { destinationKey, type ServiceDestination } from '#pkg/proxy/flow-destinations.ts';
 import { partsInSlices } from '#pkg/reconcile/slices.ts';
 import type { ProxyHost } from './host.ts';
 import { isolate } from './isolate.ts';
@@ -18,6 +20,7 @@ import { ParkedPorts } from './parked-ports.ts';
 import type { FamilyWriter, Wanted } from './proxy-mode.ts';
 import { iptablesOptions } from './round-options.ts';
 import type { RulesWriter } from './rules-writer.ts';
+import { countRules, linesIn, rulesIn } from './step-counts.ts';
 
 export interface IptablesWriterParts {
   readonly family: Family;
@@ -54,6 +57,8 @@ export function createIptablesWriter(parts: IptablesWriterParts): IptablesWriter
   let book: IptablesBook | undefined;
   let written: Ruleset | undefined;
   let localnetRefused = false;
+  /** By key, until a write has succeeded; then undefined. */
+  let abandoned: Map<string, ServiceDestination> | undefined = new Map();
 
   /** One attempt to bring the kernel from what the book says to what it says after the changes. */
   async function attempt(
@@ -82,7 +87,14 @@ export function createIptablesWriter(parts: IptablesWriterParts): IptablesWriter
       }
       if (kind === 'full') {
         const want = await partsInSlices(book.rulesetInParts());
-        steps.push(...(await rules.writeAll(want, isAsExpected ? want : undefined, signal)));
+        const onFound = (found: ObservedRuleset): void => {
+          if (abandoned === undefined) return;
+          for (const place of abandonedDestinations(want, found)) {
+            abandoned.set(destinationKey(place), place);
+          }
+        };
+        const expected = isAsExpected ? want : undefined;
+        steps.push(...(await rules.writeAll(want, expected, signal, onFound)));
       }
       if (rules.nextKind === 'partial') written = book.landmarks();
       return { kind, steps };
@@ -155,10 +167,14 @@ export function createIptablesWriter(parts: IptablesWriterParts): IptablesWriter
       result = { kind: 'full', steps };
     }
     const { kind, steps } = result;
-    metrics.iptablesRules(family, countRules(book, steps));
+    metrics.iptablesRules(family, countRules(book?.counts() ?? new Map(), steps));
     // After the rules: among them is the guard of what this opens.
     if (servesLocalhost(options)) openLocalhost(ports.values());
-    return { kind, written: sum(steps.map(linesIn)) };
+    const report = { kind, written: linesIn(steps) };
+    if (abandoned === undefined) return report;
+    const places = [...abandoned.values()];
+    abandoned = undefined;
+    return { ...report, abandoned: places };
   }
 
   /** The ports that a write concerned. */
@@ -204,39 +220,4 @@ function isRefusal(error: unknown): boolean {
 function hasNodePort(ports: Iterable<ProxiedPort>): boolean {
   for (const port of ports) if (port.nodePort !== 0) return true;
   return false;
-}
-
-function countRules(
-  book: IptablesBook | undefined,
-  steps: readonly Step[],
-): Parameters<ProxyMetrics['iptablesRules']>[1] {
-  return new Map(
-    [...(book?.counts() ?? [])].map(([name, total]) => {
-      const ofTable = steps.filter(({ table }) => table === name);
-      return [name, { total, written: sum(ofTable.map((step) => rulesIn(step).length)) }];
-    }),
-  );
-}
-
-/** The rules a step puts. */
-function rulesIn(step: Step): readonly string[] {
-  switch (step.op) {
-    case 'put-chain':
-      return step.rules;
-    case 'edit-chain':
-      return step.insert;
-    case 'delete-chain':
-      return [];
-  }
-}
-
-/** How many lines a step is, with what it takes away. */
-function linesIn(step: Step): number {
-  return step.op === 'edit-chain'
-    ? step.insert.length + step.remove.length
-    : 1 + rulesIn(step).length;
-}
-
-function sum(numbers: readonly number[]): number {
-  return numbers.reduce((total, n) => total + n, 0);
 }

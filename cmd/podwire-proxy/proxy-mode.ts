@@ -5,6 +5,7 @@
 import type { Family } from '#pkg/ip/address.ts';
 import type { NodeRecord } from '#pkg/kube/types.ts';
 import type { ProxiedPort } from '#pkg/proxy/proxied-port.ts';
+import type { ServiceDestination } from '#pkg/proxy/flow-destinations.ts';
 
 /** What one family's kernel shall serve; stays as it is until the write has ended, and no longer. */
 export interface Wanted {
@@ -25,6 +26,8 @@ export interface WriteReport {
   readonly kind: 'full' | 'partial';
   /** Rules, elements or commands. */
   readonly written: number;
+  /** Where the kernel still sent UDP for Services that nobody knows; undefined = none was seen. */
+  readonly abandoned?: readonly ServiceDestination[];
 }
 
 export interface FamilyWriter {

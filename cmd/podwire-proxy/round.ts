@@ -116,7 +116,8 @@ export function createRound(parts: RoundParts): (signal: AbortSignal) => Promise
     const { family, ports } = state.model;
     const startedMs = clock.now();
     const changed = state.isFirst ? 'all' : new Set(state.pending.map(({ key }) => key));
-    const { kind, written } = await state.writer.write({ ports, changed, node }, signal);
+    const report = await state.writer.write({ ports, changed, node }, signal);
+    const { kind, written } = report;
     const changes = state.pending.splice(0);
     state.isFirst = false;
     const atMs = clock.now();
@@ -126,8 +127,8 @@ export function createRound(parts: RoundParts): (signal: AbortSignal) => Promise
       const counts = { ports: ports.size, changes: changes.length, written, ms: durationMs };
       log.debug({ family, kind, ...counts }, 'Rules written');
     }
-    for (const tell of parts.afterWrite) tell(family, changes, { kind, written });
-    return { kind, written };
+    for (const tell of parts.afterWrite) tell(family, changes, report);
+    return report;
   }
 
   return round;

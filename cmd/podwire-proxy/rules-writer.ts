@@ -33,11 +33,14 @@ export interface RulesWriter {
    * Reads the kernel and writes what is different. `expected` is what it should hold before that:
    * others are named for the difference. Logs why it had to, and how long it took. Rejects as the
    * driver does.
+   *
+   * @param onFound told what the kernel held, before anything is written
    */
   writeAll(
     want: Ruleset,
     expected: Ruleset | undefined,
     signal: AbortSignal,
+    onFound?: (found: ObservedRuleset) => void,
   ): Promise<readonly Step[]>;
   /** Writes what became different since the last write, without reading. Rejects as the driver does. */
   writeChange(changes: readonly TableChange[], signal: AbortSignal): Promise<readonly Step[]>;
@@ -106,6 +109,7 @@ export function createRulesWriter(options: RulesWriterOptions): RulesWriter {
     want: Ruleset,
     expected: Ruleset | undefined,
     signal: AbortSignal,
+    onFound: (found: ObservedRuleset) => void = () => undefined,
   ): Promise<readonly Step[]> {
     const cause = causeNow();
     isKnown = false;
@@ -115,6 +119,7 @@ export function createRulesWriter(options: RulesWriterOptions): RulesWriter {
     dueAtMs = startedMs + options.observeIntervalMs;
     const found = await driver.observe(signal);
     const readMs = clock.now() - startedMs;
+    onFound(found);
     const isNew = (step: Step): boolean => !isUnlike(step, found);
     const planned = await planSteps(want, found);
     attempted = planned.filter(isNew);

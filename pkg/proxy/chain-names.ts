@@ -35,10 +35,12 @@ export function endpointChainName(
   return `KUBE-SEP-${hash16(printName + protocol + target)}`;
 }
 
+export const treeChainPrefix = 'KUBE-SVT-';
+
 /** KUBE-SVT-: dispatches what goes to a prefix, in the layout `tree`. */
 export function treeChainName(prefix: string): string {
   // An IPv6 prefix may be too long, and has characters that nft takes in no name.
-  return `KUBE-SVT-${prefix.includes(':') ? hash16(prefix) : prefix}`;
+  return `${treeChainPrefix}${prefix.includes(':') ? hash16(prefix) : prefix}`;
 }
 
 /**

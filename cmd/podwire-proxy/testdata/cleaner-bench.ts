@@ -8,6 +8,7 @@ import type { Family } from '#pkg/ip/address.ts';
 import type { EndpointSliceRecord, ServiceRecord } from '#pkg/kube/types.ts';
 import { silentLogger } from '#pkg/log/logger.ts';
 import { asChanges, nodeName, service, slice, type Cluster } from '#pkg/proxy/testdata/records.ts';
+import type { ServiceDestination } from '#pkg/proxy/flow-destinations.ts';
 import { createConntrackCleaner } from '#cmd/podwire-proxy/conntrack-cleaner.ts';
 import { createRound } from '#cmd/podwire-proxy/round.ts';
 
@@ -21,6 +22,8 @@ export class CleanerBench {
   fails: Family | undefined;
   /** The next writes find rules that are not as they were left. */
   repairs = false;
+  /** What the first write finds of Services that are gone. */
+  abandoned: readonly ServiceDestination[] = [];
   /** Called before each search. */
   onSearch: () => void | Promise<void> = () => undefined;
   #news = asChanges({ services: [], slices: [] });
@@ -53,7 +56,9 @@ export class CleanerBench {
           {
             write: async ({ changed }) => {
               if (this.fails === family) throw new Error('kernel fails');
-              if (changed === 'all' || this.repairs) return { kind: 'full', written: 1 };
+              if (changed === 'all' || this.repairs) {
+                return { kind: 'full', written: 1, abandoned: this.abandoned };
+              }
               return { kind: 'partial', written: changed.size };
             },
             doubt: () => undefined,
