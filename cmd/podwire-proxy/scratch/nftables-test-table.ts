@@ -5,7 +5,7 @@ import { ruleMark, type Chain } from '#pkg/nftables/ruleset.ts';
 import { onDemandChain } from '#pkg/proxy/nftables-affinity.ts';
 import { proxySkeleton } from '#pkg/proxy/nftables-base.ts';
 import type { ElementChange } from '#pkg/proxy/nftables-book.ts';
-import type { NftablesDriver } from '../nftables-driver.ts';
+import type { NftablesDriver } from '#cmd/podwire-proxy/nftables-driver.ts';
 import { nftablesTestOptions } from './nftables-inputs.ts';
 
 const options = nftablesTestOptions();
