@@ -7,7 +7,7 @@
  *     npm run test:vm -- -- node hack/bench/proxy/ipvs.ts --kernel 1000
  */
 import { systemClock } from '#pkg/clock/clock.ts';
-import { runCommand } from '#pkg/exec/run.ts';
+import type { runCommand } from '#pkg/exec/run.ts';
 import { renderIpSetRestore } from '#pkg/ipset/render.ts';
 import { renderIpvsRestore } from '#pkg/ipvs/render.ts';
 import { silentLogger } from '#pkg/log/logger.ts';
