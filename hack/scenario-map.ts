@@ -154,7 +154,10 @@ ${rows.join('\n')}
 const root = join(import.meta.dirname, '..');
 
 function readTests(): ReadonlyMap<string, string> {
-  const files = globSync('{cmd,hack,pkg,plugins,test-e2e}/**/*.test.ts', { cwd: root });
+  const files = globSync(
+    '{cmd,hack,pkg,plugins,test-e2e}/**/{*.test,testdata/service-packets}.ts',
+    { cwd: root },
+  );
   return new Map(
     files
       // This one's own test has titles that are data.

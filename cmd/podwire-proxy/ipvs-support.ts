@@ -12,6 +12,7 @@ import { ensureDevice } from './ipvs-device.ts';
 /** A virtual server in TEST-NET-2 (RFC 5737), as kube-proxy tries one. */
 const trialServer = ['-t', '198.51.100.0:20000'];
 const trialSet = 'PODWIRE-TRIAL';
+const setTypes = ['hash:ip', 'hash:ip,port', 'hash:ip,port,ip', 'hash:ip,port,net', 'bitmap:port'];
 const timeoutMs = 30_000;
 
 /**
@@ -43,12 +44,22 @@ export async function requireIpvs(
     call('ipvsadm', '-A', ...trialServer, '-s', scheduler),
   );
   await call('ipvsadm', '-D', ...trialServer);
-  for (const type of ['hash:ip,port', 'hash:ip,port,ip', 'hash:ip,port,net', 'bitmap:port']) {
-    const range = type === 'bitmap:port' ? ['range', '0-65535'] : [];
-    await attempt(`no sets of type ${type} (kernel module ip_set, program ipset)`, async () => {
-      await call('ipset', 'create', '-exist', trialSet, type, ...range);
-      await call('ipset', 'destroy', trialSet);
+  const restore = (...types: readonly string[]) => {
+    const input = types.flatMap((type) => {
+      const range = type === 'bitmap:port' ? ' range 0-65535' : '';
+      return [`create ${trialSet} ${type}${range}\n`, `destroy ${trialSet}\n`];
     });
+    return run('ipset', ['restore', '-exist'], { input: input.join(''), timeoutMs, signal });
+  };
+  // One by one only to find out which it is.
+  const hasAll = await restore(...setTypes).then(
+    () => true,
+    () => false,
+  );
+  for (const type of hasAll ? [] : setTypes) {
+    await attempt(`no sets of type ${type} (kernel module ip_set, program ipset)`, () =>
+      restore(type),
+    );
   }
   await attempt('no dummy devices (kernel module dummy)', () => ensureDevice(socket));
 }

@@ -2,177 +2,74 @@
 import { readFileSync } from 'node:fs';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { FakeClock } from '#pkg/clock/fake-clock.ts';
-import type { Family } from '#pkg/ip/address.ts';
+import { families } from '#pkg/ip/address.ts';
 import type { Agent } from '#pkg/proxy/testdata/agent.ts';
-import { nodeName, service, slice, type Cluster } from '#pkg/proxy/testdata/records.ts';
+import { nets, nodePorts, numbers, packetServices } from '#pkg/proxy/testdata/packet-services.ts';
+import { service, slice, type Cluster } from '#pkg/proxy/testdata/records.ts';
+import { testServicePackets } from '#pkg/proxy/testdata/service-packets.ts';
 import { createSmallCluster, type SmallCluster } from '#pkg/proxy/testdata/small-cluster.ts';
 import { helloOverSctp } from '#pkg/proxy/testdata/sctp.ts';
 import { createIpvsNode, type IpvsNode } from './scratch/ipvs-node.ts';
 
-const web = (nodePort = 0): Cluster['services'][number]['ports'] => [
-  { name: 'web', protocol: 'TCP', port: 80, nodePort },
+const web: Cluster['services'][number]['ports'] = [
+  { name: 'web', protocol: 'TCP', port: 80, nodePort: 0 },
 ];
 const target = { ports: [{ name: 'web', protocol: 'TCP', port: 8080 }] } as const;
 const both = (n: number): [string, string] => [`172.30.0.${n}`, `fd00:96::${n}`];
-const onNode = (address: string) => ({ address, nodeName });
-const slices = (name: string, v4: Endpoints, v6: Endpoints): Cluster['slices'] => [
-  slice(`demo/${name}`, v4, target),
-  slice(`demo/${name}`, v6, target),
-];
 type Endpoints = Parameters<typeof slice>[1];
-const one = { v4: onNode('10.1.2.2'), v6: onNode('fd00:10:2::2') };
-const two = { v4: '10.1.3.2', v6: 'fd00:10:3::2' };
+const one = '10.1.2.2';
+const two = '10.1.3.2';
 
 const cluster: Required<Pick<Cluster, 'services' | 'slices'>> = {
   services: [
-    service('demo/both', { type: 'NodePort', clusterIPs: both(1), ports: web(30080) }),
-    service('demo/none', { type: 'NodePort', clusterIPs: both(2), ports: web(30081) }),
-    service('demo/self', { clusterIPs: both(3), ports: web() }),
-    service('demo/sticky', { clusterIPs: both(4), ports: web(), affinitySeconds: 60 }),
-    service('demo/here', {
-      clusterIPs: both(5),
-      ports: web(),
-      internalTrafficPolicy: 'Local',
-    }),
-    service('demo/elsewhere', {
-      clusterIPs: both(6),
-      ports: web(),
-      internalTrafficPolicy: 'Local',
-    }),
-    service('demo/ext-here', {
-      type: 'NodePort',
-      clusterIPs: both(7),
-      ports: web(30087),
-      externalTrafficPolicy: 'Local',
-      externalIPs: ['198.51.100.7', '2001:db8:51::7'],
-    }),
-    service('demo/ext-elsewhere', {
-      type: 'NodePort',
-      clusterIPs: both(8),
-      ports: web(30088),
-      externalTrafficPolicy: 'Local',
-      externalIPs: ['198.51.100.8', '2001:db8:51::8'],
-    }),
-    service('demo/guarded', {
-      type: 'LoadBalancer',
-      clusterIPs: both(9),
-      ports: web(30089),
-      loadBalancerIngress: [
-        { ip: '198.51.100.9', ipMode: 'VIP' },
-        { ip: '2001:db8:51::9', ipMode: 'VIP' },
-      ],
-      loadBalancerSourceRanges: ['192.0.2.0/24', '2001:db8:ffff::/48'],
-    }),
+    ...packetServices.services,
     // The address of the node itself: it must stay the node's.
-    service('demo/node', { clusterIPs: both(10), ports: web(), externalIPs: ['203.0.113.1'] }),
+    service('demo/node', { clusterIPs: both(50), ports: web, externalIPs: ['203.0.113.1'] }),
   ],
-  slices: [
-    ...['both', 'sticky', 'guarded', 'node'].flatMap(
-      (name) => slices(name, [one.v4, two.v4], [one.v6, two.v6]) ?? [],
-    ),
-    ...['self', 'here', 'ext-here'].flatMap((name) => slices(name, [one.v4], [one.v6]) ?? []),
-    ...['elsewhere', 'ext-elsewhere'].flatMap((name) => slices(name, [two.v4], [two.v6]) ?? []),
-  ],
+  slices: [...packetServices.slices, slice('demo/node', [one, two], target)],
 };
 
 let small: SmallCluster;
 let ipvs: IpvsNode;
 const clock = new FakeClock();
-const agents = new AsyncDisposableStack();
+const opened = new AsyncDisposableStack();
 let client: Agent;
 let outside: Agent;
 let host: Agent;
 
 beforeAll(async () => {
   // A listener of the host, as sshd is.
-  small = agents.use(await createSmallCluster(22));
+  small = opened.use(await createSmallCluster(22));
   [client, outside] = [small.agent(small.client), small.agent(small.outside)];
   host = small.agent(small.node);
-  ipvs = agents.use(await createIpvsNode(small.node, { clock, excludeCIDRs: ['192.0.2.0/24'] }));
+  ipvs = opened.use(await createIpvsNode(small.node, { clock, excludeCIDRs: ['192.0.2.0/24'] }));
   await ipvs.write(cluster);
 });
-afterAll(() => agents.disposeAsync());
+afterAll(() => opened.disposeAsync());
 
-const nets = [
-  { family: 'ip', vip: '172.30.0.', ext: '198.51.100.', node: '203.0.113.1', pod: '10.1.' },
-  { family: 'ip6', vip: 'fd00:96::', ext: '2001:db8:51::', node: '2001:db8::1', pod: 'fd00:10:' },
-] as const satisfies readonly { family: Family; [key: string]: string }[];
+describe.each(families)('%s', (family) => {
+  testServicePackets(family, () => small, {
+    servesLocalhost: false,
+    localForAll: true,
+    // In turns.
+    attempts: 2,
+    patienceMs: 10_000,
+  });
 
-describe.each(nets)('$family', ({ ext, family, node, pod: net, vip }) => {
-  const at = (n: number, host: number): string =>
-    family === 'ip' ? `${net}${n}.${host}` : `${net}${n}::${host}`;
-  const pod = (n: number): string => at(n, 2);
-  const gateway = (n: number): string => at(n, 1);
+  const { gateway, node, vip } = nets[family];
   const from = async (agent: Agent, to: string, port = 80, count = 1): Promise<string[]> =>
-    [...new Set(await agent.ask({ host: to, port, count, timeoutMs: 5000 }))].toSorted();
-  const isDropped = async (agent: Agent, host: string, port = 80): Promise<boolean> =>
-    (await agent.ask({ host, port, timeoutMs: 700 }))[0] === 'TIMEOUT';
+    [...new Set(await agent.ask({ host: to, port, count, timeoutMs: 10_000 }))].toSorted();
 
-  it('a pod reaches both endpoints of a cluster address, keeping its own address', async () => {
-    const answers = await client.ask({ host: `${vip}1`, port: 80, count: 10 });
-    const counts = [`one ${pod(1)}`, `two ${pod(1)}`].map(
-      (answer) => answers.filter((a) => a === answer).length,
-    );
-    expect(counts).toEqual([5, 5]);
-  });
-
-  it('the node reaches it and is answered', async () => {
-    expect(await from(host, `${vip}1`, 80, 4)).toEqual([`one ${gateway(2)}`, `two ${gateway(3)}`]);
-  });
-
-  it('without endpoints a connection is refused, to the cluster address and to node ports', async () => {
-    expect(await from(client, `${vip}2`)).toEqual(['ECONNREFUSED']);
-    expect(await from(host, `${vip}2`)).toEqual(['ECONNREFUSED']);
-    expect(await from(outside, node, 30081)).toEqual(['ECONNREFUSED']);
-  });
-
-  it('a pod reaches itself through its Service, seeing the node as the client', async () => {
-    expect(await from(small.agent(small.servers[0]), `${vip}3`)).toEqual([`one ${gateway(2)}`]);
-  });
-
-  it('S132. a node port answers outsiders on each address of the node, masqueraded', async () => {
-    for (const address of [node, gateway(1)]) {
-      const seen = await from(outside, address, 30080, 4);
-      expect(seen).toEqual([`one ${gateway(2)}`, `two ${gateway(3)}`]);
+  it('S132. a node port answers outsiders on each address of the node', async () => {
+    for (const address of [node, gateway(1), gateway(2)]) {
+      expect(await from(outside, address, nodePorts.both, 2)).toHaveLength(2);
     }
   });
 
-  it('an outsider reaches a cluster address, and is masqueraded', async () => {
-    const seen = await from(outside, `${vip}1`, 80, 4);
-    expect(seen).toEqual([`one ${gateway(2)}`, `two ${gateway(3)}`]);
-  });
-
-  it('with affinity a client stays with its endpoint', async () => {
-    expect(await from(client, `${vip}4`, 80, 6)).toHaveLength(1);
-  });
-
-  it('internal policy Local: endpoints of this node only, and nothing where there are none', async () => {
-    expect(await from(client, `${vip}5`, 80, 3)).toEqual([`one ${pod(1)}`]);
-    expect(await isDropped(client, `${vip}6`)).toBe(true);
-    expect(await isDropped(host, `${vip}6`)).toBe(true);
-  });
-
-  it('external policy Local: the client keeps its address', async () => {
-    const outsider = family === 'ip' ? '203.0.113.2' : '2001:db8::2';
-    expect(await from(outside, node, 30087)).toEqual([`one ${outsider}`]);
-    expect(await from(outside, `${ext}7`)).toEqual([`one ${outsider}`]);
-  });
-
-  it('S136. external policy Local without an endpoint here: outsiders are dropped, pods and the node are not', async () => {
-    expect(await isDropped(outside, node, 30088)).toBe(true);
-    expect(await isDropped(outside, `${ext}8`)).toBe(true);
-    expect(await from(client, `${ext}8`)).toEqual([`two ${pod(1)}`]);
-    expect(await from(host, `${ext}8`)).toEqual([`two ${gateway(3)}`]);
-  });
-
-  it('S135. source ranges drop who is not in them, at the load balancer address only', async () => {
-    expect(await isDropped(outside, `${ext}9`)).toBe(true);
-    expect(await from(outside, node, 30089, 2)).toHaveLength(2);
-  });
-
   it('no listener of the host answers on Service addresses, and all do on its own', async () => {
-    expect(await from(client, `${vip}1`, 22)).toEqual(['ECONNREFUSED']);
-    expect(await from(host, `${vip}1`, 22)).toEqual(['ECONNREFUSED']);
+    const address = `${vip}${numbers.both}`;
+    expect(await from(client, address, 22)).toEqual(['ECONNREFUSED']);
+    expect(await from(host, address, 22)).toEqual(['ECONNREFUSED']);
     expect((await from(outside, node, 22)).join()).toMatch(/^node /);
   });
 });
@@ -213,7 +110,7 @@ it('UDP: an endpoint that goes gets no more packets, at once', async () => {
     count: 2,
     timeoutMs: 3000,
   } as const;
-  await ipvs.write(to([two.v4]), new Set(['demo/udp:dns/udp']));
+  await ipvs.write(to([two]), new Set(['demo/udp:dns/udp']));
   expect(await client.ask(ask)).toEqual(['two 10.1.1.2', 'two 10.1.1.2']);
   await ipvs.write(to([]), new Set(['demo/udp:dns/udp']));
   expect((await client.ask({ ...ask, count: 1 }))[0]).toBe('ECONNREFUSED');
@@ -222,7 +119,8 @@ it('UDP: an endpoint that goes gets no more packets, at once', async () => {
   await ipvs.write(cluster, new Set(['demo/udp:dns/udp']));
 });
 
-describe.each(nets)('SCTP, $family', ({ family, vip }) => {
+describe.each(families)('SCTP, %s', (family) => {
+  const { pod, vip } = nets[family];
   it('S155. a client reaches the endpoint, and is refused when there is none; the module stays away', async () => {
     const sctp = service('demo/sctp', {
       clusterIPs: both(30),
@@ -240,7 +138,7 @@ describe.each(nets)('SCTP, $family', ({ family, vip }) => {
     const attempt = { server: servers[1], serverPort: 7000, client, address: `${vip}30`, port: 80 };
     const hasModule = (): boolean => /^sctp /m.test(readFileSync('/proc/modules', 'utf8'));
     const had = hasModule();
-    await ipvs.write(to([family === 'ip' ? two.v4 : two.v6]), key);
+    await ipvs.write(to([pod(3)]), key);
     // Sockets of the host need it, those of the two below; the Service does not.
     expect(hasModule()).toBe(had);
     if (family === 'ip') expect(had).toBe(false);
@@ -252,7 +150,7 @@ describe.each(nets)('SCTP, $family', ({ family, vip }) => {
 });
 
 it('a port with an endpoint that the kernel refuses is left out, the others are served', async () => {
-  const bad = service('demo/bad', { clusterIPs: ['172.30.0.40'], ports: web() });
+  const bad = service('demo/bad', { clusterIPs: ['172.30.0.40'], ports: web });
   const more = {
     services: [...cluster.services, bad],
     // A link's broadcast address takes no connections: net/netfilter/ipvs/ip_vs_ctl.c, -EINVAL.
@@ -307,20 +205,20 @@ it('S137. a connection through an endpoint that leaves goes on until it ends', a
     const found = stdout.matchAll(/^-a -t 172\.30\.0\.21:80 -r (\S+):8081 -m -w (\d+)/gm);
     return Object.fromEntries([...found].map(([, real, weight]) => [real, weight]));
   };
-  await ipvs.write(to(one.v4), key);
+  await ipvs.write(to(one), key);
   await client.openStream('s', { host: '172.30.0.21', port: 80 });
-  await ipvs.write(to(two.v4), key);
+  await ipvs.write(to(two), key);
   expect(await weights()).toEqual({ '10.1.2.2': '0', '10.1.3.2': '1' });
   await clock.advance(20_000);
-  await ipvs.write(to(two.v4), new Set());
+  await ipvs.write(to(two), new Set());
   expect(await weights()).toEqual({ '10.1.2.2': '0', '10.1.3.2': '1' });
   // Back again, and the other one leaves, which has no connection: it goes with the next look.
-  await ipvs.write(to(one.v4), key);
+  await ipvs.write(to(one), key);
   expect(await weights()).toEqual({ '10.1.2.2': '1', '10.1.3.2': '0' });
   await clock.advance(20_000);
-  await ipvs.write(to(one.v4), new Set());
+  await ipvs.write(to(one), new Set());
   expect(await weights()).toEqual({ '10.1.2.2': '1' });
-  const { answered, error } = await client.closeStream('s');
+  const { answered, error } = await client.closeStream('s', 15_000);
   expect({ answered: answered > 0, error }).toEqual({ answered: true, error: undefined });
   await ipvs.write(cluster, key);
 });
@@ -329,7 +227,7 @@ it('a change costs commands for that Service only', async () => {
   ipvs.takeCalls();
   const fewer = {
     ...cluster,
-    slices: cluster.slices.filter(({ name }) => name !== 'self-v4'),
+    slices: cluster.slices.filter(({ name }) => name !== 'self-ip-8080-2'),
   };
   const key = new Set(['demo/self:web/tcp']);
   expect((await ipvs.write(fewer, key)).ip).toEqual({ kind: 'partial', written: 3 });

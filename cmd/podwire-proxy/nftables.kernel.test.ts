@@ -69,12 +69,20 @@ const cluster: Cluster = {
       ...balancer('7'),
     }),
     service('demo/three', { clusterIPs: both('8'), ports: ports() }),
+    service('demo/datagrams', {
+      type: 'NodePort',
+      clusterIPs: both('9'),
+      ports: [{ name: 'web', protocol: 'UDP', port: 80, nodePort: 30089 }],
+    }),
   ],
   slices: [
     ...['both', 'sticky', 'local'].flatMap((name) => slices(name, ['one', 'two']) ?? []),
     ...(slices('self', ['one']) ?? []),
     ...(slices('away', ['two']) ?? []),
     ...(slices('guarded', ['one']) ?? []),
+    ...[pods.one[0], pods.one[1]].map((address) =>
+      slice('demo/datagrams', [address], { ports: [{ name: 'web', protocol: 'UDP', port: 8080 }] }),
+    ),
     // Three endpoints: a choice among four slots, of which one is empty.
     slice('demo/three', ['10.1.2.2', '10.1.2.3', '10.1.3.2'], target),
   ],
@@ -155,6 +163,15 @@ describe('nftables mode, real packets', () => {
       expect(await answers('client', `${vip}2`)).toEqual(['ECONNREFUSED']);
       expect(await answers('node', `${vip}2`)).toEqual(['ECONNREFUSED']);
       expect(await answers('outside', node, { port: 30081 })).toEqual(['ECONNREFUSED']);
+    });
+
+    it('UDP is served by a single endpoint as TCP is, node ports too', async () => {
+      const ask = { protocol: 'udp' } as const;
+      const inside = await small.connect(small.client, { ...ask, host: `${vip}9`, port: 80 });
+      expect(inside).toEqual([`one ${pod(1)}`]);
+      const { outside: from } = small;
+      const outsider = await small.connect(from, { ...ask, host: node, port: 30089 });
+      expect(outsider).toEqual([`one ${gateway(2)}`]);
     });
 
     it('another port of a cluster address is refused', async () => {

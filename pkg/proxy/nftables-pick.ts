@@ -5,7 +5,7 @@ import { classes, classSet, kinds, localSlots, type Kind } from './nftables-sets
 
 /** Chains that find a packet's class, and those that choose: "pick-services", "pick-services-8". */
 export function pickChains(family: NftablesOptions['family']): Chain[] {
-  return kinds.flatMap((kind): Chain[] => [
+  const chains = kinds.flatMap((kind): Chain[] => [
     {
       name: pickChain(kind),
       rules: classes.map((size) => ({
@@ -18,6 +18,18 @@ export function pickChains(family: NftablesOptions['family']): Chain[] {
       rules: pickRules(kind, size, family),
     })),
   ]);
+  return [firstUses(family), ...chains];
+}
+
+/**
+ * Nothing leads here. The first rule of a script that uses a map gets from nft (1.0.6) a condition on
+ * the protocol that the map's declaration names, as if the rule itself had named it: of "tcp dport"
+ * the rule for Services of one endpoint became one for TCP alone.
+ */
+function firstUses(family: NftablesOptions['family']): Chain {
+  const kinds = ['services', 'node-ports'] as const;
+  const rules = kinds.map((kind): Rule => ({ text: lookup(kind, 1, family), why: 'of no use' }));
+  return { name: 'first-uses', rules };
 }
 
 export function pickChain(kind: Kind): string {
@@ -37,16 +49,17 @@ export const portKey = 'meta l4proto . th dport';
  * one. After the last try, which one new connection in a thousand needs, half the slots are all taken.
  */
 function pickRules(kind: Kind, size: number, family: NftablesOptions['family']): Rule[] {
-  const lookup = (slots: number): string => {
-    const offset = kind.startsWith('local-') ? ` offset ${localSlots}` : '';
-    const map = kind.endsWith('node-ports') ? 'node-port-endpoints' : 'endpoints';
-    return `dnat ${family} to ${keyOf(kind, family)} . numgen random mod ${slots}${offset} map @${map}`;
-  };
-  const first: Rule = { text: lookup(size), why: `one of up to ${size}` };
+  const first: Rule = { text: lookup(kind, size, family), why: `one of up to ${size}` };
   if (size <= 2) return [first];
-  const again: Rule = { text: lookup(size), why: 'that slot was empty' };
-  const last: Rule = { text: lookup(size / 2), why: 'none of these is empty' };
+  const again: Rule = { text: lookup(kind, size, family), why: 'that slot was empty' };
+  const last: Rule = { text: lookup(kind, size / 2, family), why: 'none of these is empty' };
   return [first, ...Array.from({ length: triesFor(size) - 1 }, () => again), last];
+}
+
+function lookup(kind: Kind, slots: number, family: NftablesOptions['family']): string {
+  const offset = kind.startsWith('local-') ? ` offset ${localSlots}` : '';
+  const map = kind.endsWith('node-ports') ? 'node-port-endpoints' : 'endpoints';
+  return `dnat ${family} to ${keyOf(kind, family)} . numgen random mod ${slots}${offset} map @${map}`;
 }
 
 /** So many that at most one in a thousand finds nothing: with size / 2 + 1 of size slots taken. */

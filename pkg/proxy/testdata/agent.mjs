@@ -77,11 +77,11 @@ function openStream({ key, host, port: to, intervalMs = 5 }) {
   });
 }
 
-/** Ends after some more answers, so that one was asked for since the call, or two seconds. */
-async function closeStream({ key }) {
+/** Ends after some more answers, so that one was asked for since the call, or that long. */
+async function closeStream({ key, patienceMs = 2000 }) {
   const state = streams.get(key);
   const enough = state.answered + 5;
-  const deadline = performance.now() + 2000;
+  const deadline = performance.now() + patienceMs;
   while (state.answered < enough && state.error === undefined && performance.now() < deadline)
     await new Promise((resolve) => setTimeout(resolve, 5));
   const stalled = state.answered < enough;

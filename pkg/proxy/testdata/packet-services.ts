@@ -136,7 +136,7 @@ export const packetServices: Required<Omit<Cluster, 'zone'>> = {
     ...(['both', 'sticky', 'ranges', 'outside', 'shortSticky'] as const).flatMap((name) =>
       slices(name, [one, two]),
     ),
-    ...slices('self', [one]),
+    ...slices('self', [one], { state: oneIsHere }),
     ...slices('internal', [one, two], { state: oneIsHere }),
     ...slices('internalFar', [two], { state: oneIsHere }),
     ...slices('external', [one, two], { state: oneIsHere }),
