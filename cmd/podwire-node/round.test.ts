@@ -96,6 +96,7 @@ class World {
         observe: async () => (this.#call('observe tables'), [...this.tables]),
         apply: async (steps) => (this.#call('apply tables'), this.#applyTables(steps)),
       },
+      packetFilter: { converge: async () => [], doubt: () => undefined },
       ownNode: {
         annotate: async (patch) => {
           this.#call('annotate');

@@ -19,6 +19,7 @@ import {
 } from '#pkg/pod-network/desired.ts';
 import { PeerIndex, type PeerBasis, type PeerChange } from '#pkg/pod-network/peer-index.ts';
 import type { NodeMetrics } from './node-metrics.ts';
+import type { PacketFilterDriver } from './packet-filter-driver.ts';
 import type { OwnNode } from './own-node.ts';
 import type { NodeStatus } from './status.ts';
 
@@ -53,6 +54,7 @@ export interface RoundParts {
   };
   readonly host: HostDriver;
   readonly tables: TableDriver;
+  readonly packetFilter: Pick<PacketFilterDriver, 'converge' | 'doubt'>;
   readonly ownNode: OwnNode;
   readonly files: NetworkFiles;
   readonly status: NodeStatus;
@@ -94,6 +96,7 @@ export class PodNetworkRound {
   /** Somebody changed a table of ours. */
   doubtTables(): void {
     this.#tablesInDoubt = true;
+    this.#parts.packetFilter.doubt();
   }
 
   /** The links whose changes concern us; undefined while that is not known, and all may. */
@@ -188,6 +191,7 @@ export class PodNetworkRound {
     // One vocabulary's failure must not keep the other's from being applied. Tables first: what
     // takes a new route before its destination is exempt is masqueraded for the connection's life.
     await collect(failures, () => this.#applyTables(want.ruleset, signal), signal);
+    await collect(failures, () => this.#applyPacketFilter(want, signal), signal);
     await collect(failures, () => this.#applyObjects(want.objects, signal), signal);
     // A route to one peer that fails makes neither us nor the other peers unreachable.
     if (failures.every(concernsPeersOnly)) {
@@ -224,6 +228,16 @@ export class PodNetworkRound {
     this.#tables ??= await this.#parts.tables.observe(signal);
     await this.#writeTables(planNftables(want, this.#tables), signal);
     this.#tables = want.tables.map(observedOf);
+  }
+
+  async #applyPacketFilter({ packetFilter: want }: Desired, signal: AbortSignal): Promise<void> {
+    const { log, packetFilter } = this.#parts;
+    const steps = await packetFilter.converge(want, signal);
+    if (steps.length === 0) return;
+    log.info(
+      { steps: steps.map(({ op, chain }) => `${op} ${chain}`) },
+      'Rules in iptables changed',
+    );
   }
 
   async #writeTables(steps: readonly NftStep[], signal: AbortSignal): Promise<void> {
