@@ -3,6 +3,7 @@ import { families } from '#pkg/ip/address.ts';
 import { containsPrefix, type Prefix } from '#pkg/ip/prefix.ts';
 import { listAddresses } from '#pkg/netlink/address.ts';
 import { listLinks } from '#pkg/netlink/link.ts';
+import { routedLinkIndex } from '#pkg/netlink/route-lookup.ts';
 import { listRoutes, type RouteEntry } from '#pkg/netlink/route.ts';
 import type { NetlinkSocket } from '#pkg/netlink/socket.ts';
 import { podwireAlias, podwireRouteProtocol } from '#pkg/host-network/object.ts';
@@ -17,7 +18,7 @@ const RTPROT_RA = 9;
  */
 export function observeHostLinks(
   socket: NetlinkSocket,
-): Pick<HostFacts, 'links' | 'advertisedLinks' | 'defaultLinks'> {
+): Pick<HostFacts, 'links' | 'advertisedLinks' | 'defaultLinks' | 'routedLink'> {
   const addresses = new Map<number, Prefix[]>();
   const onLinkPrefixes = new Map<number, Prefix[]>();
   for (const { linkIndex, prefix, dadFailed } of listAddresses(socket)) {
@@ -38,6 +39,7 @@ export function observeHostLinks(
   const links = listLinks(socket);
   const nameOf = new Map(links.map(({ index, name }) => [index, name]));
   return {
+    routedLink: (address) => nameOf.get(routedLinkIndex(socket, address) ?? 0),
     defaultLinks: routes
       .filter(({ destination }) => destination.length === 0)
       .toSorted((a, b) => (a.metric ?? 0) - (b.metric ?? 0))

@@ -20,3 +20,14 @@ export const runNft: NftCommand = async (args, input, signal) => {
     );
   }
 };
+
+/** Whether the machine has the program. */
+export async function hasNft(signal: AbortSignal): Promise<boolean> {
+  try {
+    await runCommand('nft', ['--version'], { timeoutMs, signal });
+    return true;
+  } catch (error) {
+    if (isErrno(error, 'CommandMissing')) return false;
+    throw error;
+  }
+}

@@ -15,6 +15,7 @@ import type { LeasedSubnets } from '#pkg/pod-network/subnet-lease.ts';
 import { planSubnets } from '#pkg/pod-network/subnet-plan.ts';
 import { EtcdSource } from './etcd-source.ts';
 import { observeHostLinks } from './host-facts.ts';
+import { linkWishes } from './link-wishes.ts';
 import { subnetFileOf } from './network-files.ts';
 import type { NodeSource } from './node-source.ts';
 import type { NodeOptions } from './options.ts';
@@ -61,7 +62,7 @@ export async function openEtcdSource(
     ttlSeconds,
     renewMarginSeconds: etcd.renewMarginMinutes * 60,
     previous: await previousSubnets(config),
-    addresses: () => ownAddresses(observeHostLinks(socket), { link: config.iface }),
+    addresses: () => ownAddresses(observeHostLinks(socket), linkWishes(config)),
     publicIPs: {
       ...(etcd.publicIP === undefined ? {} : { ip: etcd.publicIP }),
       ...(etcd.publicIPv6 === undefined ? {} : { ip6: etcd.publicIPv6 }),

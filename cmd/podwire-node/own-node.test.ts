@@ -42,7 +42,7 @@ describe('createOwnNode()', () => {
   test.each([
     ['has none', []],
     ['says the network is away', [{ type: 'NetworkUnavailable', status: 'True' }]],
-    ['has another’s', [{ type: 'NetworkUnavailable', status: 'False', reason: 'FlannelIsUp' }]],
+    ['says so without a time', [{ type: 'NetworkUnavailable', status: 'False', reason: 'x' }]],
   ])('sets the condition when the Node %s', async (_, conditions) => {
     const { client, sent } = server(conditions);
     await createOwnNode(client, 'a', clock).reportNetworkUp(signal);
@@ -59,6 +59,16 @@ describe('createOwnNode()', () => {
           },
         ],
       },
+    });
+  });
+
+  test('takes the condition over from another agent, which is no transition', async () => {
+    const lastTransitionTime = '2025-01-01T00:00:00Z';
+    const theirs = { type: 'NetworkUnavailable', status: 'False', reason: 'FlannelIsUp' };
+    const { client, sent } = server([{ ...theirs, lastTransitionTime }]);
+    await createOwnNode(client, 'a', clock).reportNetworkUp(signal);
+    expect(sent[1]?.[2]).toMatchObject({
+      status: { conditions: [{ reason: 'PodwireIsUp', lastTransitionTime }] },
     });
   });
 

@@ -10,7 +10,8 @@ export interface OwnNode {
   annotate(patch: Readonly<Record<string, string | null>>, signal: AbortSignal): Promise<void>;
   /**
    * Makes the condition NetworkUnavailable False, when it is not: the node controller then takes
-   * the taint node.kubernetes.io/network-unavailable away.
+   * the taint node.kubernetes.io/network-unavailable away. It stays False when the daemon stops, since
+   * pods keep their network; kubelet's own Ready tells of a node that is gone.
    */
   reportNetworkUp(signal: AbortSignal): Promise<void>;
 }
@@ -56,14 +57,17 @@ export function createOwnNode(
   };
 
   async function reportNetworkUp(signal: AbortSignal): Promise<void> {
-    if (hasNetworkUp(await client.get(node, signal))) return;
+    const before = conditionOf(await client.get(node, signal));
+    if (before?.status === networkUp.status && before.reason === networkUp.reason) return;
     // The API's times have whole seconds.
     const now = new Date(clock.now()).toISOString().replace(/\.\d+Z$/, 'Z');
     const condition = {
       ...networkUp,
       message: 'Podwire is running on this node',
       lastHeartbeatTime: now,
-      lastTransitionTime: now,
+      // Of another agent's False it is no transition (API conventions, "Typical status properties").
+      lastTransitionTime:
+        before?.status === networkUp.status ? (before.lastTransitionTime ?? now) : now,
     };
     await patch({ status: { conditions: [condition] } }, signal);
   }
@@ -71,15 +75,17 @@ export function createOwnNode(
 
 const networkUp = { type: 'NetworkUnavailable', status: 'False', reason: 'PodwireIsUp' } as const;
 
-interface RawNode {
-  readonly status?: {
-    readonly conditions?: readonly { type?: unknown; status?: unknown; reason?: unknown }[];
-  };
+interface RawCondition {
+  readonly type?: unknown;
+  readonly status?: unknown;
+  readonly reason?: unknown;
+  readonly lastTransitionTime?: unknown;
 }
 
-function hasNetworkUp(node: RawNode): boolean {
-  return (node.status?.conditions ?? []).some(
-    ({ type, status, reason }) =>
-      type === networkUp.type && status === networkUp.status && reason === networkUp.reason,
-  );
+interface RawNode {
+  readonly status?: { readonly conditions?: readonly RawCondition[] };
+}
+
+function conditionOf(node: RawNode): RawCondition | undefined {
+  return node.status?.conditions?.find(({ type }) => type === networkUp.type);
 }

@@ -70,6 +70,8 @@ class World {
   tables: ObservedTable[] = [];
   files: Record<string, string> = {};
   networkUp = false;
+  filter: () => readonly [] = () => [];
+  masqueradeBy: 'nftables' | 'iptables' = 'nftables';
   #drained: ReadonlyMap<string, NodeRecord> = new Map();
   calls: string[] = [];
   failAt = Number.NaN;
@@ -85,7 +87,7 @@ class World {
 
   #parts(): RoundParts {
     return {
-      options,
+      options: { ...options, masqueradeBy: this.masqueradeBy },
       nodes: { snapshot: () => new Map(this.nodes), drain: () => this.#drain() },
       host: {
         facts: () => (this.#call('facts'), facts),
@@ -96,6 +98,7 @@ class World {
         observe: async () => (this.#call('observe tables'), [...this.tables]),
         apply: async (steps) => (this.#call('apply tables'), this.#applyTables(steps)),
       },
+      packetFilter: { converge: async () => this.filter(), doubt: () => undefined },
       ownNode: {
         annotate: async (patch) => {
           this.#call('annotate');
@@ -297,6 +300,27 @@ describe('PodNetworkRound', () => {
       await world.round.run(signal);
       expect(world.calls).toContain('observe host');
       expect(world.leftToDo()).toEqual([]);
+    });
+  });
+
+  describe('iptables that does not work', () => {
+    const broken = (): never => {
+      throw new Error('no such kernel');
+    };
+
+    test('is no reason to leave pods without a network', async () => {
+      world.filter = broken;
+      await world.round.run(signal);
+      expect(world.files['conflist']).toBe('it');
+      expect(world.status.state).toEqual({ kind: 'ready' });
+    });
+
+    test('is one where it has to masquerade', async () => {
+      world.filter = broken;
+      world.masqueradeBy = 'iptables';
+      await expect(world.restart().run(signal)).rejects.toThrow('Cannot apply the pod network');
+      expect(world.files['conflist']).toBeUndefined();
+      expect(world.status.state).toMatchObject({ kind: 'failing' });
     });
   });
 

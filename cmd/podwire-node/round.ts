@@ -6,7 +6,7 @@ import type { Clock } from '#pkg/clock/clock.ts';
 import { messageOf } from '#pkg/errors/agent-error.ts';
 import type { HostObject } from '#pkg/host-network/object.ts';
 import { planHostNetwork } from '#pkg/host-network/plan.ts';
-import { describeStep, StepError, type Step } from '#pkg/host-network/step.ts';
+import { StepError, type Step } from '#pkg/host-network/step.ts';
 import type { Logger } from '#pkg/log/logger.ts';
 import { observedOf, type ObservedTable, type Ruleset } from '#pkg/nftables/ruleset.ts';
 import { planNftables, type NftStep } from '#pkg/nftables/plan.ts';
@@ -19,8 +19,10 @@ import {
 } from '#pkg/pod-network/desired.ts';
 import { PeerIndex, type PeerBasis, type PeerChange } from '#pkg/pod-network/peer-index.ts';
 import type { NodeMetrics } from './node-metrics.ts';
+import type { PacketFilterDriver } from './packet-filter-driver.ts';
 import type { OwnNode } from './own-node.ts';
 import type { NodeStatus } from './status.ts';
+import { summaryOf } from './step-summary.ts';
 
 /** The host's links, addresses, routes and the like. */
 export interface HostDriver {
@@ -53,6 +55,7 @@ export interface RoundParts {
   };
   readonly host: HostDriver;
   readonly tables: TableDriver;
+  readonly packetFilter: Pick<PacketFilterDriver, 'converge' | 'doubt'>;
   readonly ownNode: OwnNode;
   readonly files: NetworkFiles;
   readonly status: NodeStatus;
@@ -78,6 +81,8 @@ export class PodNetworkRound {
   /** What the last full round knew, as long as changes of single peers are all there was since. */
   #basis: PeerBasis | undefined;
   #index: PeerIndex | undefined;
+  /** What was said of iptables last. */
+  #filterTrouble: string | undefined;
   #watchedLinks: ReadonlySet<string> | undefined;
   /** The Node the condition was set for: one made again under its name needs it again. */
   #reportedUid: string | undefined;
@@ -94,6 +99,7 @@ export class PodNetworkRound {
   /** Somebody changed a table of ours. */
   doubtTables(): void {
     this.#tablesInDoubt = true;
+    this.#parts.packetFilter.doubt();
   }
 
   /** The links whose changes concern us; undefined while that is not known, and all may. */
@@ -188,6 +194,7 @@ export class PodNetworkRound {
     // One vocabulary's failure must not keep the other's from being applied. Tables first: what
     // takes a new route before its destination is exempt is masqueraded for the connection's life.
     await collect(failures, () => this.#applyTables(want.ruleset, signal), signal);
+    await collect(failures, () => this.#applyPacketFilter(want, signal), signal);
     await collect(failures, () => this.#applyObjects(want.objects, signal), signal);
     // A route to one peer that fails makes neither us nor the other peers unreachable.
     if (failures.every(concernsPeersOnly)) {
@@ -217,13 +224,36 @@ export class PodNetworkRound {
     if (steps.length === 0) return;
     await host.apply(steps, signal);
     metrics.hostChanged(steps);
-    log.info(summary(steps), 'Host network changed');
+    log.info(summaryOf(steps), 'Host network changed');
   }
 
   async #applyTables(want: Ruleset, signal: AbortSignal): Promise<void> {
     this.#tables ??= await this.#parts.tables.observe(signal);
     await this.#writeTables(planNftables(want, this.#tables), signal);
     this.#tables = want.tables.map(observedOf);
+  }
+
+  /**
+   * Where iptables only has to let pods pass, one that does not work is told once and waited for:
+   * most hosts drop nothing, and pods need the rest.
+   */
+  async #applyPacketFilter({ packetFilter: want }: Desired, signal: AbortSignal): Promise<void> {
+    const { log, packetFilter } = this.#parts;
+    try {
+      const steps = await packetFilter.converge(want, signal);
+      this.#filterTrouble = undefined;
+      if (steps.length === 0) return;
+      const what = steps.map(({ op, chain }) => `${op} ${chain}`);
+      log.info({ steps: what }, 'Rules in iptables changed');
+    } catch (error) {
+      signal.throwIfAborted();
+      if (want.some(({ tables }) => tables.some(({ name }) => name === 'nat'))) throw error;
+      const trouble = messageOf(error);
+      if (trouble !== this.#filterTrouble) {
+        log.warn({ err: error }, 'Cannot let pods pass by iptables, should this host drop them');
+      }
+      this.#filterTrouble = trouble;
+    }
   }
 
   async #writeTables(steps: readonly NftStep[], signal: AbortSignal): Promise<void> {
@@ -260,13 +290,4 @@ function concernsPeersOnly(error: unknown): boolean {
     error instanceof AggregateError &&
     error.errors.every((e) => e instanceof StepError && peerKinds.has(e.step.object.kind))
   );
-}
-
-/** The start of the list is enough for a person; thousands are a cold start. */
-const maxDescribed = 10;
-
-function summary(steps: readonly Step[]): object {
-  const put = steps.filter(({ op }) => op === 'put').length;
-  const first = steps.slice(0, maxDescribed).map(describeStep);
-  return { put, deleted: steps.length - put, first };
 }

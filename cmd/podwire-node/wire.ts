@@ -1,6 +1,7 @@
 /** Puts the daemon together: which parts there are, and who tells whom. */
 import { systemClock } from '#pkg/clock/clock.ts';
 import type { NodeConfig } from '#pkg/config/node-config.ts';
+import { runCommand } from '#pkg/exec/run.ts';
 import { serveHttp } from '#pkg/health/http-server.ts';
 import type { Logger } from '#pkg/log/logger.ts';
 import { getLink } from '#pkg/netlink/link.ts';
@@ -13,8 +14,9 @@ import { openSys } from '#pkg/sys/open-sys.ts';
 import { startCniServer } from './cni-server.ts';
 import { createHostDriver, createTableDriver } from './host-driver.ts';
 import { concernsPodNetwork, createLinkNames } from './kernel-events.ts';
-import { runNft } from './nft-command.ts';
+import { hasNft, runNft } from './nft-command.ts';
 import { nodeHealthRoutes } from './node-health.ts';
+import { linkWishes } from './link-wishes.ts';
 import { createNetworkFiles } from './network-files.ts';
 import { createNodeMetrics } from './node-metrics.ts';
 import { openKubeSource } from './kube-source.ts';
@@ -22,9 +24,10 @@ import type { NodeSource } from './node-source.ts';
 import type { EtcdSourceContext } from './open-etcd-source.ts';
 import type { NodeOptions } from './options.ts';
 import { OwnWrites } from './own-writes.ts';
+import { IptablesDriver } from './packet-filter-driver.ts';
 import { PodNetworkRound } from './round.ts';
 import { NodeStatus } from './status.ts';
-import { watchTable } from './table-watch.ts';
+import { watchRules } from './table-watch.ts';
 
 export interface NodeContext {
   readonly env: Readonly<Record<string, string | undefined>>;
@@ -74,6 +77,7 @@ export async function startNode(
     nodes: nodes.size,
     problems: status.problems.length,
   }));
+  const masqueradeBy = await masqueradeProgram(config, log, signal);
   const names = createLinkNames((index) => getLink(socket, index)?.name);
   const watch = opened.use(
     watchKernel(sys, ['link', 'address', 'route', 'neighbor', 'forwarding'], (change) => {
@@ -89,17 +93,25 @@ export async function startNode(
   );
   const ownWrites = new OwnWrites(() => watch.look());
   const tableWatch = opened.use(
-    watchTable(sys, masqueradeTable, () => {
+    watchRules(sys, { concerns: isMasquerade, programs: ['nft'] }, () => {
       round.doubtTables();
       loop.request();
     }),
   );
+  const packetFilter = opened.use(
+    new IptablesDriver({ run: runCommand, sys, log, onChange: () => loop.request() }),
+  );
   const changes = opened.use(nodes.subscribe(() => loop.request()));
   const round = new PodNetworkRound({
-    options: podNetworkOptions(nodeName, config),
+    options: { ...podNetworkOptions(nodeName, config), masqueradeBy },
     nodes: { snapshot: () => nodes.snapshot(), drain: () => changes.drain() },
     host: createHostDriver(socket, (steps, write) => ownWrites.around(steps, write)),
-    tables: createTableDriver(runNft, config, (write) => tableWatch.exempt(write)),
+    tables: createTableDriver(
+      runNft,
+      { masquerade: config.masquerade && masqueradeBy === 'nftables' },
+      (write) => tableWatch.exempt(write),
+    ),
+    packetFilter,
     ownNode: source.ownNode,
     files: createNetworkFiles(sys, config, log),
     status,
@@ -134,6 +146,21 @@ export async function startNode(
   };
 }
 
+/** nft, unless the machine lacks it. */
+async function masqueradeProgram(
+  { masquerade }: NodeConfig,
+  log: Logger,
+  signal: AbortSignal,
+): Promise<'nftables' | 'iptables'> {
+  if (!masquerade || (await hasNft(signal))) return 'nftables';
+  log.warn({}, 'There is no program nft: pod traffic is masqueraded by iptables');
+  return 'iptables';
+}
+
+function isMasquerade({ table }: { readonly table: string }): boolean {
+  return table === masqueradeTable.name;
+}
+
 async function openSource(
   options: NodeOptions,
   context: NodeContext,
@@ -165,9 +192,12 @@ function podNetworkOptions(nodeName: string, config: NodeConfig): PodNetworkOpti
     vni: config.vni,
     port: config.port,
     directRouting: config.directRouting,
-    link: config.iface,
+    link: undefined,
+    linkWishes: linkWishes(config),
     mtuBytes: config.mtu,
     masquerade: config.masquerade,
+    randomFully: config.masqueradeRandomFully,
+    forwardAccept: config.forwardAccept,
     nonMasqueradeCIDRs: config.nonMasqueradeCIDRs,
     annotationPrefix: config.annotationPrefix,
     clusterCIDRs: config.clusterCIDRs,

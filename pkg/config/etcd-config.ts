@@ -4,7 +4,7 @@ import { parseAddress, tryParseAddress } from '#pkg/ip/address.ts';
 
 const file = z.string().regex(/^\//, 'expected an absolute path');
 
-const ipAddress = z
+export const ipAddress = z
   .string()
   .refine((text) => tryParseAddress(text) !== undefined, 'expected an IP address')
   .transform(parseAddress);

@@ -11,8 +11,12 @@ describe('parseNodeConfig()', () => {
       port: 8472,
       directRouting: true,
       masquerade: true,
+      masqueradeRandomFully: true,
+      forwardAccept: true,
       nonMasqueradeCIDRs: [],
       clusterCIDRs: [],
+      iface: [],
+      ifaceRegex: [],
       annotationPrefix: 'podwire.dev/',
       runDir: '/run/podwire',
       cniConfDir: '/etc/cni/net.d',
@@ -52,6 +56,9 @@ describe('parseNodeConfig()', () => {
     ['etcd: { endpoints: [localhost] }', 'etcd.endpoints.0: expected http(s)://HOST:PORT'],
     ['etcd: { certFile: /a }', 'etcd: certFile and keyFile go together'],
     ['etcd: { prefix: /a/ }', 'etcd.prefix: expected a slash at the start and none at the end'],
+    ['iface: "a b"', 'iface: '],
+    ['ifaceRegex: "("', 'ifaceRegex: '],
+    ['ifaceCanReach: host', 'ifaceCanReach: expected an IP address'],
     ['subnetFile: /run/flannel/subnet.env', 'subnetFile: needs clusterCIDRs'],
     ['healthBindAddress: "9964"', 'healthBindAddress: expected IP:PORT'],
     ['[1', 'Cannot read node.yaml: expected YAML'],
@@ -69,6 +76,16 @@ describe('parseNodeConfig()', () => {
 
   test('names all that is wrong at once', () => {
     expect(() => parseNodeConfig('vni: 0\nport: 0', 'node.yaml')).toThrow(/vni: .*; port: /);
+  });
+
+  test('130. one link or several, by name, address or pattern', () => {
+    expect(parseNodeConfig('iface: eth1', 'node.yaml').iface).toEqual(['eth1']);
+    const text = 'iface: [eth1, "fd00::1"]\nifaceRegex: "^ens"\nifaceCanReach: 10.0.0.1';
+    expect(parseNodeConfig(text, 'node.yaml')).toMatchObject({
+      iface: ['eth1', 'fd00::1'],
+      ifaceRegex: ['^ens'],
+      ifaceCanReach: { family: 'ip' },
+    });
   });
 
   test.each([

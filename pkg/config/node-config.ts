@@ -3,8 +3,9 @@ import { parse as parseYaml } from 'yaml';
 import { z } from 'zod';
 import { AgentError } from '#pkg/errors/agent-error.ts';
 import { parseBindAddress, type BindAddress } from '#pkg/health/bind-address.ts';
+import { tryParseAddress } from '#pkg/ip/address.ts';
 import { formatPrefix, networkOf, tryParsePrefix, type Prefix } from '#pkg/ip/prefix.ts';
-import { etcdSchema } from './etcd-config.ts';
+import { etcdSchema, ipAddress } from './etcd-config.ts';
 import { nearestName } from './nearest-name.ts';
 import { backendKeys, type NetConf } from './net-conf.ts';
 
@@ -30,6 +31,22 @@ const bindAddress = z.string().transform((text, context): BindAddress | undefine
 
 const defaultHealthPort = 9964;
 
+const linkWish = z
+  .string()
+  .refine(
+    (text) => /^[^\s/]{1,15}$/.test(text) || tryParseAddress(text) !== undefined,
+    'expected the name of a link or an IP address',
+  );
+
+const regularExpression = z.string().refine((text) => {
+  try {
+    void new RegExp(text);
+    return true;
+  } catch {
+    return false;
+  }
+}, 'expected a regular expression');
+
 const schema = z.strictObject({
   /** Nodes and their subnets are in etcd, as flannel keeps them; none = in the Kubernetes API. */
   etcd: etcdSchema.optional(),
@@ -47,12 +64,29 @@ const schema = z.strictObject({
   port: z.int().min(1).max(65535).default(8472),
   /** Plain routes instead of VXLAN to nodes on the same L2 network. */
   directRouting: z.boolean().default(true),
-  /** Name of the link between nodes; none = the one that has the Node's InternalIP. */
-  iface: z.string().min(1).max(15).optional(),
+  /**
+   * The link between nodes by name or address, the first that is there; none = the one that has the
+   * Node's InternalIP.
+   */
+  iface: z
+    .union([linkWish, z.array(linkWish)])
+    .default([])
+    .transform((wish) => [wish].flat()),
+  /** The same by regular expressions for names or addresses. */
+  ifaceRegex: z
+    .union([regularExpression, z.array(regularExpression)])
+    .default([])
+    .transform((wish) => [wish].flat()),
+  /** The same by the way to this address. */
+  ifaceCanReach: ipAddress.optional(),
   /** Upper limit for the MTU of pods; none = what fits the link. */
   mtu: z.int().min(68).max(65535).optional(),
   /** Give packets that leave the cluster an address of the node. */
   masquerade: z.boolean().default(true),
+  /** Masquerade with random source ports: without, two connections can race for one. */
+  masqueradeRandomFully: z.boolean().default(true),
+  /** Let pods' packets pass where the host drops what it forwards, as with Docker. Needs iptables. */
+  forwardAccept: z.boolean().default(true),
   /** Destinations besides pods and nodes that see pods' own addresses. */
   nonMasqueradeCIDRs: z.array(podRange).default([]),
   /** Start of the keys of Node annotations; flannel's lets both kinds of node form one network. */

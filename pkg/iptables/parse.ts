@@ -1,4 +1,4 @@
-/** Reads what `iptables-save` prints; keeps what belongs to the KUBE- family. */
+/** Reads what `iptables-save` prints; keeps what belongs to one family of chains. */
 import { atOnce, type Parts } from '#pkg/reconcile/parts.ts';
 import {
   isKubeChain,
@@ -8,13 +8,24 @@ import {
   type TableName,
 } from './ruleset.ts';
 
+/** Whether a chain of this name is of the family that is read. */
+export type IsOurChain = (name: string) => boolean;
+
 /** One table out of iptables-save's text, empty when the text does not have it. */
-export function parseSave(text: string, name: TableName): ObservedTable {
-  return atOnce(parseInParts(text, name));
+export function parseSave(
+  text: string,
+  name: TableName,
+  isOurs: IsOurChain = isKubeChain,
+): ObservedTable {
+  return atOnce(parseInParts(text, name, isOurs));
 }
 
 /** The same, for who has other things to do: 20,000 Services take half a second. */
-export function* parseInParts(text: string, name: TableName): Parts<ObservedTable> {
+export function* parseInParts(
+  text: string,
+  name: TableName,
+  isOurs: IsOurChain = isKubeChain,
+): Parts<ObservedTable> {
   const chains = new Map<string, string[]>();
   const jumps = new Map<string, string[]>();
   const builtIn = new Set<string>();
@@ -26,7 +37,7 @@ export function* parseInParts(text: string, name: TableName): Parts<ObservedTabl
     if (line.startsWith(':')) {
       const [chain = '', policy] = line.slice(1).split(' ');
       if (policy !== '-') builtIn.add(chain);
-      else if (isKubeChain(chain)) chains.set(chain, []);
+      else if (isOurs(chain)) chains.set(chain, []);
       continue;
     }
     const [, chain = '', rule = ''] = /^-A (\S+) ?(.*)$/.exec(line) ?? [];
@@ -36,7 +47,7 @@ export function* parseInParts(text: string, name: TableName): Parts<ObservedTabl
       continue;
     }
     const target = targetOf(rule);
-    if (target === undefined || !isKubeChain(target)) continue;
+    if (target === undefined || !isOurs(target)) continue;
     pinned.add(target);
     if (!builtIn.has(chain)) continue;
     const ofChain: string[] | undefined = jumps.get(chain);

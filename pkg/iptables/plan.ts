@@ -22,13 +22,14 @@ export type Step =
       readonly chain: string;
       readonly rules: Rules;
     }
-  /** Takes single rules out of a chain and puts others at its head, in their order. */
+  /** Takes single rules out of a chain and puts others at its head or end, in their order. */
   | {
       readonly op: 'edit-chain';
       readonly table: TableName;
       readonly chain: string;
       readonly remove: Rules;
       readonly insert: Rules;
+      readonly append?: Rules;
     }
   | { readonly op: 'delete-chain'; readonly table: TableName; readonly chain: string };
 
@@ -160,6 +161,12 @@ function planJumps(want: Table, have: ObservedTable): Step[] {
     const firsts = [...new Set(present)];
     if (sameRules(rules, firsts)) continue;
     steps.push({ op: 'edit-chain', table: want.name, chain, remove: present, insert: rules });
+  }
+  for (const [chain, rules] of want.tails ?? []) {
+    const present = (have.jumps.get(chain) ?? []).filter((rule) => isOurJump(rule, rules));
+    if (sameRules(rules, [...new Set(present)])) continue;
+    const edit = { remove: present, insert: [], append: rules };
+    steps.push({ op: 'edit-chain', table: want.name, chain, ...edit });
   }
   return steps;
 }

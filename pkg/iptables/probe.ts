@@ -27,8 +27,10 @@ export async function probeIptables(
   }
 }
 
-function probeTable({ chains, jumps, name }: Table): string {
-  const checks = [...jumps].flatMap(([chain, rules]) => rules.map((rule) => `-C ${chain} ${rule}`));
+function probeTable({ chains, jumps, name, tails = new Map() }: Table): string {
+  const checks = [...jumps, ...tails].flatMap(([chain, rules]) =>
+    rules.map((rule) => `-C ${chain} ${rule}`),
+  );
   for (const [chain, rules] of chains) {
     const last = rules.at(-1);
     if (last !== undefined && !isServiceChain(chain)) checks.push(`-C ${chain} ${last}`);

@@ -52,6 +52,7 @@ function* renderTable(table: TableName, steps: readonly Step[]): Parts<string> {
         for (const rule of step.remove) rules.push(`-D ${step.chain} ${rule}`);
         // Each goes to the head, so the last one inserted ends up first.
         for (const rule of step.insert.toReversed()) rules.push(`-I ${step.chain} ${rule}`);
+        for (const rule of step.append ?? []) rules.push(append(step.chain, rule));
         break;
       case 'delete-chain':
         // Declaring it first empties it: only an empty chain can go.

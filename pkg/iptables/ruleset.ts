@@ -14,6 +14,8 @@ export interface Table {
   readonly chains: ReadonlyMap<string, Rules>;
   /** Per built-in chain, our rules in the order they stand in, at the head of the chain. */
   readonly jumps: ReadonlyMap<string, Rules>;
+  /** As `jumps`, at the end of the chain: what lets pass must not come before what others drop. */
+  readonly tails?: ReadonlyMap<string, Rules>;
   /**
    * Chains whose rules exclude each other, so that one can go and one can come without the others
    * being written, and how many rules must stand last in them all the same.

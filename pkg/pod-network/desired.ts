@@ -6,11 +6,13 @@ import type { HostObject } from '#pkg/host-network/object.ts';
 import type { Address, Family } from '#pkg/ip/address.ts';
 import { familyOf, tryParsePrefix, type Prefix } from '#pkg/ip/prefix.ts';
 import type { NodeRecord } from '#pkg/kube/types.ts';
+import type { Ruleset as IptablesRuleset } from '#pkg/iptables/ruleset.ts';
 import type { Ruleset } from '#pkg/nftables/ruleset.ts';
 import { announceAs, parseAddressWishes } from '#pkg/overlay/address-wishes.ts';
 import { announcementPatch } from '#pkg/overlay/annotations.ts';
 import type { Backend, BackendType, SelfNode } from '#pkg/overlay/backend.ts';
 import { hostGatewayObjects } from '#pkg/overlay/host-gateway.ts';
+import { wishedLink, type LinkWishes } from '#pkg/overlay/link-choice.ts';
 import {
   parseCluster,
   type ByFamily,
@@ -22,6 +24,7 @@ import { vxlanObjects } from '#pkg/overlay/vxlan.ts';
 import { masqueradeRuleset } from './masquerade.ts';
 import { nodeFileText } from './node-file.ts';
 import { subnetEnvText } from './subnet-env.ts';
+import { packetFilterRulesets } from './packet-filter.ts';
 import type { PeerBasis } from './peer-index.ts';
 import { forwardingSysctls } from './sysctls.ts';
 
@@ -33,9 +36,17 @@ export interface PodNetworkOptions {
   readonly directRouting: boolean;
   /** The link between nodes; undefined = the one with the Node's InternalIP. */
   readonly link: string | undefined;
+  /** As `link`, where it is not the same on every node. */
+  readonly linkWishes?: LinkWishes;
   /** Upper limit for the pods' MTU. */
   readonly mtuBytes: number | undefined;
   readonly masquerade: boolean;
+  /** What does it; nftables by default. */
+  readonly masqueradeBy?: 'nftables' | 'iptables';
+  /** Masquerade with random source ports; true by default. */
+  readonly randomFully?: boolean;
+  /** Let pod traffic pass where the host's policy is to drop what it forwards; true by default. */
+  readonly forwardAccept?: boolean;
   readonly nonMasqueradeCIDRs: readonly Prefix[];
   readonly annotationPrefix: string;
   /** The networks all pods are in, where they are known. */
@@ -47,6 +58,8 @@ export interface HostFacts {
   readonly links: readonly HostLink[];
   /** Where packets go that have no other way: the best route first, IPv4 before IPv6. */
   readonly defaultLinks?: readonly string[];
+  /** The link that packets to an address leave by. */
+  readonly routedLink?: (address: Address) => string | undefined;
   /** Links on which the host has learned IPv6 routes by router advertisement. */
   readonly advertisedLinks: readonly string[];
   /** net/ipv6/conf/LINK/accept_ra by link name; undefined = absent. */
@@ -66,6 +79,8 @@ export interface Desired {
   readonly underlay: string;
   readonly objects: readonly HostObject[];
   readonly ruleset: Ruleset;
+  /** For iptables, one of each family. */
+  readonly packetFilter: readonly IptablesRuleset[];
   /** Text of node.json. */
   readonly nodeFile: string;
   /** Text of flannel's subnet.env. */
@@ -95,7 +110,9 @@ export function desiredPodNetwork(
   const wishes = parseAddressWishes(record.annotations, annotationPrefix);
   const chosen = Object.values(wishes.local);
   const internalIPs = chosen.length === 0 ? facts.internalIPs : chosen;
-  const underlay = chooseUnderlay(host.links, { internalIPs, link: options.link });
+  const wished = linkOf(host, options);
+  if (typeof wished === 'string') return notReady(wished);
+  const underlay = chooseUnderlay(host.links, { internalIPs, link: wished?.link });
   if (typeof underlay === 'string') return notReady(underlay);
   const self: SelfNode = { name: nodeName, uid, podCIDRs, underlay };
   const peers = [...cluster.nodes.values()].filter((node) => node !== facts);
@@ -115,18 +132,27 @@ export function desiredPodNetwork(
   const sysctls = forwardingSysctls(overlay.families, advertised);
   const nonMasqueradeCIDRs = [...options.nonMasqueradeCIDRs, ...clusterCIDRs];
   const ownPodCIDRs = inNodeOrder(record, podCIDRs, overlay.families);
+  const byIptables = options.masqueradeBy === 'iptables';
+  const masquerade = !options.masquerade
+    ? undefined
+    : {
+        ownPodCIDRs,
+        podCIDRs: allPodCIDRs(cluster.nodes),
+        nodeAddresses: allNodeAddresses(cluster.nodes),
+        nonMasqueradeCIDRs,
+        randomFully: options.randomFully ?? true,
+      };
   return {
     kind: 'desired',
     underlay: link,
     objects: [...sysctls, ...overlay.objects],
-    ruleset: options.masquerade
-      ? masqueradeRuleset({
-          ownPodCIDRs,
-          podCIDRs: allPodCIDRs(cluster.nodes),
-          nodeAddresses: allNodeAddresses(cluster.nodes),
-          nonMasqueradeCIDRs,
-        })
-      : { tables: [] },
+    ruleset:
+      masquerade !== undefined && !byIptables ? masqueradeRuleset(masquerade) : { tables: [] },
+    packetFilter: packetFilterRulesets({
+      ownPodCIDRs,
+      forward: options.forwardAccept !== false,
+      masquerade: byIptables ? masquerade : undefined,
+    }),
     nodeFile: nodeFileText({
       podCIDRs: ownPodCIDRs,
       mtuBytes: overlay.mtuBytes,
@@ -149,13 +175,25 @@ export function desiredPodNetwork(
       self,
       announcements: overlay.announcements,
       nodes: cluster.nodes,
-      isContested: cluster.isContested,
+      // Rules of iptables are a list: each peer has its place in it.
+      isContested: cluster.isContested || (masquerade !== undefined && byIptables),
       troubled: new Set(problems.map(({ node }) => node)),
       annotationPrefix,
       masqueraded: options.masquerade ? ownPodCIDRs.map(familyOf) : [],
       nonMasqueradeCIDRs,
     },
   };
+}
+
+/** The link that the configuration asks for; what is wrong when there is none. */
+export function linkOf(
+  host: Pick<HostFacts, 'links' | 'routedLink'>,
+  { link, linkWishes }: Pick<PodNetworkOptions, 'link' | 'linkWishes'>,
+): { readonly link: string } | string | undefined {
+  if (link !== undefined || linkWishes === undefined) {
+    return link === undefined ? undefined : { link };
+  }
+  return wishedLink(host.links, linkWishes, host.routedLink ?? (() => undefined));
 }
 
 /** The Node's first podCIDR is of the cluster's first family: pods get their addresses in its order. */

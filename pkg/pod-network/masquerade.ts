@@ -23,7 +23,7 @@ import type { ElementSet, Rule, Ruleset, TableName } from '#pkg/nftables/ruleset
 export const masqueradeTable: TableName = { family: 'inet', name: 'podwire-masquerade' };
 
 /** The packet mark by which kube-proxy asks itself to masquerade (its --iptables-masquerade-bit 14). */
-const kubeProxyMark = '0x4000';
+export const kubeProxyMark = '0x4000';
 
 /**
  * Just before srcnat (100), where kube-proxy's POSTROUTING runs: it clears its mark there, and our
@@ -39,22 +39,19 @@ export interface MasqueradeFacts {
   /** Node addresses pods reach under their own address. */
   readonly nodeAddresses: Iterable<Address>;
   readonly nonMasqueradeCIDRs: readonly Prefix[];
+  /** Give random source ports; true by default. */
+  readonly randomFully?: boolean;
 }
 
 /** The table for these facts; a family without pods on this node is left out. */
 export function masqueradeRuleset(facts: MasqueradeFacts): Ruleset {
   const sets: ElementSet[] = [];
+  const random = facts.randomFully === false ? '' : ' fully-random';
   const rules: Rule[] = [
     {
       text: `meta mark & ${kubeProxyMark} == ${kubeProxyMark} return`,
       why: 'kube-proxy masquerades these itself',
     },
-  ];
-  const kept = [
-    ...fixedExemptions,
-    ...facts.podCIDRs,
-    ...facts.nonMasqueradeCIDRs,
-    ...[...facts.nodeAddresses].map(hostPrefix),
   ];
   for (const family of families) {
     const own = facts.ownPodCIDRs.filter(({ address }) => address.family === family);
@@ -62,16 +59,12 @@ export function masqueradeRuleset(facts: MasqueradeFacts): Ruleset {
     const suffix = family === 'ip' ? '4' : '6';
     sets.push(
       addressSet(`pods${suffix}`, family, own),
-      addressSet(
-        exemptSetName(family),
-        family,
-        kept.filter(({ address }) => address.family === family),
-      ),
+      addressSet(exemptSetName(family), family, exemptPrefixes(family, facts)),
     );
     rules.push({
       // Random ports: two pods that pick one source port at once must not end in one tuple, which
       // the kernel would settle by dropping a packet.
-      text: `${family} saddr @pods${suffix} ${family} daddr != @nomasq${suffix} masquerade fully-random`,
+      text: `${family} saddr @pods${suffix} ${family} daddr != @nomasq${suffix} masquerade${random}`,
       why: `pods leave the cluster as this node, IPv${suffix}`,
     });
   }
@@ -87,6 +80,17 @@ export function masqueradeRuleset(facts: MasqueradeFacts): Ruleset {
       { ...masqueradeTable, sets, maps: [], chains: [{ name: 'postrouting', base, rules }] },
     ],
   };
+}
+
+/** What is not masqueraded, in address order and without what lies in another. */
+export function exemptPrefixes(family: Family, facts: MasqueradeFacts): readonly Prefix[] {
+  const kept = [
+    ...fixedExemptions,
+    ...facts.podCIDRs,
+    ...facts.nonMasqueradeCIDRs,
+    ...[...facts.nodeAddresses].map(hostPrefix),
+  ];
+  return disjoint(kept.filter(({ address }) => address.family === family));
 }
 
 /** The set of a family's destinations that see pods' own addresses. */

@@ -1,18 +1,21 @@
 /** Which addresses this host has, where nobody but itself can tell. */
 import type { Address } from '#pkg/ip/address.ts';
+import { wishedLink, type LinkWishes } from '#pkg/overlay/link-choice.ts';
 import { chooseUnderlay } from '#pkg/overlay/underlay.ts';
 import type { ByFamily } from '#pkg/overlay/node-facts.ts';
 import type { HostFacts } from './desired.ts';
 
 /**
- * The addresses of the link named, or of the one with the default route; what is wrong when there
- * is none.
+ * The addresses of the link wished for, or of the one with the default route; what is wrong when
+ * there is none.
  */
 export function ownAddresses(
-  host: Pick<HostFacts, 'links' | 'defaultLinks'>,
-  choice: { readonly link: string | undefined },
+  host: Pick<HostFacts, 'links' | 'defaultLinks' | 'routedLink'>,
+  wishes: LinkWishes,
 ): ByFamily<Address> | string {
-  const link = choice.link ?? host.defaultLinks?.[0];
+  const wished = wishedLink(host.links, wishes, host.routedLink ?? (() => undefined));
+  if (typeof wished === 'string') return wished;
+  const link = wished?.link ?? host.defaultLinks?.[0];
   if (link === undefined) {
     return 'Cannot choose a link: there is no default route; name one in the configuration (iface)';
   }
