@@ -9,7 +9,7 @@ import { observedOf, sameTable, type ObservedTable } from '#pkg/nftables/ruleset
 import { defaultAnnotationPrefix } from '#pkg/overlay/annotations.ts';
 import type { NodeRecord } from '#pkg/kube/types.ts';
 import type { PeerChange } from '#pkg/pod-network/peer-index.ts';
-import { desiredPodNetwork, type HostFacts } from '#pkg/pod-network/desired.ts';
+import { desiredPodNetwork, type Desired, type HostFacts } from '#pkg/pod-network/desired.ts';
 import { createNodeMetrics } from './node-metrics.ts';
 import { PodNetworkRound, type RoundParts } from './round.ts';
 import { NodeStatus } from './status.ts';
@@ -68,6 +68,8 @@ class World {
   ]);
   objects: HostObject[] = [];
   tables: ObservedTable[] = [];
+  forwarding: Desired['forwarding'];
+  routingConfig: Desired['routingConfig'];
   files: Record<string, string> = {};
   networkUp = false;
   #drained: ReadonlyMap<string, NodeRecord> = new Map();
@@ -95,6 +97,11 @@ class World {
       tables: {
         observe: async () => (this.#call('observe tables'), [...this.tables]),
         apply: async (steps) => (this.#call('apply tables'), this.#applyTables(steps)),
+      },
+      forwarder: { apply: async (wanted) => void (this.forwarding = wanted) },
+      routing: {
+        apply: async (wanted) => void (this.routingConfig = wanted),
+        problems: () => [],
       },
       ownNode: {
         annotate: async (patch) => {

@@ -1,15 +1,14 @@
 /** Puts the daemon together: which parts there are, and who tells whom. */
 import { systemClock } from '#pkg/clock/clock.ts';
-import type { NodeConfig } from '#pkg/config/node-config.ts';
 import { serveHttp } from '#pkg/health/http-server.ts';
 import type { Logger } from '#pkg/log/logger.ts';
 import { getLink } from '#pkg/netlink/link.ts';
 import { watchKernel } from '#pkg/netlink/monitor.ts';
 import { NetlinkSocket } from '#pkg/netlink/socket.ts';
-import type { PodNetworkOptions } from '#pkg/pod-network/desired.ts';
 import { masqueradeTable } from '#pkg/pod-network/masquerade.ts';
-import { createReconcileLoop } from '#pkg/reconcile/loop.ts';
+import { createReconcileLoop, type ReconcileLoop } from '#pkg/reconcile/loop.ts';
 import { openSys } from '#pkg/sys/open-sys.ts';
+import { openBackendParts } from './backend-parts.ts';
 import { startCniServer } from './cni-server.ts';
 import { createHostDriver, createTableDriver } from './host-driver.ts';
 import { concernsPodNetwork, createLinkNames } from './kernel-events.ts';
@@ -22,6 +21,7 @@ import type { NodeSource } from './node-source.ts';
 import type { EtcdSourceContext } from './open-etcd-source.ts';
 import type { NodeOptions } from './options.ts';
 import { OwnWrites } from './own-writes.ts';
+import { podNetworkOptions } from './pod-network-options.ts';
 import { PodNetworkRound } from './round.ts';
 import { NodeStatus } from './status.ts';
 import { watchTable } from './table-watch.ts';
@@ -74,6 +74,14 @@ export async function startNode(
     nodes: nodes.size,
     problems: status.problems.length,
   }));
+  const lookAgain = (): void => {
+    round.doubtHost();
+    loop.request();
+  };
+  const watchedLinks = (): Iterable<string> => round.watchedLinks ?? [];
+  const backend = opened.use(
+    await openBackendParts(sys, config, { clock, log, metrics, watchedLinks, lookAgain }),
+  );
   const names = createLinkNames((index) => getLink(socket, index)?.name);
   const watch = opened.use(
     watchKernel(sys, ['link', 'address', 'route', 'neighbor', 'forwarding'], (change) => {
@@ -82,9 +90,7 @@ export async function startNode(
       }
       const concerns = concernsPodNetwork(change, round.watchedLinks, names);
       names.follow(change);
-      if (!concerns || ownWrites.isOwn(change)) return;
-      round.doubtHost();
-      loop.request();
+      if (concerns && !ownWrites.isOwn(change)) lookAgain();
     }),
   );
   const ownWrites = new OwnWrites(() => watch.look());
@@ -95,10 +101,14 @@ export async function startNode(
     }),
   );
   const changes = opened.use(nodes.subscribe(() => loop.request()));
-  const round = new PodNetworkRound({
-    options: podNetworkOptions(nodeName, config),
+  const round: PodNetworkRound = new PodNetworkRound({
+    options: podNetworkOptions(nodeName, config, backend.secrets),
     nodes: { snapshot: () => nodes.snapshot(), drain: () => changes.drain() },
-    host: createHostDriver(socket, (steps, write) => ownWrites.around(steps, write)),
+    host: createHostDriver(socket, backend.drivers, (steps, write) =>
+      ownWrites.around(steps, () => backend.exempt(write)),
+    ),
+    forwarder: backend.forwarder,
+    routing: backend.routing,
     tables: createTableDriver(runNft, config, (write) => tableWatch.exempt(write)),
     ownNode: source.ownNode,
     files: createNetworkFiles(sys, config, log),
@@ -108,7 +118,7 @@ export async function startNode(
     log,
     observeIntervalMs,
   });
-  const loop = createReconcileLoop({
+  const loop: ReconcileLoop = createReconcileLoop({
     round: (roundSignal) => round.run(roundSignal),
     minIntervalMs,
     maxIntervalMs: observeIntervalMs,
@@ -156,20 +166,4 @@ async function tryStartCniServer(
     log.error({ err }, 'Cannot serve CNI calls; plugins do without');
     return undefined;
   }
-}
-
-function podNetworkOptions(nodeName: string, config: NodeConfig): PodNetworkOptions {
-  return {
-    nodeName,
-    backend: config.backend,
-    vni: config.vni,
-    port: config.port,
-    directRouting: config.directRouting,
-    link: config.iface,
-    mtuBytes: config.mtu,
-    masquerade: config.masquerade,
-    nonMasqueradeCIDRs: config.nonMasqueradeCIDRs,
-    annotationPrefix: config.annotationPrefix,
-    clusterCIDRs: config.clusterCIDRs,
-  };
 }
