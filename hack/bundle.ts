@@ -25,7 +25,8 @@ const settings = {
 export async function bundle(entry: string, outfile: string, version: string): Promise<void> {
   const define = {
     PODWIRE_VERSION: JSON.stringify(version),
-    PODWIRE_CNI_WORKER: JSON.stringify(await bundleCniWorker()),
+    PODWIRE_CNI_WORKER: JSON.stringify(await bundleThread('cni-worker')),
+    PODWIRE_UDP_WORKER: JSON.stringify(await bundleThread('udp-worker')),
   };
   await build({
     ...settings,
@@ -46,17 +47,17 @@ export async function bundle(entry: string, outfile: string, version: string): P
   await chmod(outfile, 0o755);
 }
 
-/** The program of podwire-node's CNI threads, as a text to put into podwire-node: it stays one file. */
-async function bundleCniWorker(): Promise<string> {
+/** The program of threads of podwire-node, as a text to put into podwire-node: it stays one file. */
+async function bundleThread(name: string): Promise<string> {
   const { outputFiles } = await build({
     ...settings,
-    entryPoints: [join(root, 'cmd/podwire-node/cni-worker.ts')],
+    entryPoints: [join(root, `cmd/podwire-node/${name}.ts`)],
     format: 'cjs',
     write: false,
     // Of a text there is no file; what asks only looks for built-in modules.
-    define: { 'import.meta.url': '"file:///podwire-cni-worker.js"' },
+    define: { 'import.meta.url': JSON.stringify(`file:///podwire-${name}.js`) },
   });
   const [file] = outputFiles;
-  if (file === undefined) throw new Error('Cannot bundle the CNI threads: esbuild wrote nothing');
+  if (file === undefined) throw new Error(`Cannot bundle ${name}: esbuild wrote nothing`);
   return file.text;
 }

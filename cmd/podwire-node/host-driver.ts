@@ -2,7 +2,7 @@
 import { isErrno } from '#pkg/errors/agent-error.ts';
 import { applyHostNetwork, type KernelWriter } from '#pkg/host-network/apply.ts';
 import { observeHostNetwork } from '#pkg/host-network/observe.ts';
-import { openHostKernel } from '#pkg/host-network/rtnetlink.ts';
+import { openHostKernel, type DeviceDrivers } from '#pkg/host-network/rtnetlink.ts';
 import type { Step } from '#pkg/host-network/step.ts';
 import type { NetlinkSocket } from '#pkg/netlink/socket.ts';
 import { applyNftables } from '#pkg/nftables/apply.ts';
@@ -19,9 +19,10 @@ import type { HostDriver, TableDriver } from './round.ts';
  */
 export function createHostDriver(
   socket: NetlinkSocket,
+  drivers: DeviceDrivers = {},
   around: <T>(steps: readonly Step[], write: () => T) => T = (_, write) => write(),
 ): HostDriver {
-  const kernel = openHostKernel(socket);
+  const kernel = openHostKernel(socket, drivers);
   const writer: KernelWriter = { write: (steps) => around(steps, () => kernel.write(steps)) };
   return {
     facts: () => ({

@@ -11,6 +11,14 @@ export interface NodeMetrics {
   readonly tablesChanged: (steps: readonly NftStep[]) => void;
   /** Read at each scrape. */
   readonly gauges: (read: () => GaugeValues) => void;
+  /** Packets of the backend udp, which no device's counters tell apart; read at each scrape. */
+  readonly forwarderCounts: (read: () => ForwarderCounts) => void;
+}
+
+export interface ForwarderCounts {
+  readonly sent: number;
+  readonly received: number;
+  readonly dropped: number;
 }
 
 export interface GaugeValues {
@@ -50,6 +58,19 @@ export function createNodeMetrics(): NodeMetrics {
     },
     tablesChanged: (steps) => {
       for (const { op } of steps) tableSteps.inc({ op });
+    },
+    forwarderCounts: (read) => {
+      const packets = new Counter({
+        name: 'podwire_node_udp_packets_total',
+        help: 'Packets that the backend udp carried between its device and other nodes, or dropped',
+        labelNames: ['result'],
+        registers,
+        collect() {
+          this.reset();
+          for (const [result, count] of Object.entries(read())) this.inc({ result }, count);
+        },
+      });
+      void packets;
     },
     gauges: (read) => {
       const gauge = (name: string, help: string, value: (values: GaugeValues) => number): void => {

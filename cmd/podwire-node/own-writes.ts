@@ -6,7 +6,7 @@ import type { Step } from '#pkg/host-network/step.ts';
 import type { KernelChange } from '#pkg/netlink/monitor.ts';
 
 /** Kinds of which there are some for each peer. */
-const peerKinds: ReadonlySet<string> = new Set(['route', 'neighbor', 'fdb']);
+const peerKinds: ReadonlySet<string> = new Set(['route', 'neighbor', 'fdb', 'wireguard-peer']);
 
 export class OwnWrites {
   readonly #look: () => void;

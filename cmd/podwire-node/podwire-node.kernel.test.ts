@@ -237,22 +237,48 @@ describe('podwire-node on three nodes', () => {
     expect(await netns('a').ip('neigh show dev podwire.1')).toBe('');
   });
 
-  test('restarted with backend host-gw, it leaves nothing of vxlan behind', async () => {
-    const { a, b } = await up('directRouting: false\n');
-    await reaches('a', pod('b', 'ip'));
-    expect(await netns('a').ip('route show proto 196')).toContain('dev podwire.1');
-    expect(await a.kill('SIGTERM')).toBe(0);
-    expect(await netns('a').ip('route show proto 196')).toContain('dev podwire.1');
-    expect(await b.kill('SIGTERM')).toBe(0);
-    for (const name of ['a', 'b'] as const) {
-      const daemon = await cluster.startDaemon(name, 'backend: host-gw\n');
-      await expect.poll(() => daemon.log(), slow).toContain('Pod network is ready');
-    }
+  test('nodes change from vxlan to host-gw and back one by one, and a flow between them loses no packet', async () => {
+    const wrapped = 'directRouting: false\n';
+    const daemons = await up(wrapped);
     await reaches('a', pod('b', 'ip'));
     await reaches('a', pod('b', 'ip6'));
-    expect(await netns('a').ip('-br link show type vxlan')).toBe('');
+    const routes = async (name: NodeName): Promise<string> =>
+      (await netns(name).ip('route show proto 196')) +
+      (await netns(name).ip('-6 route show proto 196'));
+    expect(await routes('a')).toContain('10.244.2.0/24 via 10.244.2.0 dev podwire.1 onlink');
+    const pingers = await Promise.all([
+      ping('a', pod('b', 'ip'), 'ip'),
+      ping('a', pod('b', 'ip6'), 'ip6'),
+    ]);
+    const restart = async (name: 'a' | 'b', config: string): Promise<void> => {
+      expect(await daemons[name].kill('SIGTERM')).toBe(0);
+      const daemon = await cluster.startDaemon(name, config);
+      daemons[name] = daemon;
+      await expect.poll(() => daemon.log(), slow).toContain('Pod network is ready');
+    };
+    const direct = ['10.244.2.0/24 via 192.168.1.2 dev eth0', 'fd00:10:244:2::/64 via fd00:1::2'];
+    await restart('a', 'backend: host-gw\n');
+    for (const route of direct) expect(await routes('a')).toContain(route);
+    // Until b has heard of it, its packets still come that way.
+    await restart('b', 'backend: host-gw\n');
+    const devices = (name: NodeName): Promise<string> => netns(name).ip('-br link show type vxlan');
+    await expect.poll(() => devices('a'), slow).toBe('');
+    await expect.poll(() => devices('b'), slow).toBe('');
     const node = cluster.api.objects.get({ apiVersion: 'v1', kind: 'Node', name: 'a' });
     expect(JSON.stringify(node)).not.toContain('VtepMAC');
+    await restart('b', wrapped);
+    await restart('a', wrapped);
+    await expect
+      .poll(() => routes('a'), slow)
+      .toContain('10.244.2.0/24 via 10.244.2.0 dev podwire.1');
+    await expect
+      .poll(() => routes('b'), slow)
+      .toContain('10.244.1.0/24 via 10.244.1.0 dev podwire.1');
+    for (const pinger of pingers) {
+      const { sent, lost } = await pinger.stop();
+      expect(lost).toBe(0);
+      expect(sent).toBeGreaterThan(100);
+    }
   });
 });
 

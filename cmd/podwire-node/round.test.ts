@@ -9,7 +9,7 @@ import { observedOf, sameTable, type ObservedTable } from '#pkg/nftables/ruleset
 import { defaultAnnotationPrefix } from '#pkg/overlay/annotations.ts';
 import type { NodeRecord } from '#pkg/kube/types.ts';
 import type { PeerChange } from '#pkg/pod-network/peer-index.ts';
-import { desiredPodNetwork, type HostFacts } from '#pkg/pod-network/desired.ts';
+import { desiredPodNetwork, type Desired, type HostFacts } from '#pkg/pod-network/desired.ts';
 import { createNodeMetrics } from './node-metrics.ts';
 import { PodNetworkRound, type RoundParts } from './round.ts';
 import { NodeStatus } from './status.ts';
@@ -68,6 +68,8 @@ class World {
   ]);
   objects: HostObject[] = [];
   tables: ObservedTable[] = [];
+  forwarding: Desired['forwarding'];
+  routingConfig: Desired['routingConfig'];
   files: Record<string, string> = {};
   networkUp = false;
   filter: () => readonly [] = () => [];
@@ -99,6 +101,11 @@ class World {
         apply: async (steps) => (this.#call('apply tables'), this.#applyTables(steps)),
       },
       packetFilter: { converge: async () => this.filter(), doubt: () => undefined },
+      forwarder: { apply: async (wanted) => void (this.forwarding = wanted) },
+      routing: {
+        apply: async (wanted) => void (this.routingConfig = wanted),
+        problems: () => [],
+      },
       ownNode: {
         annotate: async (patch) => {
           this.#call('annotate');

@@ -4,7 +4,9 @@
  */
 import type { Clock } from '#pkg/clock/clock.ts';
 import { messageOf } from '#pkg/errors/agent-error.ts';
+import { isDevice } from '#pkg/host-network/device.ts';
 import type { HostObject } from '#pkg/host-network/object.ts';
+import { splitRetained } from '#pkg/host-network/plan-retained.ts';
 import { planHostNetwork } from '#pkg/host-network/plan.ts';
 import { StepError, type Step } from '#pkg/host-network/step.ts';
 import type { Logger } from '#pkg/log/logger.ts';
@@ -46,6 +48,18 @@ export interface NetworkFiles {
   writeConflist(): Promise<void>;
 }
 
+/** Carries packets where the kernel does not; undefined = nothing to carry. */
+export interface ForwarderDriver {
+  apply(forwarding: Desired['forwarding']): Promise<void>;
+}
+
+/** A routing daemon beside this one; undefined = it has nothing to do with us. */
+export interface RoutingDriver {
+  apply(config: Desired['routingConfig'], signal: AbortSignal): Promise<void>;
+  /** What it said lately of its sessions that are not up. */
+  problems(): readonly string[];
+}
+
 export interface RoundParts {
   readonly options: PodNetworkOptions;
   readonly nodes: {
@@ -56,6 +70,8 @@ export interface RoundParts {
   readonly host: HostDriver;
   readonly tables: TableDriver;
   readonly packetFilter: Pick<PacketFilterDriver, 'converge' | 'doubt'>;
+  readonly forwarder: ForwarderDriver;
+  readonly routing: RoutingDriver;
   readonly ownNode: OwnNode;
   readonly files: NetworkFiles;
   readonly status: NodeStatus;
@@ -112,7 +128,7 @@ export class PodNetworkRound {
    * is done then, and the next round starts by reading the kernel.
    */
   async run(signal: AbortSignal): Promise<void> {
-    const { clock, host, metrics, nodes, options, status } = this.#parts;
+    const { clock, host, metrics, nodes, options, routing, status } = this.#parts;
     const startMs = clock.now();
     const isSure = this.#forgetWhatIsInDoubt();
     const changes = nodes.drain();
@@ -133,8 +149,10 @@ export class PodNetworkRound {
         metrics.roundEnded('waiting', clock.now() - startMs);
         return;
       }
-      this.#watchedLinks = new Set([want.underlay, ...vxlanLinks(want.objects)]);
-      status.setProblems(want.problems);
+      const devices = want.objects.filter(isDevice).map(({ link }) => link);
+      this.#watchedLinks = new Set([want.underlay, ...devices]);
+      const sessions = routing.problems().map((message) => ({ node: options.nodeName, message }));
+      status.setProblems([...want.problems, ...sessions]);
       await this.#converge(want, records.get(options.nodeName), signal);
       this.#basis = want.basis;
       status.roundEnded({ kind: 'ready' });
@@ -195,7 +213,10 @@ export class PodNetworkRound {
     // takes a new route before its destination is exempt is masqueraded for the connection's life.
     await collect(failures, () => this.#applyTables(want.ruleset, signal), signal);
     await collect(failures, () => this.#applyPacketFilter(want, signal), signal);
-    await collect(failures, () => this.#applyObjects(want.objects, signal), signal);
+    await collect(failures, () => this.#applyObjects(want, signal), signal);
+    const { forwarder, routing } = this.#parts;
+    await collect(failures, () => forwarder.apply(want.forwarding), signal);
+    await collect(failures, () => routing.apply(want.routingConfig, signal), signal);
     // A route to one peer that fails makes neither us nor the other peers unreachable.
     if (failures.every(concernsPeersOnly)) {
       if (Object.keys(want.annotationPatch).length > 0) {
@@ -213,10 +234,14 @@ export class PodNetworkRound {
     if (failures.length > 0) throw new AggregateError(failures, 'Cannot apply the pod network');
   }
 
-  async #applyObjects(want: readonly HostObject[], signal: AbortSignal): Promise<void> {
+  async #applyObjects(
+    { objects: want, retainedDevices }: Desired,
+    signal: AbortSignal,
+  ): Promise<void> {
     this.#objects ??= this.#parts.host.observe(want);
-    await this.#writeObjects(planHostNetwork(want, this.#objects), signal);
-    this.#objects = want;
+    const { retained, others } = splitRetained(want, this.#objects, retainedDevices);
+    await this.#writeObjects(planHostNetwork(want, others), signal);
+    this.#objects = [...want, ...retained];
   }
 
   async #writeObjects(steps: readonly Step[], signal: AbortSignal): Promise<void> {
@@ -279,11 +304,12 @@ async function collect(
   }
 }
 
-function vxlanLinks(objects: readonly HostObject[]): readonly string[] {
-  return objects.flatMap((object) => (object.kind === 'vxlan' ? [object.link] : []));
-}
-
-const peerKinds: ReadonlySet<HostObject['kind']> = new Set(['route', 'neighbor', 'fdb']);
+const peerKinds: ReadonlySet<HostObject['kind']> = new Set([
+  'route',
+  'neighbor',
+  'fdb',
+  'wireguard-peer',
+]);
 
 function concernsPeersOnly(error: unknown): boolean {
   return (

@@ -7,16 +7,15 @@ import type { Logger } from '#pkg/log/logger.ts';
 import { getLink } from '#pkg/netlink/link.ts';
 import { watchKernel } from '#pkg/netlink/monitor.ts';
 import { NetlinkSocket } from '#pkg/netlink/socket.ts';
-import type { PodNetworkOptions } from '#pkg/pod-network/desired.ts';
 import { masqueradeTable } from '#pkg/pod-network/masquerade.ts';
-import { createReconcileLoop } from '#pkg/reconcile/loop.ts';
+import { createReconcileLoop, type ReconcileLoop } from '#pkg/reconcile/loop.ts';
 import { openSys } from '#pkg/sys/open-sys.ts';
+import { openBackendParts } from './backend-parts.ts';
 import { startCniServer } from './cni-server.ts';
 import { createHostDriver, createTableDriver } from './host-driver.ts';
 import { concernsPodNetwork, createLinkNames } from './kernel-events.ts';
 import { hasNft, runNft } from './nft-command.ts';
 import { nodeHealthRoutes } from './node-health.ts';
-import { linkWishes } from './link-wishes.ts';
 import { createNetworkFiles } from './network-files.ts';
 import { createNodeMetrics } from './node-metrics.ts';
 import { openKubeSource } from './kube-source.ts';
@@ -25,6 +24,7 @@ import type { EtcdSourceContext } from './open-etcd-source.ts';
 import type { NodeOptions } from './options.ts';
 import { OwnWrites } from './own-writes.ts';
 import { IptablesDriver } from './packet-filter-driver.ts';
+import { podNetworkOptions } from './pod-network-options.ts';
 import { PodNetworkRound } from './round.ts';
 import { NodeStatus } from './status.ts';
 import { watchRules } from './table-watch.ts';
@@ -78,6 +78,14 @@ export async function startNode(
     problems: status.problems.length,
   }));
   const masqueradeBy = await masqueradeProgram(config, log, signal);
+  const lookAgain = (): void => {
+    round.doubtHost();
+    loop.request();
+  };
+  const watchedLinks = (): Iterable<string> => round.watchedLinks ?? [];
+  const backend = opened.use(
+    await openBackendParts(sys, config, { clock, log, metrics, watchedLinks, lookAgain }),
+  );
   const names = createLinkNames((index) => getLink(socket, index)?.name);
   const watch = opened.use(
     watchKernel(sys, ['link', 'address', 'route', 'neighbor', 'forwarding'], (change) => {
@@ -86,9 +94,7 @@ export async function startNode(
       }
       const concerns = concernsPodNetwork(change, round.watchedLinks, names);
       names.follow(change);
-      if (!concerns || ownWrites.isOwn(change)) return;
-      round.doubtHost();
-      loop.request();
+      if (concerns && !ownWrites.isOwn(change)) lookAgain();
     }),
   );
   const ownWrites = new OwnWrites(() => watch.look());
@@ -102,10 +108,14 @@ export async function startNode(
     new IptablesDriver({ run: runCommand, sys, log, onChange: () => loop.request() }),
   );
   const changes = opened.use(nodes.subscribe(() => loop.request()));
-  const round = new PodNetworkRound({
-    options: { ...podNetworkOptions(nodeName, config), masqueradeBy },
+  const round: PodNetworkRound = new PodNetworkRound({
+    options: { ...podNetworkOptions(nodeName, config, backend.secrets), masqueradeBy },
     nodes: { snapshot: () => nodes.snapshot(), drain: () => changes.drain() },
-    host: createHostDriver(socket, (steps, write) => ownWrites.around(steps, write)),
+    host: createHostDriver(socket, backend.drivers, (steps, write) =>
+      ownWrites.around(steps, () => backend.exempt(write)),
+    ),
+    forwarder: backend.forwarder,
+    routing: backend.routing,
     tables: createTableDriver(
       runNft,
       { masquerade: config.masquerade && masqueradeBy === 'nftables' },
@@ -120,7 +130,7 @@ export async function startNode(
     log,
     observeIntervalMs,
   });
-  const loop = createReconcileLoop({
+  const loop: ReconcileLoop = createReconcileLoop({
     round: (roundSignal) => round.run(roundSignal),
     minIntervalMs,
     maxIntervalMs: observeIntervalMs,
@@ -183,23 +193,4 @@ async function tryStartCniServer(
     log.error({ err }, 'Cannot serve CNI calls; plugins do without');
     return undefined;
   }
-}
-
-function podNetworkOptions(nodeName: string, config: NodeConfig): PodNetworkOptions {
-  return {
-    nodeName,
-    backend: config.backend,
-    vni: config.vni,
-    port: config.port,
-    directRouting: config.directRouting,
-    link: undefined,
-    linkWishes: linkWishes(config),
-    mtuBytes: config.mtu,
-    masquerade: config.masquerade,
-    randomFully: config.masqueradeRandomFully,
-    forwardAccept: config.forwardAccept,
-    nonMasqueradeCIDRs: config.nonMasqueradeCIDRs,
-    annotationPrefix: config.annotationPrefix,
-    clusterCIDRs: config.clusterCIDRs,
-  };
 }

@@ -35,6 +35,7 @@ const testTools = [
   { tool: 'iperf3', package: 'iperf3' },
   { tool: 'etcd', package: 'etcd-server' },
   { tool: 'etcdctl', package: 'etcd-client' },
+  { tool: 'bird', package: 'bird2' },
   { tool: '/usr/lib/cni/bridge', package: 'containernetworking-plugins' },
   // Container runtimes: the tests start their own, with a root of its own.
   { tool: 'containerd', package: 'containerd' },

@@ -37,13 +37,41 @@ describe('backendKeys()', () => {
   test.each<[object, object]>([
     [
       { Type: 'vxlan', VNI: 7, Port: 4789, DirectRouting: true, MTU: 1400, GBP: false },
-      { backend: 'vxlan', vni: 7, port: 4789, directRouting: true, mtu: 1350 },
+      { backend: 'vxlan', vni: 7, port: 4789, directRouting: true, mtu: 1350, gbp: false },
     ],
     [
       { Type: 'vxlan', Port: 0, Learning: false, MacPrefix: '0E-2A' },
       { backend: 'vxlan', directRouting: false },
     ],
     [{ Type: 'host-gw' }, { backend: 'host-gw' }],
+    [
+      { Type: 'vxlan', GBP: true },
+      { backend: 'vxlan', directRouting: false, gbp: true },
+    ],
+    [
+      { Type: 'udp', Port: 7890 },
+      { backend: 'udp', port: 7890 },
+    ],
+    [
+      {
+        Type: 'wireguard',
+        Mode: 'auto',
+        ListenPort: 5000,
+        PersistentKeepaliveInterval: 25,
+        PSK: 'secret',
+        MTU: 1500,
+      },
+      {
+        backend: 'wireguard',
+        wireguard: {
+          mode: 'auto',
+          listenPort: 5000,
+          persistentKeepaliveSeconds: 25,
+          presharedKey: 'secret',
+        },
+        mtu: 1420,
+      },
+    ],
   ])('%j', (backend, keys) => {
     expect(keysOf(backend)).toEqual(keys);
   });
@@ -53,7 +81,6 @@ describe('backendKeys()', () => {
   });
 
   test.each<[object, string]>([
-    [{ Type: 'vxlan', GBP: true }, 'Backend.GBP: group policy'],
     [{ Type: 'vxlan', Learning: true }, 'Backend.Learning: this agent fills'],
     [{ Type: 'vxlan', VNIs: 1 }, 'Backend.VNIs: this agent has no such setting'],
     [{ Type: 'ipsec', PSK: 'x' }, 'Backend.PSK: this agent has no such setting'],

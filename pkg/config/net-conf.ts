@@ -93,6 +93,10 @@ const as =
   (key: string): Mapping =>
   (value) => ({ [key]: value });
 
+const inWireguard =
+  (key: string): Mapping =>
+  (value) => ({ wireguard: { [key]: value } });
+
 /** A key that asks, when true, for what we do not do. */
 const onlyFalse =
   (why: string): Mapping =>
@@ -113,13 +117,23 @@ const mappings: Readonly<Record<string, Readonly<Record<string, Mapping>>>> = {
     Port: (value) => (value === 0 ? {} : { port: value }),
     DirectRouting: as('directRouting'),
     MTU: mtuMapping('vxlan'),
-    GBP: onlyFalse('group policy marks are not carried'),
+    GBP: as('gbp'),
     Learning: onlyFalse('this agent fills the forwarding table itself, and a pod could forge it'),
     // Of nodes with Windows only.
     MacPrefix: ignored,
   },
   'host-gw': { MTU: mtuMapping('host-gw') },
   ipip: { DirectRouting: as('directRouting'), MTU: mtuMapping('ipip') },
+  udp: { Port: (value) => (value === 0 ? {} : { port: value }) },
+  wireguard: {
+    Mode: inWireguard('mode'),
+    ListenPort: inWireguard('listenPort'),
+    ListenPortV6: inWireguard('listenPortV6'),
+    PersistentKeepaliveInterval: inWireguard('persistentKeepaliveSeconds'),
+    // flannel has none for an empty text.
+    PSK: (value) => (value === '' ? {} : { wireguard: { presharedKey: value } }),
+    MTU: mtuMapping('wireguard'),
+  },
 };
 
 /**
@@ -138,8 +152,18 @@ export function backendKeys(netConf: NetConf, source: string): Readonly<Record<s
   for (const [key, value] of Object.entries(block)) {
     const mapped = known?.[key]?.(value) ?? 'this agent has no such setting';
     if (typeof mapped === 'string') problems.push(`Backend.${key}: ${mapped}`);
-    else Object.assign(keys, mapped);
+    else merge(keys, mapped);
   }
   if (problems.length === 0) return keys;
   throw new AgentError('InvalidConfig', `Cannot use ${source}: ${problems.join('; ')}`);
+}
+
+/** Keys of one mapping of ours may come from several of flannel's. */
+function merge(keys: Record<string, unknown>, more: Readonly<Record<string, unknown>>): void {
+  for (const [key, value] of Object.entries(more)) {
+    const old = keys[key];
+    const bothMappings =
+      typeof old === 'object' && typeof value === 'object' && old !== null && value !== null;
+    keys[key] = bothMappings ? { ...old, ...value } : value;
+  }
 }

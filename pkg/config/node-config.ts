@@ -3,8 +3,11 @@ import { parse as parseYaml } from 'yaml';
 import { z } from 'zod';
 import { AgentError } from '#pkg/errors/agent-error.ts';
 import { parseBindAddress, type BindAddress } from '#pkg/health/bind-address.ts';
+import { parseKey } from '#pkg/host-network/wireguard-key.ts';
 import { tryParseAddress } from '#pkg/ip/address.ts';
 import { formatPrefix, networkOf, tryParsePrefix, type Prefix } from '#pkg/ip/prefix.ts';
+import { backendTypes } from '#pkg/overlay/backend.ts';
+import { wireguardModes } from '#pkg/overlay/wireguard.ts';
 import { etcdSchema, ipAddress } from './etcd-config.ts';
 import { nearestName } from './nearest-name.ts';
 import { backendKeys, type NetConf } from './net-conf.ts';
@@ -46,6 +49,15 @@ const regularExpression = z.string().refine((text) => {
     return false;
   }
 }, 'expected a regular expression');
+const port = z.int().min(1).max(65535);
+
+/** A secret: not in messages. */
+const presharedKey = z.string().transform((text, context): Uint8Array => {
+  const key = parseKey(text);
+  if (key !== undefined) return key;
+  context.addIssue({ code: 'custom', message: 'expected 32 bytes in base64' });
+  return z.NEVER;
+});
 
 const schema = z.strictObject({
   /** Nodes and their subnets are in etcd, as flannel keeps them; none = in the Kubernetes API. */
@@ -57,12 +69,14 @@ const schema = z.strictObject({
   /** File for who reads flannel's, as Docker's start script does: /run/flannel/subnet.env. */
   subnetFile: absolutePath.optional(),
   /** How packets travel between nodes. */
-  backend: z.enum(['vxlan', 'host-gw']).default('vxlan'),
-  /** VXLAN network identifier. Four digits at most: it is part of a 15-byte device name. */
-  vni: z.int().min(1).max(9999).default(1),
-  /** UDP port of VXLAN packets. */
-  port: z.int().min(1).max(65535).default(8472),
-  /** Plain routes instead of VXLAN to nodes on the same L2 network. */
+  backend: z.enum(backendTypes).default('vxlan'),
+  /** VXLAN network identifier. */
+  vni: z.int().min(1).max(16_777_215).default(1),
+  /** UDP port of the backends vxlan and udp; none = 8472 and 8285. */
+  port: port.optional(),
+  /** VXLAN packets carry their mark (draft-smith-vxlan-group-policy); on all nodes or none. */
+  gbp: z.boolean().default(false),
+  /** Plain routes instead of VXLAN or IP in IP to nodes on the same L2 network. */
   directRouting: z.boolean().default(true),
   /**
    * The link between nodes by name or address, the first that is there; none = the one that has the
@@ -79,6 +93,33 @@ const schema = z.strictObject({
     .transform((wish) => [wish].flat()),
   /** The same by the way to this address. */
   ifaceCanReach: ipAddress.optional(),
+  /** What the backend wireguard takes; the same on all nodes. */
+  wireguard: z
+    .strictObject({
+      /** A device for each family, or one for both, over these addresses. */
+      mode: z.enum(wireguardModes).default('separate'),
+      listenPort: port.default(51_820),
+      /** Of the device for IPv6 in mode separate. */
+      listenPortV6: port.default(51_821),
+      /** A second secret, shared by all nodes: base64, as `wg genpsk` makes it. */
+      presharedKey: presharedKey.optional(),
+      /** Keeps the ways through firewalls and address translators open; 0 = sends nothing unasked. */
+      persistentKeepaliveSeconds: z.int().min(0).max(65_535).default(0),
+    })
+    .prefault({}),
+  /** What the backend bgp takes. */
+  bgp: z
+    .strictObject({
+      /** Of all nodes and reflectors. */
+      asNumber: z.int().min(1).max(4_294_967_294).default(64_512),
+      /** Addresses of route reflectors, nodes or not; none = every node speaks with every other. */
+      reflectors: z.array(ipAddress).default([]),
+      /** The file that bird.conf includes. */
+      configFile: absolutePath.default('/etc/bird/podwire.conf'),
+      /** Where BIRD takes commands. */
+      controlSocket: absolutePath.default('/run/bird/bird.ctl'),
+    })
+    .prefault({}),
   /** Upper limit for the MTU of pods; none = what fits the link. */
   mtu: z.int().min(68).max(65535).optional(),
   /** Give packets that leave the cluster an address of the node. */
@@ -167,10 +208,18 @@ function withSubnetFileChecked(config: NodeConfig, source: string): NodeConfig {
 function describeIssue(issue: z.core.$ZodIssue): readonly string[] {
   if (issue.code === 'unrecognized_keys') {
     return issue.keys.map((key) => {
-      const nearest = nearestName(key, Object.keys(schema.shape));
-      return `unknown key "${key}", did you mean "${nearest}"?`;
+      const nearest = nearestName(key, keysAt(issue.path));
+      return `unknown key "${[...issue.path, key].join('.')}", did you mean "${nearest}"?`;
     });
   }
   const at = issue.path.map(String).join('.');
   return [at === '' ? issue.message : `${at}: ${issue.message}`];
+}
+
+/** The keys of the mapping at this path. */
+function keysAt([section]: readonly PropertyKey[]): readonly string[] {
+  if (section === undefined) return Object.keys(schema.shape);
+  return section === 'wireguard' || section === 'bgp'
+    ? Object.keys(schema.shape[section].unwrap().shape)
+    : [];
 }

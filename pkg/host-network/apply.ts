@@ -4,6 +4,7 @@
  */
 import { setImmediate } from 'node:timers/promises';
 import { isErrno } from '#pkg/errors/agent-error.ts';
+import { isDevice } from './device.ts';
 import { objectLink } from './object.ts';
 import { StepError, type Step } from './step.ts';
 
@@ -32,7 +33,7 @@ export async function applyHostNetwork(
     for (const failure of writeBatch(kernel, possible)) {
       failures.push(failure);
       const { object } = failure.step;
-      if (object.kind === 'vxlan') brokenLinks.add(object.link);
+      if (isDevice(object)) brokenLinks.add(object.link);
     }
     await setImmediate();
   }

@@ -30,6 +30,45 @@ function network(change: { readonly port: number; readonly remote: string }): Ho
   ];
 }
 
+/** WireGuard and tunnels of both families at once, to two peers. */
+function tunnels(change: { readonly port: number; readonly local: string }): HostObject[] {
+  const local = parseAddress(change.local);
+  const [local6, remote6] = ['2001:db8::1', '2001:db8::2'].map(parseAddress);
+  if (local6 === undefined || remote6 === undefined) throw new Error('two were parsed');
+  const [wg, ip, ip6] = ['podwire-wg', 'podwire.ipip', 'podwire-v6.ipip'] as const;
+  return [
+    { kind: 'wireguard', link: wg, port: change.port, mtuBytes: 1420, publicKey: 'own' },
+    { kind: 'address', link: wg, prefix: parsePrefix('10.244.1.0/32') },
+    { kind: 'tunnel', link: ip, mtuBytes: 1480, local },
+    { kind: 'tunnel', link: ip6, mtuBytes: 1460, local: undefined },
+    { kind: 'tun', link: 'podwire.udp', mtuBytes: 1452 },
+    {
+      kind: 'wireguard-peer',
+      link: wg,
+      publicKey: 'peer',
+      endpoint: { address: parseAddress('192.0.2.2'), port: change.port },
+      allowedIPs: [parsePrefix('10.244.2.0/24')],
+      keepaliveSeconds: 0,
+      presharedKey: undefined,
+    },
+    { kind: 'route', destination: parsePrefix('10.244.2.0/24'), link: wg, onLink: false },
+    {
+      kind: 'route',
+      destination: parsePrefix('10.244.3.0/24'),
+      via: parseAddress('192.0.2.3'),
+      link: ip,
+      onLink: true,
+    },
+    {
+      kind: 'route',
+      destination: parsePrefix('fd00:10:244:3::/64'),
+      link: ip6,
+      onLink: false,
+      encap: { local: local6, remote: remote6 },
+    },
+  ];
+}
+
 const never = new AbortController().signal;
 
 async function round(kernel: FakeHostKernel, want: readonly HostObject[]): Promise<void> {
@@ -44,6 +83,14 @@ const scenarios: readonly [string, readonly HostObject[], readonly HostObject[]]
   ['to nothing', before, []],
   ['to other peers', before, network({ port: 8472, remote: '198.18.0.2' })],
   ['to another device', before, network({ port: 4789, remote: '198.18.0.1' })],
+  ['from nothing to tunnels', [], tunnels({ port: 51_820, local: '192.0.2.1' })],
+  ['from vxlan to tunnels', before, tunnels({ port: 51_820, local: '192.0.2.1' })],
+  [
+    'to other tunnels',
+    tunnels({ port: 51_820, local: '192.0.2.1' }),
+    tunnels({ port: 51_821, local: '192.0.2.9' }),
+  ],
+  ['from tunnels to vxlan', tunnels({ port: 51_820, local: '192.0.2.1' }), before],
 ];
 
 it.each(scenarios)('%s: whichever kernel call fails, the next round heals', async (_, from, to) => {

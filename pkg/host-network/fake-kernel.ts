@@ -4,13 +4,13 @@
  * everything on it along. For tests of what happens when calls fail.
  */
 import { AgentError } from '#pkg/errors/agent-error.ts';
+import { isDevice, type Device } from './device.ts';
 import {
   objectKey,
   objectLink,
   podwireAlias,
   podwireRouteProtocol,
   type HostObject,
-  type VxlanLink,
 } from './object.ts';
 import type { HostKernel } from './rtnetlink.ts';
 import type { Step } from './step.ts';
@@ -24,17 +24,17 @@ export class FakeHostKernel implements HostKernel {
 
   links(): ReturnType<HostKernel['links']> {
     this.#call();
-    return this.#ofKind('vxlan').map((link, i) => ({
+    return this.#devices().map((link, i) => ({
       index: i + 1,
       name: link.link,
-      mac: link.mac,
+      mac: link.kind === 'vxlan' ? link.mac : undefined,
       mtuBytes: link.mtuBytes,
       up: true,
       running: true,
       promiscuous: false,
       allMulticast: false,
       txQueueLength: 1000,
-      kind: 'vxlan',
+      kind: kindOf(link),
       alias: podwireAlias,
       masterIndex: undefined,
       peerIndex: undefined,
@@ -42,13 +42,25 @@ export class FakeHostKernel implements HostKernel {
       hairpin: undefined,
       mode: undefined,
       vlanFiltering: undefined,
-      vxlan: {
-        vni: link.vni,
-        port: link.port,
-        local: link.local,
-        underlayIndex: undefined,
-        learning: false,
-      },
+      vxlan:
+        link.kind === 'vxlan'
+          ? {
+              vni: link.vni,
+              port: link.port,
+              local: link.local,
+              underlayIndex: undefined,
+              learning: false,
+            }
+          : undefined,
+      ...(link.kind === 'tunnel'
+        ? {
+            tunnel: {
+              local: link.local,
+              remote: undefined,
+              byRoute: link.local === undefined,
+            },
+          }
+        : {}),
     }));
   }
 
@@ -89,13 +101,21 @@ export class FakeHostKernel implements HostKernel {
     if (protocol !== podwireRouteProtocol) return [];
     return this.#ofKind('route')
       .filter(({ destination }) => destination.address.family === family)
-      .map(({ destination, via, link, onLink }) => ({
+      .map(({ destination, via, link, onLink, encap }) => ({
         destination,
-        gateway: via,
+        ...(via === undefined ? {} : { gateway: via }),
         linkIndex: this.#names().indexOf(link) + 1,
         onLink,
+        ...(encap === undefined ? {} : { encap }),
         protocol,
       }));
+  }
+
+  wireguard(name: string): ReturnType<HostKernel['wireguard']> {
+    this.#call();
+    const device = this.#ofKind('wireguard').find(({ link }) => link === name);
+    const peers = this.#ofKind('wireguard-peer').filter(({ link }) => link === name);
+    return { publicKey: device?.publicKey ?? '', port: device?.port ?? 0, peers };
   }
 
   sysctl(path: string): string | undefined {
@@ -124,12 +144,12 @@ export class FakeHostKernel implements HostKernel {
 
   #put(object: HostObject, replace: boolean): void {
     const link = objectLink(object);
-    if (object.kind === 'vxlan') {
+    if (isDevice(object)) {
       if (!replace && this.#names().includes(object.link)) throw errno('EEXIST');
     } else if (link !== undefined && !this.#names().includes(link)) {
       throw errno('ENODEV');
     }
-    const overwrites = object.kind === 'neighbor' || object.kind === 'fdb';
+    const overwrites = ['neighbor', 'fdb', 'wireguard-peer'].includes(object.kind);
     const exists = this.#objects.has(objectKey(object));
     if (exists && !replace && !overwrites && object.kind !== 'sysctl') throw errno('EEXIST');
     this.#objects.set(objectKey(object), object);
@@ -137,9 +157,9 @@ export class FakeHostKernel implements HostKernel {
 
   #delete(object: HostObject): void {
     if (!this.#objects.delete(objectKey(object))) {
-      throw errno(object.kind === 'vxlan' ? 'ENODEV' : 'ESRCH');
+      throw errno(isDevice(object) ? 'ENODEV' : 'ESRCH');
     }
-    if (object.kind !== 'vxlan') return;
+    if (!isDevice(object)) return;
     for (const [key, other] of this.#objects) {
       if (objectLink(other) === object.link) this.#objects.delete(key);
     }
@@ -157,8 +177,17 @@ export class FakeHostKernel implements HostKernel {
   }
 
   #names(): string[] {
-    return this.#ofKind('vxlan').map(({ link }: VxlanLink) => link);
+    return this.#devices().map(({ link }) => link);
   }
+
+  #devices(): Device[] {
+    return [...this.#objects.values()].filter(isDevice);
+  }
+}
+
+function kindOf(link: Device): string {
+  if (link.kind !== 'tunnel') return link.kind;
+  return link.local === undefined ? 'ip6tnl' : 'ipip';
 }
 
 function errno(code: string): AgentError {

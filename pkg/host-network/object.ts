@@ -3,7 +3,8 @@
  * values; `plan.ts` compares them, `observe.ts` and `apply.ts` turn them into rtnetlink.
  */
 import { formatAddress, sameAddress, type Address } from '#pkg/ip/address.ts';
-import { formatPrefix, networkOf, type Prefix } from '#pkg/ip/prefix.ts';
+import { formatPrefix, networkOf, samePrefix, type Prefix } from '#pkg/ip/prefix.ts';
+import { describeDevice, isDevice, sameDevice, type Device } from './device.ts';
 
 /**
  * `rtm_protocol` of every route we own (include/uapi/linux/rtnetlink.h keeps values above 4 for
@@ -14,28 +15,14 @@ export const podwireRouteProtocol = 196;
 /** Links we own carry this at the start of their IFLA_IFALIAS. */
 export const podwireAlias = 'podwire';
 
-export type HostObject = VxlanLink | LinkAddress | Route | Neighbor | FdbEntry | Sysctl;
-
-/** A VXLAN device (RFC 7348), administratively up, learning off: entries come from the cluster. */
-export interface VxlanLink {
-  readonly kind: 'vxlan';
-  readonly link: string;
-  readonly vni: number;
-  /** Destination UDP port. */
-  readonly port: number;
-  readonly mtuBytes: number;
-  /** The VTEP's MAC address, lower case, colons. */
-  readonly mac: string;
-  /** Source address of outer packets. */
-  readonly local: Address;
-  /** Name of the device that carries outer packets. */
-  readonly underlay: string;
-  /** What is wrong with an observed device; never wanted. */
-  readonly defects?: readonly VxlanDefect[];
-}
-
-/** `down`: administratively. `learning`: fills its FDB from packets, which any pod could forge. */
-export type VxlanDefect = 'down' | 'learning';
+export type HostObject =
+  | Device
+  | LinkAddress
+  | Route
+  | Neighbor
+  | FdbEntry
+  | WireguardPeer
+  | Sysctl;
 
 export interface LinkAddress {
   readonly kind: 'address';
@@ -47,10 +34,13 @@ export interface LinkAddress {
 export interface Route {
   readonly kind: 'route';
   readonly destination: Prefix;
-  readonly via: Address;
+  /** Undefined on a device of ours that asks for no next hop: what it carries is a matter of it. */
+  readonly via?: Address;
   readonly link: string;
   /** The next hop needs no route of its own (RTNH_F_ONLINK): a VTEP's inner address. */
   readonly onLink: boolean;
+  /** On an IPv6 tunnel: the outer packet's addresses. */
+  readonly encap?: { readonly local: Address; readonly remote: Address };
   /** Lower wins; undefined is the kernel's default: 0 for IPv4, 1024 for IPv6. */
   readonly metric?: number;
 }
@@ -69,6 +59,22 @@ export interface FdbEntry {
   readonly link: string;
   readonly mac: string;
   readonly remote: Address;
+}
+
+/** Another node on a WireGuard device of ours. */
+export interface WireguardPeer {
+  readonly kind: 'wireguard-peer';
+  readonly link: string;
+  /** Base64, as `wg` prints it. */
+  readonly publicKey: string;
+  /** Where it receives. */
+  readonly endpoint: { readonly address: Address; readonly port: number } | undefined;
+  /** What it may send from and is sent to, in address order. No two peers have the same. */
+  readonly allowedIPs: readonly Prefix[];
+  /** 0 = never sends on its own account. */
+  readonly keepaliveSeconds: number;
+  /** Name of the secret both nodes share (`presharedKeyName`); undefined = none. */
+  readonly presharedKey: string | undefined;
 }
 
 /** A value under /proc/sys. */
@@ -102,7 +108,12 @@ const linkSysctl = /^net\/ipv[46]\/(?:conf|neigh)\/([^/]+)\//;
 export function objectKey(object: HostObject): string {
   switch (object.kind) {
     case 'vxlan':
-      return `vxlan ${object.link}`;
+    case 'tunnel':
+    case 'wireguard':
+    case 'tun':
+      return `link ${object.link}`;
+    case 'wireguard-peer':
+      return `wireguard-peer ${object.link} ${object.publicKey}`;
     case 'address':
       return `address ${object.link} ${prefixKey(object.prefix)}`;
     case 'route':
@@ -120,13 +131,20 @@ export function objectKey(object: HostObject): string {
 export function sameObject(a: HostObject, b: HostObject): boolean {
   switch (a.kind) {
     case 'vxlan':
-      return b.kind === 'vxlan' && sameVxlanMould(a, b) && sameVxlanState(a, b);
+    case 'tunnel':
+    case 'wireguard':
+    case 'tun':
+      return isDevice(b) && sameDevice(a, b);
+    case 'wireguard-peer':
+      return b.kind === 'wireguard-peer' && samePeer(a, b);
     case 'address':
       return b.kind === 'address';
     case 'route':
       return (
         b.kind === 'route' &&
-        sameAddress(a.via, b.via) &&
+        sameHop(a.via, b.via) &&
+        sameHop(a.encap?.local, b.encap?.local) &&
+        sameHop(a.encap?.remote, b.encap?.remote) &&
         a.link === b.link &&
         a.onLink === b.onLink
       );
@@ -139,30 +157,30 @@ export function sameObject(a: HostObject, b: HostObject): boolean {
   }
 }
 
-/** Whether one device can become the other without being made anew. */
-export function sameVxlanMould(a: VxlanLink, b: VxlanLink): boolean {
-  return (
-    a.vni === b.vni &&
-    a.port === b.port &&
-    sameAddress(a.local, b.local) &&
-    a.underlay === b.underlay &&
-    isLearning(a) === isLearning(b)
-  );
-}
-
 /** An object in one line, for people: what `podwire diff` prints and errors name. */
 export function describeObject(object: HostObject): string {
   switch (object.kind) {
-    case 'vxlan': {
-      const { link, vni, local, port, underlay, mac, mtuBytes, defects = [] } = object;
-      const outer = `VNI ${vni} from ${formatAddress(local)} over ${underlay} to port ${port}`;
-      const flaws = defects.map((defect) => `, ${defect}`).join('');
-      return `vxlan ${link} (${outer}, MAC ${mac}, MTU ${mtuBytes}${flaws})`;
+    case 'vxlan':
+    case 'tunnel':
+    case 'wireguard':
+    case 'tun':
+      return describeDevice(object);
+    case 'wireguard-peer': {
+      const { link, publicKey, endpoint, allowedIPs } = object;
+      const at =
+        endpoint === undefined
+          ? ''
+          : ` at ${formatAddress(endpoint.address)} port ${endpoint.port}`;
+      const ranges = allowedIPs.map(formatPrefix).join(', ');
+      return `wireguard peer ${publicKey} on ${link}${at} (${ranges})`;
     }
     case 'address':
       return `address ${formatPrefix(object.prefix)} on ${object.link}`;
     case 'route': {
-      const hop = `via ${formatAddress(object.via)} on ${object.link}`;
+      const via = object.via === undefined ? '' : `via ${formatAddress(object.via)} `;
+      const { encap } = object;
+      const to = encap === undefined ? '' : ` to ${formatAddress(encap.remote)}`;
+      const hop = `${via}on ${object.link}${to}`;
       const metric = object.metric === undefined ? '' : ` metric ${object.metric}`;
       return `route ${formatPrefix(object.destination)} ${hop}${object.onLink ? ' onlink' : ''}${metric}`;
     }
@@ -175,13 +193,19 @@ export function describeObject(object: HostObject): string {
   }
 }
 
-function sameVxlanState(a: VxlanLink, b: VxlanLink): boolean {
-  const isDown = (link: VxlanLink): boolean => link.defects?.includes('down') === true;
-  return a.mac === b.mac && a.mtuBytes === b.mtuBytes && isDown(a) === isDown(b);
+function sameHop(a: Address | undefined, b: Address | undefined): boolean {
+  return a === undefined || b === undefined ? a === b : sameAddress(a, b);
 }
 
-function isLearning(link: VxlanLink): boolean {
-  return link.defects?.includes('learning') === true;
+function samePeer(a: WireguardPeer, b: WireguardPeer): boolean {
+  return (
+    a.endpoint?.port === b.endpoint?.port &&
+    sameHop(a.endpoint?.address, b.endpoint?.address) &&
+    a.keepaliveSeconds === b.keepaliveSeconds &&
+    a.presharedKey === b.presharedKey &&
+    a.allowedIPs.length === b.allowedIPs.length &&
+    a.allowedIPs.every((prefix, i) => samePrefix(prefix, b.allowedIPs[i] ?? prefix))
+  );
 }
 
 function prefixKey(prefix: Prefix): string {

@@ -1,8 +1,10 @@
 /**
  * What the kernel has of ours, and nothing else:
- * - VXLAN devices whose alias starts with {@link podwireAlias}, and on them every address but
- *   link-local ones (which are the kernel's), every permanent neighbour and forwarding entry;
- * - routes of the main table with {@link podwireRouteProtocol} and a gateway, on any link;
+ * - devices for pod traffic whose alias starts with {@link podwireAlias}, and on them every address
+ *   but link-local ones (which are the kernel's), every permanent neighbour, forwarding entry and
+ *   WireGuard peer;
+ * - routes of the main table with {@link podwireRouteProtocol} that have a gateway, or lead to such
+ *   a device;
  * - the sysctls that are asked for.
  */
 import { families, type Family } from '#pkg/ip/address.ts';
@@ -12,14 +14,9 @@ import type { Link } from '#pkg/netlink/link.ts';
 import type { ForwardingRecord, NeighborRecord } from '#pkg/netlink/neighbor.ts';
 import type { RouteEntry } from '#pkg/netlink/route.ts';
 import { normalizeSysctl } from '#pkg/sysctl/sysctl.ts';
-import {
-  podwireAlias,
-  podwireRouteProtocol,
-  type HostObject,
-  type Sysctl,
-  type VxlanDefect,
-  type VxlanLink,
-} from './object.ts';
+import type { Device, DeviceDefect } from './device.ts';
+import { podwireAlias, podwireRouteProtocol, type HostObject, type Sysctl } from './object.ts';
+import type { ObservedWireguard } from './rtnetlink-wireguard.ts';
 
 /** The readings this needs; rtnetlink.ts takes them from the kernel. */
 export interface KernelReader {
@@ -27,6 +24,8 @@ export interface KernelReader {
   addresses(linkIndex: number): readonly LinkAddressRecord[];
   neighbors(family: Family, linkIndex: number): readonly NeighborRecord[];
   forwarding(linkIndex: number): readonly ForwardingRecord[];
+  /** A WireGuard device of this name. */
+  wireguard(link: string): ObservedWireguard;
   /** Of the main table. */
   routes(family: Family, protocol: number): readonly RouteEntry[];
   /** Undefined when the kernel has no such setting. */
@@ -44,13 +43,17 @@ export function observeHostNetwork(
   const links = kernel.links();
   const names = new Map(links.map(({ index, name }) => [index, name]));
   const objects: HostObject[] = [];
+  const devices = new Set<string>();
   for (const link of links) {
-    const vxlan = vxlanOf(link, names);
-    if (vxlan !== undefined) objects.push(vxlan, ...objectsOn(link, kernel));
+    if (link.alias?.startsWith(podwireAlias) !== true) continue;
+    const observed = deviceOf(link, names, kernel);
+    if (observed.length === 0) continue;
+    devices.add(link.name);
+    objects.push(...observed, ...objectsOn(link, kernel));
   }
   for (const family of families) {
     for (const route of kernel.routes(family, podwireRouteProtocol)) {
-      objects.push(...routeOf(route, names));
+      objects.push(...routeOf(route, names, devices));
     }
   }
   for (const { path, optional } of sysctls) {
@@ -64,32 +67,55 @@ export function observeHostNetwork(
   return objects;
 }
 
-function vxlanOf(link: Link, names: ReadonlyMap<number, string>): VxlanLink | undefined {
-  const { name, vxlan, mtuBytes, alias } = link;
-  if (vxlan === undefined || alias?.startsWith(podwireAlias) !== true) return undefined;
-  const defects: VxlanDefect[] = [];
-  if (!link.up) defects.push('down');
-  if (vxlan.learning) defects.push('learning');
-  return {
-    kind: 'vxlan',
-    link: name,
-    vni: vxlan.vni,
-    port: vxlan.port,
-    mtuBytes,
-    mac: link.mac ?? '',
-    // A device without them is none that we make: it compares as different and is made anew.
-    local: vxlan.local ?? { family: 'ip', value: 0n },
-    underlay: names.get(vxlan.underlayIndex ?? 0) ?? '',
-    ...(defects.length === 0 ? {} : { defects }),
-  };
+/** The device and, of WireGuard, its peers; nothing for a link of another kind. */
+function deviceOf(
+  link: Link,
+  names: ReadonlyMap<number, string>,
+  kernel: KernelReader,
+): readonly HostObject[] {
+  const { name, vxlan, tunnel, mtuBytes } = link;
+  const state = { link: name, mtuBytes, ...defectsOf(link) };
+  // A device without an address is none that we make: it compares as different and is made anew.
+  const nowhere = { family: 'ip', value: 0n } as const;
+  if (vxlan !== undefined) {
+    const { vni, port, local = nowhere, underlayIndex = 0, groupPolicy } = vxlan;
+    const device: Device = {
+      kind: 'vxlan',
+      ...state,
+      vni,
+      port,
+      mac: link.mac ?? '',
+      local,
+      underlay: names.get(underlayIndex) ?? '',
+      ...(groupPolicy === true ? { groupPolicy } : {}),
+    };
+    return [device];
+  }
+  if (tunnel !== undefined) return [{ kind: 'tunnel', ...state, local: tunnel.local }];
+  if (link.kind === 'tun') return [{ kind: 'tun', ...state }];
+  if (link.kind !== 'wireguard') return [];
+  const { publicKey, port, peers } = kernel.wireguard(name);
+  return [{ kind: 'wireguard', ...state, publicKey, port }, ...peers];
 }
 
-function objectsOn({ index, name: link }: Link, kernel: KernelReader): HostObject[] {
+function defectsOf({ kind, up, vxlan, tunnel }: Link): {
+  readonly defects?: readonly DeviceDefect[];
+} {
+  const defects: DeviceDefect[] = [];
+  if (!up) defects.push('down');
+  if (vxlan?.learning === true) defects.push('learning');
+  if (tunnel?.remote !== undefined) defects.push('remote');
+  if (tunnel?.byRoute === (kind === 'ipip')) defects.push('by-gateway');
+  return defects.length === 0 ? {} : { defects };
+}
+
+function objectsOn({ index, name: link, vxlan }: Link, kernel: KernelReader): HostObject[] {
   const objects: HostObject[] = [];
   for (const { prefix } of kernel.addresses(index)) {
     if (!containsAddress(linkLocal, prefix.address))
       objects.push({ kind: 'address', link, prefix });
   }
+  if (vxlan === undefined) return objects;
   for (const family of families) {
     for (const { address, mac, permanent } of kernel.neighbors(family, index)) {
       if (permanent && mac !== undefined) objects.push({ kind: 'neighbor', link, address, mac });
@@ -103,16 +129,21 @@ function objectsOn({ index, name: link }: Link, kernel: KernelReader): HostObjec
 
 const linkLocal = parsePrefix('fe80::/10');
 
-function routeOf(route: RouteEntry, names: ReadonlyMap<number, string>): HostObject[] {
+function routeOf(
+  route: RouteEntry,
+  names: ReadonlyMap<number, string>,
+  devices: ReadonlySet<string>,
+): HostObject[] {
   const link = names.get(route.linkIndex ?? 0);
-  if (link === undefined || route.gateway === undefined) return [];
+  if (link === undefined || (route.gateway === undefined && !devices.has(link))) return [];
   return [
     {
       kind: 'route',
       destination: route.destination,
-      via: route.gateway,
+      ...(route.gateway === undefined ? {} : { via: route.gateway }),
       link,
       onLink: route.onLink === true,
+      ...(route.encap === undefined ? {} : { encap: route.encap }),
       ...(route.metric === undefined ? {} : { metric: route.metric }),
     },
   ];

@@ -1,15 +1,8 @@
 import { describe, expect, it } from 'vitest';
 import { parseAddress } from '#pkg/ip/address.ts';
 import { parsePrefix } from '#pkg/ip/prefix.ts';
-import type {
-  FdbEntry,
-  HostObject,
-  LinkAddress,
-  Neighbor,
-  Route,
-  Sysctl,
-  VxlanLink,
-} from './object.ts';
+import type { VxlanLink } from './device.ts';
+import type { FdbEntry, HostObject, LinkAddress, Neighbor, Route, Sysctl } from './object.ts';
 import { planHostNetwork } from './plan.ts';
 import { describeStep } from './step.ts';
 

@@ -1,14 +1,7 @@
 /** What has to be done so that the kernel has what is wanted. Pure. */
 import { AgentError } from '#pkg/errors/agent-error.ts';
-import {
-  describeObject,
-  objectKey,
-  objectLink,
-  sameObject,
-  sameVxlanMould,
-  type HostObject,
-  type VxlanLink,
-} from './object.ts';
+import { excludes, isDevice, sameMould, type Device } from './device.ts';
+import { describeObject, objectKey, objectLink, sameObject, type HostObject } from './object.ts';
 import type { PutStep, Step } from './step.ts';
 
 /**
@@ -98,7 +91,7 @@ function isReplaced(
 
 interface LinkFate {
   /** Our devices that are in the way of wanted ones. */
-  readonly deletedFirst: readonly VxlanLink[];
+  readonly deletedFirst: readonly Device[];
   /** Whether the object will be gone before anything is put. */
   losesFirst(object: HostObject): boolean;
   /** Whether the kernel deletes the object for us, together with its link. */
@@ -106,17 +99,16 @@ interface LinkFate {
 }
 
 function linkFate(wanted: ReadonlyMap<string, HostObject>, have: readonly HostObject[]): LinkFate {
-  const created = [...wanted.values()].filter((object) => object.kind === 'vxlan');
-  const deletedFirst: VxlanLink[] = [];
+  const created = [...wanted.values()].filter(isDevice);
+  const deletedFirst: Device[] = [];
   const deleted = new Set<string>();
   const first = new Set<string>();
   const readdressed = new Set<string>();
   for (const there of have) {
-    if (there.kind !== 'vxlan') continue;
+    if (!isDevice(there)) continue;
     const object = wanted.get(objectKey(there));
-    const stays = object?.kind === 'vxlan' && sameVxlanMould(object, there);
-    if (stays) {
-      if (object.mac !== there.mac) readdressed.add(there.link);
+    if (object !== undefined && isDevice(object) && sameMould(object, there)) {
+      if (macOf(object) !== macOf(there)) readdressed.add(there.link);
       continue;
     }
     deleted.add(there.link);
@@ -136,14 +128,13 @@ function linkFate(wanted: ReadonlyMap<string, HostObject>, have: readonly HostOb
     goesWithLink(object) {
       const link = objectLink(object);
       if (link === undefined || !deleted.has(link)) return false;
-      return object.kind !== 'vxlan' || first.has(link);
+      return !isDevice(object) || first.has(link);
     },
   };
 }
 
-/** The kernel allows one device for a VNI and port in each family. */
-function excludes(a: VxlanLink, b: VxlanLink): boolean {
-  return a.vni === b.vni && a.port === b.port && a.local.family === b.local.family;
+function macOf(device: Device): string | undefined {
+  return device.kind === 'vxlan' ? device.mac : undefined;
 }
 
 function deletion(object: HostObject): Step {
@@ -158,9 +149,13 @@ function rank(object: HostObject): number {
 /** What a route's first packet needs is there before the route. */
 const ranks: Readonly<Record<HostObject['kind'], number>> = {
   vxlan: 0,
+  tunnel: 0,
+  wireguard: 0,
+  tun: 0,
   address: 1,
   sysctl: 2,
   neighbor: 3,
   fdb: 4,
+  'wireguard-peer': 4,
   route: 5,
 };

@@ -2,6 +2,7 @@
 import { AgentError } from '#pkg/errors/agent-error.ts';
 import { addAddressRequest, deleteAddressRequest, listAddresses } from '#pkg/netlink/address.ts';
 import { changeLinkRequest, deleteLinkRequest, type LinkChange } from '#pkg/netlink/link-change.ts';
+import { createTunnel } from '#pkg/netlink/link-create-overlay.ts';
 import { createVxlan } from '#pkg/netlink/link-create.ts';
 import { getLink, listLinks } from '#pkg/netlink/link.ts';
 import {
@@ -23,57 +24,81 @@ import type { NetlinkRequest, NetlinkSocket } from '#pkg/netlink/socket.ts';
 import { readSysctl, writeSysctl } from '#pkg/sysctl/sysctl.ts';
 import type { KernelWriter } from './apply.ts';
 import type { KernelReader } from './observe.ts';
-import {
-  podwireAlias,
-  podwireRouteProtocol,
-  type HostObject,
-  type Route,
-  type VxlanLink,
-} from './object.ts';
+import type { Device, VxlanLink } from './device.ts';
+import { podwireAlias, podwireRouteProtocol, type HostObject, type Route } from './object.ts';
+import type { WireguardDriver } from './rtnetlink-wireguard.ts';
 import type { Step } from './step.ts';
 
 export type HostKernel = KernelReader & KernelWriter;
 
+/** What rtnetlink has no words for; a kernel without them cannot have these devices either. */
+export interface DeviceDrivers {
+  readonly wireguard?: WireguardDriver;
+  /** Makes a persistent TUN device, down. */
+  readonly createTun?: (name: string) => void;
+}
+
 /**
- * The network of the socket's namespace. Sysctls are those of the namespace of the calling thread,
- * which must be the same one.
+ * The network of the socket's namespace. Sysctls and TUN devices are those of the namespace of the
+ * calling thread, which must be the same one.
  */
-export function openHostKernel(socket: NetlinkSocket): HostKernel {
+export function openHostKernel(socket: NetlinkSocket, drivers: DeviceDrivers = {}): HostKernel {
   return {
     links: () => listLinks(socket),
     addresses: (linkIndex) => listAddresses(socket, { linkIndex }),
     neighbors: (family, linkIndex) => listNeighbors(socket, { family, linkIndex }),
     forwarding: (linkIndex) => listForwarding(socket, linkIndex),
+    wireguard: (link) => driver(drivers.wireguard, 'WireGuard').read(link),
     routes: (family, protocol) => listRoutes(socket, { family, protocol }),
     sysctl: readSysctl,
-    write: (steps) => writeSteps(socket, steps),
+    write: (steps) => writeSteps(socket, drivers, steps),
   };
 }
 
+function driver<T>(part: T | undefined, what: string): T {
+  if (part !== undefined) return part;
+  throw new AgentError('EOPNOTSUPP', `Cannot use ${what}: this driver was opened without it`);
+}
+
 /** Carries out steps, as many as possible in one message to the kernel. */
-function writeSteps(socket: NetlinkSocket, steps: readonly Step[]): (Error | undefined)[] {
+function writeSteps(
+  socket: NetlinkSocket,
+  drivers: DeviceDrivers,
+  steps: readonly Step[],
+): (Error | undefined)[] {
   const results: (Error | undefined)[] = steps.map(() => undefined);
   const indexOf = linkIndexes(socket);
-  const requests: NetlinkRequest[] = [];
-  const positions: number[] = [];
+  const requests: Numbered[] = [];
+  const peerRequests: Numbered[] = [];
   for (const [i, step] of steps.entries()) {
+    const { object } = step;
     try {
-      const request = requestOf(step, indexOf);
-      if (request === undefined) {
-        writeAlone(socket, step.object, indexOf);
+      if (object.kind === 'wireguard-peer') {
+        const request = driver(drivers.wireguard, 'WireGuard').peerRequest(step, object);
+        peerRequests.push({ i, request });
         continue;
       }
-      requests.push(request);
-      positions.push(i);
+      const request = requestOf(step, indexOf);
+      if (request === undefined) writeAlone(socket, drivers, step, indexOf);
+      else requests.push({ i, request });
     } catch (error) {
       if (!(error instanceof Error)) throw error;
       results[i] = error;
     }
   }
-  for (const [i, { error }] of socket.batch(requests).entries()) {
-    results[positions[i] ?? 0] = error;
-  }
+  const answers = (batch: readonly Numbered[], by: Pick<NetlinkSocket, 'batch'>): void => {
+    const outcomes = by.batch(batch.map(({ request }) => request));
+    for (const [n, { i }] of batch.entries()) results[i] = outcomes[n]?.error;
+  };
+  answers(requests, socket);
+  if (peerRequests.length > 0) answers(peerRequests, driver(drivers.wireguard, 'WireGuard'));
   return results;
+}
+
+interface Numbered {
+  /** Of the step. */
+  readonly i: number;
+  readonly request: NetlinkRequest;
 }
 
 /** Looks names up once a batch. */
@@ -95,9 +120,12 @@ function requestOf(step: Step, indexOf: (name: string) => number): NetlinkReques
   const putting = step.op === 'put';
   switch (object.kind) {
     case 'vxlan':
+    case 'tunnel':
+    case 'tun':
+    case 'wireguard':
       if (!putting) return deleteLinkRequest(object.link);
-      if (step.replaces === undefined) return undefined;
-      return changeLinkRequest(object.link, vxlanChange(object, step.replaces));
+      if (step.replaces === undefined || object.kind === 'wireguard') return undefined;
+      return changeLinkRequest(object.link, deviceChange(object, step.replaces));
     case 'address': {
       const address = { linkIndex: indexOf(object.link), prefix: object.prefix };
       // Nobody else has an address of ours: the range is this node's alone.
@@ -118,42 +146,75 @@ function requestOf(step: Step, indexOf: (name: string) => number): NetlinkReques
       const entry = { ...object, linkIndex: indexOf(object.link) };
       return putting ? putForwardingRequest(entry) : deleteForwardingRequest(entry);
     }
+    case 'wireguard-peer':
     case 'sysctl':
       return undefined;
   }
 }
 
 /** A MAC address that is set again, though the same, empties the device's neighbour tables. */
-function vxlanChange(object: VxlanLink, replaces: HostObject): LinkChange {
+function deviceChange(object: Device, replaces: HostObject): LinkChange {
   const have = replaces.kind === 'vxlan' ? replaces : undefined;
   return {
     up: true,
     mtuBytes: object.mtuBytes,
-    ...(object.mac === have?.mac ? {} : { mac: object.mac }),
+    ...(object.kind !== 'vxlan' || object.mac === have?.mac ? {} : { mac: object.mac }),
   };
 }
 
 function writeAlone(
   socket: NetlinkSocket,
-  object: HostObject,
+  drivers: DeviceDrivers,
+  step: Step,
   indexOf: (name: string) => number,
 ): void {
-  if (object.kind === 'sysctl') writeSysctl(object.path, object.value);
-  else if (object.kind === 'vxlan') makeVxlan(socket, object, indexOf(object.underlay));
+  const { object } = step;
+  switch (object.kind) {
+    case 'sysctl':
+      writeSysctl(object.path, object.value);
+      break;
+    case 'vxlan':
+      makeVxlan(socket, object, indexOf(object.underlay));
+      break;
+    case 'tunnel': {
+      const { link: name, local, mtuBytes } = object;
+      createTunnel(socket, { name, local, mtuBytes, alias: `${podwireAlias} tunnel` });
+      break;
+    }
+    case 'wireguard': {
+      const exists = step.op === 'put' && step.replaces !== undefined;
+      driver(drivers.wireguard, 'WireGuard').put(socket, object, exists);
+      break;
+    }
+    case 'tun': {
+      const { link, mtuBytes } = object;
+      driver(drivers.createTun, 'TUN devices')(link);
+      socket.request(changeLinkRequest(link, { up: true, mtuBytes, alias: `${podwireAlias} tun` }));
+      break;
+    }
+    case 'address':
+    case 'route':
+    case 'neighbor':
+    case 'fdb':
+    case 'wireguard-peer':
+      throw new TypeError(`Cannot write ${object.kind} alone: it is a message`);
+  }
 }
 
 function makeVxlan(socket: NetlinkSocket, object: VxlanLink, underlayIndex: number): void {
-  const { link: name, vni, port, local, mac, mtuBytes } = object;
+  const { link: name, vni, port, local, mac, mtuBytes, groupPolicy = false } = object;
   const alias = `${podwireAlias} vxlan`;
-  createVxlan(socket, { name, vni, port, local, mac, mtuBytes, underlayIndex, alias });
+  const vxlan = { name, vni, port, local, mac, mtuBytes, underlayIndex, alias, groupPolicy };
+  createVxlan(socket, vxlan);
 }
 
 function routeEntry(route: Route, linkIndex: number): RouteEntry {
   return {
     destination: route.destination,
-    gateway: route.via,
+    ...(route.via === undefined ? {} : { gateway: route.via }),
     linkIndex,
     onLink: route.onLink,
+    ...(route.encap === undefined ? {} : { encap: route.encap }),
     protocol: podwireRouteProtocol,
     ...(route.metric === undefined ? {} : { metric: route.metric }),
   };

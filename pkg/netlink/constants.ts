@@ -14,6 +14,7 @@ export const SOL_NETLINK = 270;
 /** include/uapi/linux/netlink.h */
 export const NETLINK_ROUTE = 0;
 export const NETLINK_NETFILTER = 12;
+export const NETLINK_GENERIC = 16;
 
 export const NLM_F_REQUEST = 0x1;
 export const NLM_F_ACK = 0x4;
@@ -83,6 +84,8 @@ export const RTA_PREFSRC = 7;
 export const RTA_METRICS = 8;
 export const RTA_MULTIPATH = 9;
 export const RTA_TABLE = 15;
+export const RTA_ENCAP_TYPE = 21;
+export const RTA_ENCAP = 22;
 export const RTAX_MTU = 2;
 export const RTAX_ADVMSS = 8;
 
@@ -134,11 +137,54 @@ export const IFLA_VXLAN_LOCAL = 4;
 export const IFLA_VXLAN_LEARNING = 7;
 export const IFLA_VXLAN_PORT = 15;
 export const IFLA_VXLAN_LOCAL6 = 17;
+export const IFLA_VXLAN_GBP = 23;
 
 export const IFLA_MACVLAN_MODE = 1;
 export const IFLA_MACVLAN_BC_QUEUE_LEN = 7;
 
 export const IFLA_IPVLAN_MODE = 1;
+
+/** include/uapi/linux/if_tunnel.h */
+export const IFLA_IPTUN_LOCAL = 2;
+export const IFLA_IPTUN_REMOTE = 3;
+export const IFLA_IPTUN_FLAGS = 8;
+export const IFLA_IPTUN_PROTO = 9;
+export const IFLA_IPTUN_COLLECT_METADATA = 19;
+/** include/uapi/linux/lwtunnel.h */
+export const LWTUNNEL_ENCAP_IP6 = 4;
+export const LWTUNNEL_IP6_DST = 2;
+export const LWTUNNEL_IP6_SRC = 3;
+/** include/uapi/linux/in.h */
+export const IPPROTO_IPV6 = 41;
+
+/** include/uapi/linux/genetlink.h */
+export const GENL_ID_CTRL = 16;
+export const CTRL_CMD_GETFAMILY = 3;
+export const CTRL_ATTR_FAMILY_ID = 1;
+export const CTRL_ATTR_FAMILY_NAME = 2;
+
+/** include/uapi/linux/wireguard.h */
+export const WG_GENL_VERSION = 1;
+export const WG_CMD_GET_DEVICE = 0;
+export const WG_CMD_SET_DEVICE = 1;
+export const WGDEVICE_A_IFINDEX = 1;
+export const WGDEVICE_A_IFNAME = 2;
+export const WGDEVICE_A_PRIVATE_KEY = 3;
+export const WGDEVICE_A_PUBLIC_KEY = 4;
+export const WGDEVICE_A_LISTEN_PORT = 6;
+export const WGDEVICE_A_PEERS = 8;
+export const WGPEER_A_PUBLIC_KEY = 1;
+export const WGPEER_A_PRESHARED_KEY = 2;
+export const WGPEER_A_FLAGS = 3;
+export const WGPEER_A_ENDPOINT = 4;
+export const WGPEER_A_PERSISTENT_KEEPALIVE_INTERVAL = 5;
+export const WGPEER_A_LAST_HANDSHAKE_TIME = 6;
+export const WGPEER_A_ALLOWEDIPS = 9;
+export const WGPEER_F_REMOVE_ME = 1;
+export const WGPEER_F_REPLACE_ALLOWEDIPS = 2;
+export const WGALLOWEDIP_A_FAMILY = 1;
+export const WGALLOWEDIP_A_IPADDR = 2;
+export const WGALLOWEDIP_A_CIDR_MASK = 3;
 
 /** include/uapi/linux/if_bridge.h */
 export const IFLA_BRIDGE_VLAN_INFO = 2;

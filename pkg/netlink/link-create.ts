@@ -27,6 +27,7 @@ import {
   IFLA_MTU,
   IFLA_NET_NS_FD,
   IFLA_TXQLEN,
+  IFLA_VXLAN_GBP,
   IFLA_VXLAN_ID,
   IFLA_VXLAN_LEARNING,
   IFLA_VXLAN_LINK,
@@ -153,6 +154,8 @@ export interface NewVxlan {
   readonly mac: string;
   readonly mtuBytes: number;
   readonly alias?: string;
+  /** Packet marks travel along (draft-smith-vxlan-group-policy). */
+  readonly groupPolicy?: boolean;
 }
 
 /**
@@ -177,6 +180,7 @@ export function vxlanRequest(vxlan: NewVxlan): NetlinkRequest {
       attributeAddress(local.family === 'ip' ? IFLA_VXLAN_LOCAL : IFLA_VXLAN_LOCAL6, local),
       attributeU8(IFLA_VXLAN_LEARNING, 0),
       attributeBe16(IFLA_VXLAN_PORT, port),
+      ...(vxlan.groupPolicy === true ? [attribute(IFLA_VXLAN_GBP, new Uint8Array())] : []),
     ],
   );
   const what = `${create.what} (VNI ${vni}, from ${formatAddress(local)}:${port})`;

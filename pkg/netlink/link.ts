@@ -32,6 +32,9 @@ import {
   IFLA_INFO_KIND,
   IFLA_INFO_SLAVE_DATA,
   IFLA_INFO_SLAVE_KIND,
+  IFLA_IPTUN_COLLECT_METADATA,
+  IFLA_IPTUN_LOCAL,
+  IFLA_IPTUN_REMOTE,
   IFLA_IPVLAN_MODE,
   IFLA_LINK,
   IFLA_LINKINFO,
@@ -40,6 +43,7 @@ import {
   IFLA_MASTER,
   IFLA_MTU,
   IFLA_TXQLEN,
+  IFLA_VXLAN_GBP,
   IFLA_VXLAN_ID,
   IFLA_VXLAN_LEARNING,
   IFLA_VXLAN_LINK,
@@ -79,6 +83,7 @@ export interface Link {
   /** Of a bridge port: frames may leave by the port they came in by. */
   readonly hairpin: boolean | undefined;
   readonly vxlan: VxlanSettings | undefined;
+  readonly tunnel?: TunnelSettings;
   /** Of a macvlan or ipvlan: the number of its mode (over-master.ts). */
   readonly mode: number | undefined;
   /** Of a bridge: keeps VLANs apart. */
@@ -92,6 +97,15 @@ export interface VxlanSettings {
   readonly local: Address | undefined;
   readonly underlayIndex: number | undefined;
   readonly learning: boolean;
+  readonly groupPolicy?: boolean;
+}
+
+/** What an IP-in-IP device ("ipip", "ip6tnl") was made with. */
+export interface TunnelSettings {
+  readonly local: Address | undefined;
+  readonly remote: Address | undefined;
+  /** Outer addresses are each route's own (RTA_ENCAP); else those that are given, and gateways. */
+  readonly byRoute: boolean;
 }
 
 /** A link by name or index; undefined when there is none. */
@@ -175,6 +189,7 @@ export function parseLink(message: Message): Link[] {
       peerNetnsId: readU32(attributes.get(IFLA_LINK_NETNSID)),
       hairpin: slaveKind === 'bridge' ? readU8(slave.get(IFLA_BRPORT_MODE)) === 1 : undefined,
       vxlan: kind === 'vxlan' ? vxlanOf(data) : undefined,
+      ...(kind === 'ipip' || kind === 'ip6tnl' ? { tunnel: tunnelOf(data) } : {}),
       mode: modeOf(kind, data),
       vlanFiltering: kind === 'bridge' ? readU8(data.get(IFLA_BR_VLAN_FILTERING)) === 1 : undefined,
     },
@@ -187,13 +202,27 @@ function modeOf(kind: string | undefined, data: Attributes): number | undefined 
 }
 
 function vxlanOf(data: Attributes): VxlanSettings {
-  const local = data.get(IFLA_VXLAN_LOCAL) ?? data.get(IFLA_VXLAN_LOCAL6);
   return {
     vni: readU32(data.get(IFLA_VXLAN_ID)) ?? 0,
     port: readBe16(data.get(IFLA_VXLAN_PORT)) ?? 0,
-    local:
-      local?.byteLength === 4 || local?.byteLength === 16 ? addressFromBytes(local) : undefined,
+    local: addressOf(data.get(IFLA_VXLAN_LOCAL) ?? data.get(IFLA_VXLAN_LOCAL6)),
     underlayIndex: readU32(data.get(IFLA_VXLAN_LINK)),
     learning: readU8(data.get(IFLA_VXLAN_LEARNING)) === 1,
+    ...(data.has(IFLA_VXLAN_GBP) ? { groupPolicy: true } : {}),
   };
+}
+
+function tunnelOf(data: Attributes): TunnelSettings {
+  return {
+    local: addressOf(data.get(IFLA_IPTUN_LOCAL)),
+    remote: addressOf(data.get(IFLA_IPTUN_REMOTE)),
+    byRoute: data.has(IFLA_IPTUN_COLLECT_METADATA),
+  };
+}
+
+/** All zeros is how the kernel says "none". */
+function addressOf(bytes: Uint8Array | undefined): Address | undefined {
+  if (bytes?.byteLength !== 4 && bytes?.byteLength !== 16) return undefined;
+  const address = addressFromBytes(bytes);
+  return address.value === 0n ? undefined : address;
 }

@@ -49,6 +49,12 @@ import {
 } from './constants.ts';
 import { familyFromNumber, familyNumber } from './family.ts';
 import type { Message } from './message.ts';
+import {
+  encapAttributes,
+  readAddress,
+  readEncapsulation,
+  type Encapsulation,
+} from './route-encap.ts';
 import type { NetlinkRequest, NetlinkSocket } from './socket.ts';
 
 /** A unicast route with one next hop. */
@@ -70,6 +76,8 @@ export interface RouteEntry {
   /** RT_SCOPE_*; undefined: link without a gateway, else universe. IPv6 has no scopes. */
   readonly scope?: number;
   readonly mtuBytes?: number;
+  /** Packets are put into IPv6 packets between these addresses; on a device made for it. */
+  readonly encap?: Encapsulation;
   /** Maximum segment size advertised to TCP peers, in bytes. */
   readonly advertisedMssBytes?: number;
 }
@@ -189,6 +197,7 @@ function routeRequest(
       ...(metric === undefined ? [] : [attributeU32(RTA_PRIORITY, metric)]),
       attributeU32(RTA_TABLE, route.table ?? RT_TABLE_MAIN),
       ...(metrics.length === 0 ? [] : [nested(RTA_METRICS, metrics)]),
+      ...encapAttributes(route.encap),
     ],
     what: `${verb} route ${describeRoute(route)}`,
   };
@@ -232,7 +241,7 @@ export function parseRoute(message: Message): RouteEntry[] {
   return nextHops(attributes, flags).map((hop) => ({ ...shared, ...hop }));
 }
 
-type NextHop = Pick<RouteEntry, 'gateway' | 'linkIndex' | 'onLink'>;
+type NextHop = Pick<RouteEntry, 'gateway' | 'linkIndex' | 'onLink' | 'encap'>;
 
 function nextHops(attributes: Attributes, flags: number): NextHop[] {
   const multipath = attributes.get(RTA_MULTIPATH);
@@ -256,11 +265,8 @@ function nextHop(attributes: Attributes, flags: number, linkIndex: number | unde
     ...defined('gateway', readAddress(attributes.get(RTA_GATEWAY))),
     ...defined('linkIndex', linkIndex),
     onLink: (flags & RTNH_F_ONLINK) !== 0,
+    ...defined('encap', readEncapsulation(attributes)),
   };
-}
-
-function readAddress(bytes: Uint8Array | undefined): Address | undefined {
-  return bytes?.byteLength === 4 || bytes?.byteLength === 16 ? addressFromBytes(bytes) : undefined;
 }
 
 function defaultMetric(family: Family): number {

@@ -3,6 +3,7 @@
  * flannel's under a prefix of our own (flannel Documentation/kubernetes.md, "Annotations"), so that
  * with flannel's prefix both kinds of node read each other.
  */
+import { parseKey } from '#pkg/host-network/wireguard-key.ts';
 import { formatAddress, tryParseAddress, type Address, type Family } from '#pkg/ip/address.ts';
 import { isMacAddress } from './vtep-mac.ts';
 
@@ -10,12 +11,14 @@ export const defaultAnnotationPrefix = 'podwire.dev/';
 
 /** What one Node announces for one family. */
 export interface Announcement {
-  /** 'vxlan', 'host-gw', or whatever another agent runs. */
+  /** One of ours, or whatever another agent runs. */
   readonly backend: string;
   /** Where other nodes send the tunnel's outer packets, or route to. */
   readonly publicIP: Address;
   /** Only of a vxlan backend. */
   readonly vtep?: { readonly vni: number; readonly mac: string };
+  /** Only of a wireguard backend: base64. */
+  readonly publicKey?: string;
 }
 
 interface FamilyKeys {
@@ -53,15 +56,20 @@ export function parseAnnouncement(
     const kind = family === 'ip' ? 'IPv4' : 'IPv6';
     return `Cannot use annotation ${prefix}${keys.publicIP} ${JSON.stringify(ipText)}: expected an ${kind} address`;
   }
-  if (backend !== 'vxlan') return { backend, publicIP };
+  if (backend !== 'vxlan' && backend !== 'wireguard') return { backend, publicIP };
   const data = annotations[prefix + keys.data];
   // Flannel writes "null" for a family it does not serve.
   if (data === undefined || data === 'null') return undefined;
-  const vtep = parseVtep(data);
-  if (vtep === undefined) {
-    return `Cannot use annotation ${prefix}${keys.data} ${JSON.stringify(data)}: expected {"VNI":1,"VtepMAC":"02:…"}`;
+  const wrong = (expected: string): string =>
+    `Cannot use annotation ${prefix}${keys.data} ${JSON.stringify(data)}: expected ${expected}`;
+  if (backend === 'wireguard') {
+    const publicKey = parsePublicKey(data);
+    return publicKey === undefined
+      ? wrong('{"PublicKey":"…="}, 32 bytes in base64')
+      : { backend, publicIP, publicKey };
   }
-  return { backend, publicIP, vtep };
+  const vtep = parseVtep(data);
+  return vtep === undefined ? wrong('{"VNI":1,"VtepMAC":"02:…"}') : { backend, publicIP, vtep };
 }
 
 /**
@@ -99,22 +107,33 @@ function announcementAnnotations(
       const { vni, mac } = announcement.vtep;
       annotations[keys.data] = JSON.stringify({ VNI: vni, VtepMAC: mac });
     }
+    if (announcement.publicKey !== undefined) {
+      annotations[keys.data] = JSON.stringify({ PublicKey: announcement.publicKey });
+    }
   }
   return annotations;
 }
 
 function parseVtep(text: string): { readonly vni: number; readonly mac: string } | undefined {
-  let data: unknown;
-  try {
-    data = JSON.parse(text);
-  } catch {
-    return undefined;
-  }
-  if (typeof data !== 'object' || data === null) return undefined;
-  const { VNI: vni, VtepMAC: mac } = data as { readonly VNI?: unknown; readonly VtepMAC?: unknown };
+  const { VNI: vni, VtepMAC: mac } = parseFields(text);
   if (typeof vni !== 'number' || !Number.isInteger(vni) || typeof mac !== 'string') {
     return undefined;
   }
   const lower = mac.toLowerCase();
   return isMacAddress(lower) ? { vni, mac: lower } : undefined;
+}
+
+function parsePublicKey(text: string): string | undefined {
+  const { PublicKey: key } = parseFields(text);
+  return typeof key === 'string' && parseKey(key) !== undefined ? key : undefined;
+}
+
+/** Fields of a JSON object; none of any other text. */
+function parseFields(text: string): Readonly<Record<string, unknown>> {
+  try {
+    const data: unknown = JSON.parse(text);
+    return typeof data === 'object' && data !== null ? { ...data } : {};
+  } catch {
+    return {};
+  }
 }

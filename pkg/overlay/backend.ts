@@ -3,13 +3,28 @@
  * cluster's nodes and our own place in it to objects in the host's network.
  */
 import type { HostObject, Route } from '#pkg/host-network/object.ts';
-import type { Address, Family } from '#pkg/ip/address.ts';
+import {
+  families,
+  formatAddress,
+  sameAddress,
+  type Address,
+  type Family,
+} from '#pkg/ip/address.ts';
 import { containsAddress, type Prefix } from '#pkg/ip/prefix.ts';
-import { leastMtuBytes } from './mtu.ts';
+import { leastMtuBytes, limitMtuBytes } from './mtu.ts';
 import type { ByFamily, NodeFacts, NodeProblem } from './node-facts.ts';
 import type { Announcement } from './annotations.ts';
 
-export type BackendType = 'vxlan' | 'host-gw';
+export const backendTypes = [
+  'vxlan',
+  'host-gw',
+  'wireguard',
+  'ipip',
+  'udp',
+  'bgp',
+  'none',
+] as const;
+export type BackendType = (typeof backendTypes)[number];
 
 /** The link that carries traffic between nodes, as observed. */
 export interface Underlay {
@@ -40,6 +55,24 @@ export interface BackendResult {
   readonly announcements: ByFamily<Announcement>;
   /** The largest packet every path of every family carries; undefined when no family works. */
   readonly mtuBytes: number | undefined;
+  /** For a program outside the kernel that carries packets: where each peer's are sent. */
+  readonly forwarding?: Forwarding;
+  /** For a routing daemon: the part of its configuration that is ours. */
+  readonly routingConfig?: string;
+}
+
+/** What a userspace forwarder does between a TUN device and UDP. */
+export interface Forwarding {
+  readonly link: string;
+  readonly port: number;
+  /** Where it receives, one address a family. */
+  readonly locals: readonly Address[];
+  readonly peers: readonly ForwardingPeer[];
+}
+
+export interface ForwardingPeer {
+  readonly podCIDR: Prefix;
+  readonly remote: Address;
 }
 
 /** `peers` are the other nodes; our own is not among them. */
@@ -71,6 +104,70 @@ export function peerAddress(peer: NodeFacts, family: Family, self: SelfNode): Ad
 /** A plain route to a peer's pods through the peer itself, which must share our L2. */
 export function directRoute(podCIDR: Prefix, via: Address, underlay: Underlay): Route {
   return { kind: 'route', destination: podCIDR, via, link: underlay.link, onLink: false };
+}
+
+/** A family that works here, as a backend sees it. */
+export interface Carrier {
+  readonly family: Family;
+  readonly podCIDR: Prefix;
+  /** Our own address on the underlay. */
+  readonly local: Address;
+  /** Of packets between pods. */
+  readonly mtuBytes: number;
+}
+
+/** What a backend does for one family. */
+export type CarryFamily = (carrier: Carrier) => Pick<BackendResult, 'objects' | 'problems'> & {
+  readonly announcement?: Announcement;
+};
+
+/**
+ * A backend that carries each family by itself over the underlay's addresses of that family. One
+ * that cannot be carried is a problem of ours, and the other works.
+ *
+ * @param overheadBytes what is added to each packet
+ * @param limitBytes upper limit for the pods' MTU
+ */
+export function carryFamilies(
+  self: SelfNode,
+  mtu: { readonly overheadBytes: Readonly<Record<Family, number>>; readonly limitBytes?: number },
+  carry: CarryFamily,
+): BackendResult {
+  const objects: HostObject[] = [];
+  const problems: NodeProblem[] = [];
+  const working: Carrier[] = [];
+  const announcements: Partial<Record<Family, Announcement>> = {};
+  for (const family of families) {
+    const podCIDR = self.podCIDRs[family];
+    if (podCIDR === undefined) continue;
+    const fitsBytes = self.underlay.mtuBytes - mtu.overheadBytes[family];
+    const mtuBytes = limitMtuBytes(fitsBytes, mtu.limitBytes);
+    const local = localAddress(family, self, mtuBytes);
+    if (typeof local === 'string') {
+      problems.push({ node: self.name, message: local });
+      continue;
+    }
+    const carrier = { family, podCIDR, local, mtuBytes };
+    working.push(carrier);
+    const result = carry(carrier);
+    objects.push(...result.objects);
+    problems.push(...result.problems);
+    if (result.announcement !== undefined) announcements[family] = result.announcement;
+  }
+  return {
+    objects,
+    problems,
+    families: working.map(({ family }) => family),
+    announcements,
+    mtuBytes: working.length === 0 ? undefined : Math.min(...working.map((c) => c.mtuBytes)),
+  };
+}
+
+/** What a peer's address is when packets sent to it would come back to us; else undefined. */
+export function ownAddressProblem(remote: Address, self: SelfNode): string | undefined {
+  const own = self.underlay.addresses[remote.family];
+  if (own === undefined || !sameAddress(own, remote)) return undefined;
+  return `Cannot reach the node: it announces our own address ${formatAddress(remote)}`;
 }
 
 /** Our own address to carry this family from, or what stops the family on this node. */

@@ -1,72 +1,14 @@
 import { describe, expect, test } from 'vitest';
-import type { HostObject } from '#pkg/host-network/object.ts';
-import { formatAddress, parseAddress } from '#pkg/ip/address.ts';
-import { formatPrefix, parsePrefix } from '#pkg/ip/prefix.ts';
-import type { Announcement } from './annotations.ts';
-import type { SelfNode } from './backend.ts';
+import { parseAddress } from '#pkg/ip/address.ts';
+import { parsePrefix } from '#pkg/ip/prefix.ts';
 import { hostGatewayObjects } from './host-gateway.ts';
 import type { NodeFacts } from './node-facts.ts';
+import { noObjects } from './none.ts';
+import { announce, onlyIp4, onlyIp6, peer, same, self, spell } from './testdata/nodes.ts';
 import { vtepMac } from './vtep-mac.ts';
-import { vxlanObjects, type VxlanOptions } from './vxlan.ts';
+import { vxlanLinkName, vxlanObjects, type VxlanOptions } from './vxlan.ts';
 
 const defaults: VxlanOptions = { vni: 1, port: 8472, directRouting: true };
-
-const self: SelfNode = {
-  name: 'a',
-  uid: 'uid-a',
-  podCIDRs: { ip: parsePrefix('10.244.1.0/24'), ip6: parsePrefix('fd00:10:244:1::/64') },
-  underlay: {
-    link: 'eth0',
-    mtuBytes: 1500,
-    addresses: { ip: parseAddress('192.168.1.1'), ip6: parseAddress('fd00:1::1') },
-    onLinkPrefixes: [parsePrefix('192.168.1.0/24'), parsePrefix('fd00:1::/64')],
-    routedPrefixes: [],
-  },
-};
-const onlyIp4 = { ...self, podCIDRs: { ip: parsePrefix('10.244.1.0/24') } };
-const onlyIp6 = { ...self, podCIDRs: { ip6: parsePrefix('fd00:10:244:1::/64') } };
-
-function announce(backend: string, ip: string, mac?: string): Announcement {
-  const publicIP = parseAddress(ip);
-  return mac === undefined ? { backend, publicIP } : { backend, publicIP, vtep: { vni: 1, mac } };
-}
-
-/** A dual-stack vxlan node: `n` numbers its pod ranges and MACs, `subnet` is where it stands. */
-function peer(name: string, n: number, subnet = 2): NodeFacts {
-  const [ip, ip6] = [`192.168.${subnet}.${n}`, `fd00:${subnet}::${n}`];
-  return {
-    name,
-    uid: `uid-${name}`,
-    podCIDRs: { ip: parsePrefix(`10.244.${n}.0/24`), ip6: parsePrefix(`fd00:10:244:${n}::/64`) },
-    internalIPs: [parseAddress(ip), parseAddress(ip6)],
-    announcements: {
-      ip: announce('vxlan', ip, `02:00:00:00:04:0${n}`),
-      ip6: announce('vxlan', ip6, `02:00:00:00:06:0${n}`),
-    },
-  };
-}
-
-const same = (name: string, n: number): NodeFacts => peer(name, n, 1);
-
-/** Objects as the `ip` and `bridge` commands would say them. */
-function spell(objects: readonly HostObject[]): string[] {
-  return objects.map((o) => {
-    switch (o.kind) {
-      case 'vxlan':
-        return `link ${o.link} vni ${o.vni} port ${o.port} mtu ${o.mtuBytes} mac ${o.mac} local ${formatAddress(o.local)} dev ${o.underlay}`;
-      case 'address':
-        return `addr ${formatPrefix(o.prefix)} dev ${o.link}`;
-      case 'route':
-        return `route ${formatPrefix(o.destination)} via ${formatAddress(o.via)} dev ${o.link}${o.onLink ? ' onlink' : ''}`;
-      case 'neighbor':
-        return `neigh ${formatAddress(o.address)} lladdr ${o.mac} dev ${o.link}`;
-      case 'fdb':
-        return `fdb ${o.mac} dst ${formatAddress(o.remote)} dev ${o.link}`;
-      case 'sysctl':
-        return `sysctl ${o.path}=${o.value}`;
-    }
-  });
-}
 
 const device4 = [
   `link podwire.1 vni 1 port 8472 mtu 1450 mac ${vtepMac('uid-a', 1, 'ip')} local 192.168.1.1 dev eth0`,
@@ -93,9 +35,9 @@ describe('vxlanObjects()', () => {
       'fdb 02:00:00:00:04:02 dst 192.168.2.2 dev podwire.1',
       'route 10.244.2.0/24 via 10.244.2.0 dev podwire.1 onlink',
       ...device6,
-      'neigh fd00:10:244:2:: lladdr 02:00:00:00:06:02 dev podwire-v6.1',
+      'neigh fe80::ff:fe00:602 lladdr 02:00:00:00:06:02 dev podwire-v6.1',
       'fdb 02:00:00:00:06:02 dst fd00:2::2 dev podwire-v6.1',
-      'route fd00:10:244:2::/64 via fd00:10:244:2:: dev podwire-v6.1 onlink',
+      'route fd00:10:244:2::/64 via fe80::ff:fe00:602 dev podwire-v6.1',
     ]);
   });
 
@@ -140,9 +82,9 @@ describe('vxlanObjects()', () => {
       ...device4,
       'route 10.244.2.0/24 via 192.168.1.2 dev eth0',
       ...device6,
-      'neigh fd00:10:244:2:: lladdr 02:00:00:00:06:02 dev podwire-v6.1',
+      'neigh fe80::ff:fe00:602 lladdr 02:00:00:00:06:02 dev podwire-v6.1',
       'fdb 02:00:00:00:06:02 dst fd00:2::2 dev podwire-v6.1',
-      'route fd00:10:244:2::/64 via fd00:10:244:2:: dev podwire-v6.1 onlink',
+      'route fd00:10:244:2::/64 via fe80::ff:fe00:602 dev podwire-v6.1',
     ]);
   });
 
@@ -275,6 +217,46 @@ describe('vxlanObjects()', () => {
   test('a configured MTU lowers the MTU and never raises it', () => {
     expect(vxlanObjects([], self, { ...defaults, mtuBytes: 1400 }).mtuBytes).toBe(1400);
     expect(vxlanObjects([], self, { ...defaults, mtuBytes: 9000 }).mtuBytes).toBe(1430);
+  });
+});
+
+describe('what VXLAN can be told besides', () => {
+  test('group policy makes another device, and is off by default', () => {
+    const options = { ...defaults, groupPolicy: true };
+    expect(vxlanObjects([], onlyIp4, options).objects[0]).toMatchObject({ groupPolicy: true });
+    expect(vxlanObjects([], onlyIp4, defaults).objects[0]).not.toHaveProperty('groupPolicy');
+  });
+
+  test.each([
+    [1, 'podwire.1', 'podwire-v6.1'],
+    [9999, 'podwire.9999', 'podwire-v6.9999'],
+    [10_000, 'podwire.x2710', 'podwire6x2710'],
+    [16_777_215, 'podwire.xffffff', 'podwire6xffffff'],
+  ])('the devices of VNI %i have names that fit', (vni, ip, ip6) => {
+    expect([vxlanLinkName(vni, 'ip'), vxlanLinkName(vni, 'ip6')]).toEqual([ip, ip6]);
+    expect(ip6.length).toBeLessThanOrEqual(15);
+  });
+
+  test('a peer that runs host-gw on our L2 gets plain packets without direct routing too', () => {
+    const announcements = { ip: announce('host-gw', '192.168.1.2') };
+    const options = { ...defaults, directRouting: false };
+    const near = { ...same('b', 2), announcements };
+    expect(spell(vxlanObjects([near], onlyIp4, options).objects)).toEqual([
+      ...device4,
+      'route 10.244.2.0/24 via 192.168.1.2 dev eth0',
+    ]);
+  });
+});
+
+describe('noObjects()', () => {
+  test('leaves the routes to others, with the underlay’s own MTU', () => {
+    const result = noObjects(self);
+    expect(result).toMatchObject({ objects: [], families: ['ip', 'ip6'], mtuBytes: 1500 });
+    expect(result.announcements).toEqual({
+      ip: announce('none', '192.168.1.1'),
+      ip6: announce('none', 'fd00:1::1'),
+    });
+    expect(noObjects(self, { mtuBytes: 1400 }).mtuBytes).toBe(1400);
   });
 });
 

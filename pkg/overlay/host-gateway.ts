@@ -3,18 +3,16 @@
  * added to packets, and every node must share one L2 network with every other.
  */
 import type { HostObject } from '#pkg/host-network/object.ts';
-import { families, formatAddress, sameAddress, type Family } from '#pkg/ip/address.ts';
-import type { Announcement } from './annotations.ts';
+import { formatAddress, sameAddress, type Family } from '#pkg/ip/address.ts';
 import {
+  carryFamilies,
   directRoute,
   familyName,
   isOnLink,
-  localAddress,
   peerAddress,
   type BackendResult,
   type SelfNode,
 } from './backend.ts';
-import { limitMtuBytes } from './mtu.ts';
 import type { NodeFacts, NodeProblem } from './node-facts.ts';
 
 export interface HostGatewayOptions {
@@ -28,33 +26,20 @@ export function hostGatewayObjects(
   self: SelfNode,
   options: HostGatewayOptions = {},
 ): BackendResult {
-  const objects: HostObject[] = [];
-  const problems: NodeProblem[] = [];
-  const working: Family[] = [];
-  const announcements: Partial<Record<Family, Announcement>> = {};
-  const mtuBytes = limitMtuBytes(self.underlay.mtuBytes, options.mtuBytes);
-  for (const family of families) {
-    if (self.podCIDRs[family] === undefined) continue;
-    const publicIP = localAddress(family, self, mtuBytes);
-    if (typeof publicIP === 'string') {
-      problems.push({ node: self.name, message: publicIP });
-      continue;
-    }
-    working.push(family);
-    announcements[family] = { backend: 'host-gw', publicIP };
+  const mtu = {
+    overheadBytes: { ip: 0, ip6: 0 },
+    ...(options.mtuBytes === undefined ? {} : { limitBytes: options.mtuBytes }),
+  };
+  return carryFamilies(self, mtu, ({ family, local }) => {
+    const objects: HostObject[] = [];
+    const problems: NodeProblem[] = [];
     for (const peer of peers) {
       const route = peerRoute(peer, family, self);
       if (typeof route === 'string') problems.push({ node: peer.name, message: route });
       else if (route !== undefined) objects.push(route);
     }
-  }
-  return {
-    objects,
-    problems,
-    families: working,
-    announcements,
-    mtuBytes: working.length === 0 ? undefined : mtuBytes,
-  };
+    return { objects, problems, announcement: { backend: 'host-gw', publicIP: local } };
+  });
 }
 
 /** The route, undefined for a peer without pods of this family, or why there is none. */

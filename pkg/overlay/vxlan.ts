@@ -5,20 +5,21 @@
  * that both kinds of node can share one network.
  */
 import type { FdbEntry, HostObject, Neighbor, Route } from '#pkg/host-network/object.ts';
-import { families, formatAddress, type Address, type Family } from '#pkg/ip/address.ts';
+import type { Address, Family } from '#pkg/ip/address.ts';
 import { hostPrefix, type Prefix } from '#pkg/ip/prefix.ts';
-import type { Announcement } from './annotations.ts';
 import {
+  carryFamilies,
   directRoute,
   isOnLink,
-  localAddress,
+  ownAddressProblem,
   peerAddress,
   type BackendResult,
+  type Carrier,
   type SelfNode,
 } from './backend.ts';
-import { limitMtuBytes, vxlanOverheadBytes } from './mtu.ts';
+import { vxlanOverheadBytes } from './mtu.ts';
 import type { NodeFacts, NodeProblem } from './node-facts.ts';
-import { vtepMac } from './vtep-mac.ts';
+import { linkLocalAddress, vtepMac } from './vtep-mac.ts';
 
 export interface VxlanOptions {
   /** VXLAN network identifier, 1 to 16777215. */
@@ -29,6 +30,8 @@ export interface VxlanOptions {
   readonly directRouting: boolean;
   /** Upper limit for the pods' MTU. */
   readonly mtuBytes?: number;
+  /** Packet marks travel along: every node must have it, or none. */
+  readonly groupPolicy?: boolean;
 }
 
 /** Objects for every peer that announced a VTEP, or shares our L2 when direct routing is on. */
@@ -37,55 +40,35 @@ export function vxlanObjects(
   self: SelfNode,
   options: VxlanOptions,
 ): BackendResult {
-  const objects: HostObject[] = [];
-  const problems: NodeProblem[] = [];
-  const working: Family[] = [];
-  const announcements: Partial<Record<Family, Announcement>> = {};
-  let podMtuBytes: number | undefined;
-  for (const family of families) {
-    const podCIDR = self.podCIDRs[family];
-    if (podCIDR === undefined) continue;
-    const fitsBytes = self.underlay.mtuBytes - vxlanOverheadBytes[family];
-    const mtuBytes = limitMtuBytes(fitsBytes, options.mtuBytes);
-    const local = localAddress(family, self, mtuBytes);
-    if (typeof local === 'string') {
-      problems.push({ node: self.name, message: local });
-      continue;
-    }
-    working.push(family);
-    podMtuBytes = Math.min(mtuBytes, podMtuBytes ?? mtuBytes);
-    const vtep: Vtep = {
-      family,
-      link: vxlanLinkName(options.vni, family),
-      podCIDR,
-      local,
-      mtuBytes,
-    };
+  const mtu = {
+    overheadBytes: vxlanOverheadBytes,
+    ...(options.mtuBytes === undefined ? {} : { limitBytes: options.mtuBytes }),
+  };
+  return carryFamilies(self, mtu, (carrier) => {
+    const { family, local } = carrier;
+    const vtep: Vtep = { ...carrier, link: vxlanLinkName(options.vni, family) };
     const mac = vtepMac(self.uid, options.vni, family);
-    announcements[family] = {
-      backend: 'vxlan',
-      publicIP: local,
-      vtep: { vni: options.vni, mac },
+    const { objects, problems } = peerObjects(peers, vtep, { self, options });
+    return {
+      objects: [...deviceObjects(vtep, mac, { self, options }), ...objects],
+      problems,
+      announcement: { backend: 'vxlan', publicIP: local, vtep: { vni: options.vni, mac } },
     };
-    objects.push(...deviceObjects(vtep, mac, { self, options }));
-    const result = peerObjects(peers, vtep, { self, options });
-    objects.push(...result.objects);
-    problems.push(...result.problems);
-  }
-  return { objects, problems, families: working, announcements, mtuBytes: podMtuBytes };
+  });
 }
 
-/** `podwire.<vni>`, and `podwire-v6.<vni>` for IPv6: at most 15 bytes while the VNI has 4 digits. */
+/**
+ * `podwire.<vni>`, and `podwire-v6.<vni>` for IPv6. From five digits on the number is written in
+ * base 16 after an "x": a name has 15 bytes, and a VNI up to eight digits.
+ */
 export function vxlanLinkName(vni: number, family: Family): string {
-  return family === 'ip' ? `podwire.${vni}` : `podwire-v6.${vni}`;
+  if (vni <= 9999) return family === 'ip' ? `podwire.${vni}` : `podwire-v6.${vni}`;
+  const number = `x${vni.toString(16)}`;
+  return family === 'ip' ? `podwire.${number}` : `podwire6${number}`;
 }
 
-interface Vtep {
-  readonly family: Family;
+interface Vtep extends Carrier {
   readonly link: string;
-  readonly podCIDR: Prefix;
-  readonly local: Address;
-  readonly mtuBytes: number;
 }
 
 interface Context {
@@ -96,9 +79,19 @@ interface Context {
 function deviceObjects(vtep: Vtep, mac: string, { self, options }: Context): HostObject[] {
   const { link, local, mtuBytes, podCIDR } = vtep;
   const underlay = self.underlay.link;
-  const { vni, port } = options;
+  const { vni, port, groupPolicy } = options;
   return [
-    { kind: 'vxlan', link, vni, port, mtuBytes, mac, local, underlay },
+    {
+      kind: 'vxlan',
+      link,
+      vni,
+      port,
+      mtuBytes,
+      mac,
+      local,
+      underlay,
+      ...(groupPolicy === true ? { groupPolicy } : {}),
+    },
     // The range's own network address, which no pod gets: packets from this host to remote pods
     // leave with it, so that the way back is the overlay too.
     { kind: 'address', link, prefix: hostPrefix(podCIDR.address) },
@@ -140,12 +133,23 @@ function peerObjects(
     }
     ownerOfMac.set(path.mac, peer.name);
     const { link } = vtep;
-    neighbors.push({ kind: 'neighbor', link, address: podCIDR.address, mac: path.mac });
+    const inner = innerAddress(podCIDR, path.mac);
+    const onLink = inner.family === 'ip';
+    neighbors.push({ kind: 'neighbor', link, address: inner, mac: path.mac });
     fdb.push({ kind: 'fdb', link, mac: path.mac, remote: path.remote });
-    routes.push({ kind: 'route', destination: podCIDR, via: podCIDR.address, link, onLink: true });
+    routes.push({ kind: 'route', destination: podCIDR, via: inner, link, onLink });
   }
   // Routes last: from a route's first packet on, the neighbour and FDB entry are there.
   return { objects: [...neighbors, ...fdb, ...plain, ...routes], problems };
+}
+
+/**
+ * The next hop to a peer, which nothing but our own neighbour entry has to know. For IPv4 its range's
+ * first address, as in flannel. For IPv6 the link-local address that belongs to the MAC: as long as
+ * another route leads to the pods, the kernel refuses a gateway among them on this device.
+ */
+function innerAddress(podCIDR: Prefix, mac: string): Address {
+  return podCIDR.address.family === 'ip' ? podCIDR.address : linkLocalAddress(mac);
 }
 
 type PeerPath =
@@ -159,12 +163,11 @@ function peerPath(peer: NodeFacts, vtep: Vtep, { self, options }: Context): Peer
   if (announcement === undefined) return undefined;
   const remote = peerAddress(peer, vtep.family, self);
   if (remote === undefined) return undefined;
-  if (remote.value === vtep.local.value) {
-    const message = `Cannot reach the node: it announces our own address ${formatAddress(remote)}`;
-    return { kind: 'problem', message };
-  }
-  if (options.directRouting && isOnLink(self.underlay, remote))
-    return { kind: 'direct', via: remote };
+  const message = ownAddressProblem(remote, self);
+  if (message !== undefined) return { kind: 'problem', message };
+  // A node that changes to host-gw is followed before the others are told to change.
+  const takesPlain = options.directRouting || announcement.backend === 'host-gw';
+  if (takesPlain && isOnLink(self.underlay, remote)) return { kind: 'direct', via: remote };
   if (announcement.vtep === undefined) {
     const message = `Cannot reach the node by VXLAN: its agent runs the backend ${announcement.backend}`;
     return { kind: 'problem', message };

@@ -151,6 +151,36 @@ describe('desiredPodNetwork()', () => {
     }
   });
 
+  test('backend bgp is a configuration for a routing daemon, and no objects of the overlay', () => {
+    const bgp = { asNumber: 64_512, reflectors: [] };
+    const want = ready([node('a'), far], { backend: 'bgp', bgp });
+    expect(want.objects.every(({ kind }) => kind === 'sysctl')).toBe(true);
+    expect(want.routingConfig).toContain('route 10.244.1.0/24 unreachable;');
+    expect(want.nodeFile).toContain('"mtuBytes":1500,"backend":"bgp"');
+    expect(ready([node('a')]).routingConfig).toBeUndefined();
+  });
+
+  test('backend udp is a device, and what a forwarder shall do with it', () => {
+    const want = ready([node('a'), far], { backend: 'udp', port: 8285 });
+    expect(want.objects.map(({ kind }) => kind)).toContain('tun');
+    expect(want.forwarding).toMatchObject({ link: 'podwire.udp', port: 8285 });
+    expect(ready([node('a')]).forwarding).toBeUndefined();
+  });
+
+  test('a node that changed to host-gw keeps receiving what its neighbour still wraps', () => {
+    const near = node('b', {
+      podCIDRs: ['10.244.2.0/24'],
+      internalIPs: ['192.168.1.2'],
+      annotations: { ...far.annotations, 'podwire.dev/public-ip': '192.168.1.2' },
+    });
+    const kinds = (nodes: readonly NodeRecord[]): string[] => [
+      ...ready(nodes, { backend: 'host-gw' }).retainedDevices,
+    ];
+    expect(kinds([node('a'), near])).toEqual(['vxlan']);
+    // From behind a router it cannot be answered.
+    expect(kinds([node('a'), far])).toEqual([]);
+  });
+
   test('forwarding takes no advertised route from a link that is not the underlay', () => {
     const facts = { ...host, advertisedLinks: ['wan', 'eth0'], acceptRa: () => '1' };
     const want = ready([node('a')], {}, facts);

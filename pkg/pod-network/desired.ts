@@ -2,6 +2,7 @@
  * The whole of what one node's pod network wants, from the cluster's Nodes and the node's own
  * links: a pure function, and the only place where its parts meet.
  */
+import type { Device } from '#pkg/host-network/device.ts';
 import type { HostObject } from '#pkg/host-network/object.ts';
 import type { Address, Family } from '#pkg/ip/address.ts';
 import { familyOf, tryParsePrefix, type Prefix } from '#pkg/ip/prefix.ts';
@@ -10,8 +11,8 @@ import type { Ruleset as IptablesRuleset } from '#pkg/iptables/ruleset.ts';
 import type { Ruleset } from '#pkg/nftables/ruleset.ts';
 import { announceAs, parseAddressWishes } from '#pkg/overlay/address-wishes.ts';
 import { announcementPatch } from '#pkg/overlay/annotations.ts';
-import type { Backend, BackendType, SelfNode } from '#pkg/overlay/backend.ts';
-import { hostGatewayObjects } from '#pkg/overlay/host-gateway.ts';
+import { backendOf, formerDevices, type BackendOptions } from '#pkg/overlay/backend-of.ts';
+import type { BackendResult, SelfNode } from '#pkg/overlay/backend.ts';
 import { wishedLink, type LinkWishes } from '#pkg/overlay/link-choice.ts';
 import {
   parseCluster,
@@ -20,7 +21,6 @@ import {
   type NodeProblem,
 } from '#pkg/overlay/node-facts.ts';
 import { chooseUnderlay, type HostLink } from '#pkg/overlay/underlay.ts';
-import { vxlanObjects } from '#pkg/overlay/vxlan.ts';
 import { masqueradeRuleset } from './masquerade.ts';
 import { nodeFileText } from './node-file.ts';
 import { subnetEnvText } from './subnet-env.ts';
@@ -28,18 +28,12 @@ import { packetFilterRulesets } from './packet-filter.ts';
 import type { PeerBasis } from './peer-index.ts';
 import { forwardingSysctls } from './sysctls.ts';
 
-export interface PodNetworkOptions {
+export interface PodNetworkOptions extends BackendOptions {
   readonly nodeName: string;
-  readonly backend: BackendType;
-  readonly vni: number;
-  readonly port: number;
-  readonly directRouting: boolean;
   /** The link between nodes; undefined = the one with the Node's InternalIP. */
   readonly link: string | undefined;
   /** As `link`, where it is not the same on every node. */
   readonly linkWishes?: LinkWishes;
-  /** Upper limit for the pods' MTU. */
-  readonly mtuBytes: number | undefined;
   readonly masquerade: boolean;
   /** What does it; nftables by default. */
   readonly masqueradeBy?: 'nftables' | 'iptables';
@@ -78,6 +72,10 @@ export interface Desired {
   /** The link that carries traffic between nodes. */
   readonly underlay: string;
   readonly objects: readonly HostObject[];
+  /** Kinds of devices of another backend that peers still send to: those that are there stay. */
+  readonly retainedDevices: ReadonlySet<Device['kind']>;
+  readonly forwarding: BackendResult['forwarding'];
+  readonly routingConfig: BackendResult['routingConfig'];
   readonly ruleset: Ruleset;
   /** For iptables, one of each family. */
   readonly packetFilter: readonly IptablesRuleset[];
@@ -146,6 +144,9 @@ export function desiredPodNetwork(
     kind: 'desired',
     underlay: link,
     objects: [...sysctls, ...overlay.objects],
+    retainedDevices: formerDevices(peers, overlay.objects, options.backend),
+    forwarding: overlay.forwarding,
+    routingConfig: overlay.routingConfig,
     ruleset:
       masquerade !== undefined && !byIptables ? masqueradeRuleset(masquerade) : { tables: [] },
     packetFilter: packetFilterRulesets({
@@ -219,17 +220,6 @@ function noPodCIDRs(record: NodeRecord): string {
     `Cannot find podCIDRs of Node ${record.name}: none assigned yet ` +
     '(kube-controller-manager does it with --allocate-node-cidrs and --cluster-cidr)'
   );
-}
-
-function backendOf(options: PodNetworkOptions): Backend {
-  const { vni, port, directRouting } = options;
-  const limit = options.mtuBytes === undefined ? {} : { mtuBytes: options.mtuBytes };
-  switch (options.backend) {
-    case 'vxlan':
-      return (peers, self) => vxlanObjects(peers, self, { vni, port, directRouting, ...limit });
-    case 'host-gw':
-      return (peers, self) => hostGatewayObjects(peers, self, limit);
-  }
 }
 
 function allPodCIDRs(nodes: ReadonlyMap<string, NodeFacts>): readonly Prefix[] {

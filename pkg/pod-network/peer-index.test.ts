@@ -43,17 +43,19 @@ interface Shape {
   readonly mac?: number;
   readonly podLength?: number;
   readonly announces?: boolean;
+  readonly backend?: string;
 }
 
 function node(n: number, shape: Shape = {}): NodeRecord {
   const { pods = n, subnet = 2, address = n, mac = n, podLength = 24, announces = true } = shape;
+  const { backend = 'vxlan' } = shape;
   const [ip, ip6] = [`192.168.${subnet}.${address}`, `fd00:${subnet}::${address}`];
   const annotations = {
-    'podwire.dev/backend-type': 'vxlan',
+    'podwire.dev/backend-type': backend,
     'podwire.dev/public-ip': ip,
     'podwire.dev/public-ipv6': ip6,
-    'podwire.dev/backend-data': `{"VNI":1,"VtepMAC":"02:00:00:00:04:${hex(mac)}"}`,
-    'podwire.dev/backend-v6-data': `{"VNI":1,"VtepMAC":"02:00:00:00:06:${hex(mac)}"}`,
+    'podwire.dev/backend-data': dataOf(backend, '04', mac),
+    'podwire.dev/backend-v6-data': dataOf(backend, '06', mac),
   };
   return {
     namespace: '',
@@ -70,12 +72,23 @@ function node(n: number, shape: Shape = {}): NodeRecord {
   };
 }
 
+function dataOf(backend: string, family: string, n: number): string {
+  if (backend !== 'wireguard') return `{"VNI":1,"VtepMAC":"02:00:00:00:${family}:${hex(n)}"}`;
+  return JSON.stringify({ PublicKey: Buffer.alloc(32, n).toString('base64') });
+}
+
 function hex(n: number): string {
   return n.toString(16).padStart(2, '0');
 }
 
 /** A cluster as one node's kernel has it: changed by steps only. */
 class World {
+  readonly options: PodNetworkOptions;
+
+  constructor(changed: Partial<PodNetworkOptions> = {}) {
+    this.options = { ...options, ...changed };
+  }
+
   readonly records = new Map<string, NodeRecord>([
     ['n1', node(1, { subnet: 1, announces: false })],
   ]);
@@ -86,7 +99,7 @@ class World {
   full = 0;
 
   desired(): Desired {
-    const want = desiredPodNetwork(this.records, host, options);
+    const want = desiredPodNetwork(this.records, host, this.options);
     if (want.kind !== 'desired') throw new Error(want.reason);
     return want;
   }
@@ -186,6 +199,50 @@ describe('PeerIndex', () => {
     all.change([{ name: `n${n}`, next: shape === undefined ? undefined : node(n, shape) }]);
     expect(all.leftToDo()).toEqual([]);
     expect([all.quick, all.full]).toEqual([1, 0]);
+  });
+
+  const wireguard = {
+    mode: 'auto',
+    publicKey: Buffer.alloc(32, 200).toString('base64'),
+    port: 51_820,
+    portV6: 51_821,
+    keepaliveSeconds: 0,
+    presharedKey: undefined,
+  } as const;
+  const bgp = { asNumber: 64_512, reflectors: [] };
+
+  test.each([
+    ['ipip', [1, 0]],
+    ['wireguard', [1, 0]],
+    // These keep a list of all peers.
+    ['udp', [0, 1]],
+    ['bgp', [0, 1]],
+  ] as const)('backend %s: a node whose range, key and address change', (backend, count) => {
+    const all = new World({ backend, wireguard, bgp });
+    for (const n of [2, 3, 4]) all.records.set(`n${n}`, node(n, { backend }));
+    all.recalculate();
+    all.full = 0;
+    const next = node(3, { backend, pods: 66, mac: 77, address: 88 });
+    all.change([{ name: 'n3', next }]);
+    expect(all.leftToDo()).toEqual([]);
+    expect([all.quick, all.full]).toEqual(count);
+  });
+
+  test('two nodes of one WireGuard key are no plain matter', () => {
+    const all = new World({ backend: 'wireguard', wireguard });
+    for (const n of [2, 3]) all.records.set(`n${n}`, node(n, { backend: 'wireguard' }));
+    all.recalculate();
+    all.full = 0;
+    all.change([{ name: 'n4', next: node(4, { backend: 'wireguard', mac: 3 }) }]);
+    expect(all.leftToDo()).toEqual([]);
+    expect([all.quick, all.full]).toEqual([0, 1]);
+  });
+
+  test('a node that changes its backend may free devices that stayed for it', () => {
+    const all = world(2, 3, 4);
+    all.change([{ name: 'n3', next: node(3, { backend: 'host-gw' }) }]);
+    expect(all.leftToDo()).toEqual([]);
+    expect([all.quick, all.full]).toEqual([0, 1]);
   });
 
   test('two nodes that change places are one answer', () => {

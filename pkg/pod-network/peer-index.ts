@@ -98,6 +98,8 @@ export class PeerIndex {
       const old = this.#nodes.get(name);
       const next = change.new === undefined ? undefined : this.#factsOf(change.new);
       if (next === null || !this.#isQuick(name, old)) return undefined;
+      // What stays for the sake of peers with another backend is a matter of all of them.
+      if (next !== undefined && old !== undefined && changesBackend(old, next)) return undefined;
       for (const facts of [old, next]) {
         for (const key of facts === undefined ? [] : this.#exemptionsOf(facts)) {
           if (!exemptBefore.has(key)) exemptBefore.set(key, this.#exempt.has(key));
@@ -271,13 +273,23 @@ function keysOf(facts: NodeFacts): readonly string[] {
   return Object.values(facts.podCIDRs).map(rangeKey);
 }
 
-function macsOf(facts: NodeFacts): readonly string[] {
-  return entriesOf(facts.announcements).flatMap(([family, { vtep }]) =>
-    vtep === undefined ? [] : [`${family} ${vtep.mac}`],
-  );
+function changesBackend(old: NodeFacts, next: NodeFacts): boolean {
+  return entriesOf(old.announcements).some(([family, { backend }]) => {
+    const said = next.announcements[family]?.backend;
+    return said !== undefined && said !== backend;
+  });
 }
 
-const knownSayings: ReadonlySet<string> = new Set(['backend', 'publicIP', 'vtep']);
+/** What no two nodes may have: the addresses of their VTEPs, and their keys. */
+function macsOf(facts: NodeFacts): readonly string[] {
+  const keys = entriesOf(facts.announcements).flatMap(([family, { vtep, publicKey }]) => [
+    ...(vtep === undefined ? [] : [`${family} ${vtep.mac}`]),
+    ...(publicKey === undefined ? [] : [publicKey]),
+  ]);
+  return [...new Set(keys)];
+}
+
+const knownSayings: ReadonlySet<string> = new Set(['backend', 'publicIP', 'vtep', 'publicKey']);
 
 /** Whether it says more than is compared here. */
 function isUnknown(announcement: Announcement): boolean {

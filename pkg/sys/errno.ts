@@ -74,6 +74,7 @@ const table: ReadonlyMap<number, readonly [name: string, text: string]> = new Ma
   [72, ['EMULTIHOP', 'multihop attempted']],
   [74, ['EBADMSG', 'bad message']],
   [75, ['EOVERFLOW', 'value too large for defined data type']],
+  [77, ['EBADFD', 'file descriptor in bad state']],
   [76, ['ENOTUNIQ', 'name is not unique on the network']],
   [84, ['EILSEQ', 'illegal byte sequence']],
   [87, ['EUSERS', 'too many users']],

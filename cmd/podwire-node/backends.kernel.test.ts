@@ -1,0 +1,195 @@
+/**
+ * Every backend that this kernel has, with real packets: {IPv4, IPv6, both} × {same L2, routed} ×
+ * the rows of scratch/matrix.ts. Those that most kernels lack are in backends.vm.test.ts; bgp, which
+ * needs a daemon beside each node, in bgp.kernel.test.ts.
+ */
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { families, type Family } from '#pkg/ip/address.ts';
+import { answerTunnel, exchange } from './scratch/datagram.ts';
+import { matrixProblems, type Placement } from './scratch/matrix.ts';
+import { createRoundCluster, nodeNames, type RoundCluster } from './scratch/rounds.ts';
+
+let cluster: RoundCluster;
+beforeAll(async () => {
+  cluster = await createRoundCluster(families);
+});
+afterAll(() => cluster?.[Symbol.asyncDispose]());
+
+const everywhere: readonly Placement[] = ['same L2', 'routed'];
+const familySets: readonly (readonly [string, readonly Family[]])[] = [
+  ['IPv4', ['ip']],
+  ['IPv6', ['ip6']],
+  ['dual stack', families],
+];
+
+async function run(config: string, podFamilies: readonly Family[]): Promise<void> {
+  cluster.setPodFamilies(podFamilies);
+  for (const name of nodeNames) {
+    cluster.configure(name, config);
+    cluster.nodes[name].takeSteps();
+  }
+  await cluster.settle();
+}
+
+describe.each(familySets)('the matrix, %s', (_, podFamilies) => {
+  test.each([
+    ['vxlan', 'backend: vxlan\ndirectRouting: false'],
+    ['vxlan with direct routing', 'backend: vxlan'],
+    ['vxlan with group policy and a large VNI', 'backend: vxlan\ngbp: true\nvni: 16777215'],
+    ['udp', 'backend: udp'],
+  ])('%s', async (_backend, config) => {
+    await run(config, podFamilies);
+    expect(await matrixProblems(cluster, podFamilies, everywhere)).toEqual([]);
+    // The law of every driver, across a restart.
+    await run(config, podFamilies);
+    for (const name of nodeNames) expect(cluster.nodes[name].takeSteps()).toEqual([]);
+  });
+
+  test('host-gw, which cannot reach a node behind a router, and says so', async () => {
+    await run('backend: host-gw', podFamilies);
+    expect(await matrixProblems(cluster, podFamilies, ['same L2'])).toEqual([]);
+    expect(cluster.nodes.a.problems()).toEqual(
+      podFamilies.map((family) =>
+        expect.stringMatching(
+          `^c: Cannot route ${family === 'ip' ? 'IPv4' : 'IPv6'} to the node: .* is not on the L2 network`,
+        ),
+      ),
+    );
+  });
+
+  test('none, where somebody else routes', async () => {
+    await run('backend: none', podFamilies);
+    expect(await cluster.nodes.a.netns.ip('-br link show type vxlan')).toBe('');
+    const routes = async (verb: 'add' | 'del'): Promise<void> => {
+      for (const from of [...nodeNames, 'router'] as const) {
+        for (const to of nodeNames) {
+          if (from === to || (from === 'c') !== (to === 'c')) continue;
+          const netns = from === 'router' ? cluster.router : cluster.nodes[from].netns;
+          for (const family of podFamilies) {
+            const { pods, addresses } = cluster.nodes[to];
+            await netns.ip(`route ${verb} ${pods[family]} via ${addresses[family]}`);
+          }
+        }
+      }
+      for (const family of podFamilies) {
+        const { pods, addresses } = cluster.nodes.c;
+        await cluster.router.ip(`route ${verb} ${pods[family]} via ${addresses[family]}`);
+      }
+    };
+    await routes('add');
+    try {
+      expect(await matrixProblems(cluster, podFamilies, everywhere)).toEqual([]);
+    } finally {
+      await routes('del');
+    }
+  });
+});
+
+describe('udp', () => {
+  test('a device that somebody deletes comes back, and packets pass again', async () => {
+    await run('backend: udp', families);
+    await cluster.nodes.a.netns.ip('link del podwire.udp');
+    cluster.doubt('a');
+    // The thread that reads the device hears of its end from its next call.
+    const { a, b } = cluster.nodes;
+    const ends = [
+      { address: a.pods.ip, inside: a.inside },
+      { address: b.pods.ip, inside: b.inside },
+    ] as const;
+    const carries = async (): Promise<boolean> => {
+      cluster.doubt('a');
+      await cluster.round('a');
+      const once = { bytes: 64, fragment: 'never', attempts: 1 } as const;
+      return await exchange(...ends, once).then(
+        () => true,
+        () => false,
+      );
+    };
+    await expect.poll(carries, { timeout: 10_000 }).toBe(true);
+    expect(await matrixProblems(cluster, families, everywhere)).toEqual([]);
+  });
+
+  test('a datagram is an IP packet and nothing more, at port 8285, as in flannel', async () => {
+    await run('backend: udp', ['ip']);
+    const { a, b } = cluster.nodes;
+    const record = cluster.records.get('b');
+    if (record === undefined) throw new Error('there is no b');
+    // b's own forwarder makes room, while a still believes in it.
+    cluster.configure('b', 'backend: none');
+    await cluster.round('b');
+    cluster.records.set('b', record);
+    const { packet, echoed } = await answerTunnel(
+      { address: b.addresses.ip, port: 8285, inside: b.inside },
+      { address: a.pods.ip, inside: a.inside },
+      { address: b.pods.ip, payload: new TextEncoder().encode('through a tunnel') },
+      swapEnds,
+    );
+    // Version 4, 20 bytes of header, 44 in all; protocol 17; from 10.244.1.9 to 10.244.2.9.
+    expect(Array.from(packet.subarray(0, 4))).toEqual([0x45, 0, 0, 44]);
+    expect([...packet.slice(9, 10), ...packet.slice(12, 20)]).toEqual([
+      17, 10, 244, 1, 9, 10, 244, 2, 9,
+    ]);
+    expect(new TextDecoder().decode(packet.slice(28))).toBe('through a tunnel');
+    expect(echoed).toBe(true);
+  });
+
+  test('leaves nothing behind for another backend', async () => {
+    await run('backend: vxlan', families);
+    expect(await cluster.nodes.a.netns.ip('-br link show type tun')).toBe('');
+  });
+});
+
+describe('a change of one node costs the others what concerns it', () => {
+  const objects = (): string[] =>
+    cluster.nodes.a.takeSteps().map(({ op, object }) => `${op} ${object.kind}`);
+
+  test('its VTEP’s MAC, its address, its pods’ range, its leaving and its coming', async () => {
+    await run('backend: vxlan\ndirectRouting: false', ['ip']);
+    objects();
+    const record = cluster.records.get('b');
+    if (record === undefined) throw new Error('there is no b');
+    const change = async (fields: Partial<typeof record> | undefined): Promise<string[]> => {
+      if (fields === undefined) cluster.records.delete('b');
+      else cluster.records.set('b', { ...record, ...fields });
+      await cluster.round('a');
+      return objects();
+    };
+    const annotate = (key: string, value: string): Partial<typeof record> => ({
+      annotations: { ...record.annotations, [`podwire.dev/${key}`]: value },
+    });
+    const other = '{"VNI":1,"VtepMAC":"02:00:00:00:00:99"}';
+    expect(await change(annotate('backend-data', other))).toEqual([
+      'put neighbor',
+      'put fdb',
+      'delete fdb',
+    ]);
+    expect(await change({})).toEqual(['put neighbor', 'put fdb', 'delete fdb']);
+    expect(await change(annotate('public-ip', '192.168.1.77'))).toEqual(['put fdb']);
+    expect(await change({})).toEqual(['put fdb']);
+    expect(await change({ podCIDRs: ['10.244.77.0/24'] })).toEqual([
+      'put neighbor',
+      'put route',
+      'delete route',
+      'delete neighbor',
+    ]);
+    expect(await change({})).toEqual([
+      'put neighbor',
+      'put route',
+      'delete route',
+      'delete neighbor',
+    ]);
+    expect(await change(undefined)).toEqual(['delete route', 'delete fdb', 'delete neighbor']);
+    expect(await change({})).toEqual(['put neighbor', 'put fdb', 'put route']);
+    expect(await matrixProblems(cluster, ['ip'], everywhere)).toEqual([]);
+  });
+});
+
+/** The same UDP packet on its way back; its checksums stay right, being sums. */
+function swapEnds(packet: Uint8Array): Uint8Array {
+  const back = packet.slice();
+  back.set(packet.slice(16, 20), 12);
+  back.set(packet.slice(12, 16), 16);
+  back.set(packet.slice(22, 24), 20);
+  back.set(packet.slice(20, 22), 22);
+  return back;
+}

@@ -1,0 +1,132 @@
+/** The backends this machine's kernel may lack, under one that has them. */
+import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import { families } from '#pkg/ip/address.ts';
+import { matrixProblems } from './scratch/matrix.ts';
+import { createRoundCluster, nodeNames, type RoundCluster } from './scratch/rounds.ts';
+
+let cluster: RoundCluster;
+beforeAll(async () => {
+  cluster = await createRoundCluster(families);
+});
+afterAll(() => cluster?.[Symbol.asyncDispose]());
+beforeEach(() => {
+  for (const name of nodeNames) cluster.nodes[name].takeSteps();
+});
+
+async function run(config: string): Promise<void> {
+  for (const name of nodeNames) cluster.configure(name, config);
+  await cluster.settle();
+}
+
+/** A daemon that starts anew finds all as it wants it. */
+async function nothingLeftToDo(config: string): Promise<void> {
+  for (const name of nodeNames) cluster.nodes[name].takeSteps();
+  await run(config);
+  for (const name of nodeNames) expect(cluster.nodes[name].takeSteps()).toEqual([]);
+}
+
+describe('ipip', () => {
+  test('carries all', async () => {
+    const config = 'backend: ipip\ndirectRouting: false';
+    await run(config);
+    expect(await matrixProblems(cluster, families, ['same L2', 'routed'])).toEqual([]);
+    await nothingLeftToDo(config);
+  });
+
+  test('is two devices without a remote end, and a route for each peer', async () => {
+    await run('backend: ipip\ndirectRouting: false');
+    const { netns } = cluster.nodes.a;
+    expect(await netns.ip('-d link show podwire.ipip')).toMatch(
+      /mtu 1480 [^]*ipip remote any local 192\.168\.1\.1 /,
+    );
+    expect(await netns.ip('-d link show podwire-v6.ipip')).toMatch(/mtu 1460 [^]*ip6tnl external /);
+    expect(await netns.ip('route show proto 196')).toBe(
+      '10.244.2.0/24 via 192.168.1.2 dev podwire.ipip onlink \n' +
+        '10.244.3.0/24 via 192.168.2.3 dev podwire.ipip onlink ',
+    );
+    expect(await netns.ip('-6 route show proto 196')).toMatch(
+      /^fd00:10:244:2::\/64 +encap ip6 .*src fd00:1::1 dst fd00:1::2 .*dev podwire-v6\.ipip /m,
+    );
+  });
+});
+
+describe('wireguard', () => {
+  const presharedKey = Buffer.alloc(32, 7).toString('base64');
+
+  test.each([
+    'mode: separate',
+    'mode: auto',
+    `mode: ipv4, persistentKeepaliveSeconds: 25, presharedKey: ${presharedKey}`,
+  ])('carries all, %s', async (settings) => {
+    const config = `backend: wireguard\nwireguard: { ${settings} }`;
+    await run(config);
+    expect(await matrixProblems(cluster, families, ['same L2', 'routed'])).toEqual([]);
+    await nothingLeftToDo(config);
+  });
+
+  test('is to `wg` what was asked for, and a key that changes costs its peer’s entries alone', async () => {
+    await run(`backend: wireguard\nwireguard: { presharedKey: ${presharedKey} }`);
+    const { a } = cluster.nodes;
+    const keys = nodeNames.map((name) => publicKey(name));
+    const dump = async (): Promise<string[]> =>
+      (await a.netns.exec('wg', ['show', 'podwire-wg', 'dump'])).stdout.split('\n');
+    const [device = '', ...peers] = await dump();
+    expect(device.split('\t').slice(1)).toEqual([keys[0], '51820', 'off']);
+    const entries = peers.map((line) => line.split('\t').slice(0, 4));
+    expect(entries).toHaveLength(2);
+    expect(entries).toContainEqual([keys[1], presharedKey, '192.168.1.2:51820', '10.244.2.0/24']);
+    expect(entries).toContainEqual([keys[2], presharedKey, '192.168.2.3:51820', '10.244.3.0/24']);
+    const record = cluster.records.get('b');
+    if (record === undefined) throw new Error('there is no b');
+    const other = Buffer.alloc(32, 9).toString('base64');
+    const annotations = Object.fromEntries(
+      Object.entries(record.annotations).map(([key, value]) => [
+        key,
+        key.endsWith('-data') ? JSON.stringify({ PublicKey: other }) : value,
+      ]),
+    );
+    a.takeSteps();
+    cluster.records.set('b', { ...record, annotations });
+    await cluster.round('a');
+    expect(a.takeSteps().map(({ op, object }) => `${op} ${object.kind}`)).toEqual([
+      'put wireguard-peer',
+      'put wireguard-peer',
+      'delete wireguard-peer',
+      'delete wireguard-peer',
+    ]);
+    expect((await dump()).some((line) => line.startsWith(other))).toBe(true);
+    cluster.records.set('b', record);
+    await cluster.settle();
+    expect(await matrixProblems(cluster, families, ['same L2'])).toEqual([]);
+  });
+
+  test('what was changed by hand comes back', async () => {
+    const { a } = cluster.nodes;
+    const wg = (...args: string[]): Promise<unknown> => a.netns.exec('wg', args);
+    await wg('set', 'podwire-wg', 'peer', publicKey('b'), 'remove');
+    await wg('set', 'podwire-wg', 'listen-port', '5555');
+    await wg('set', 'podwire-wg-v6', 'peer', publicKey('c'), 'allowed-ips', 'fd00::/8');
+    await wg('set', 'podwire-wg', 'peer', Buffer.alloc(32, 8).toString('base64'));
+    cluster.doubt('a');
+    await cluster.round('a');
+    expect(await matrixProblems(cluster, families, ['same L2', 'routed'])).toEqual([]);
+    cluster.doubt('a');
+    a.takeSteps();
+    await cluster.round('a');
+    expect(a.takeSteps()).toEqual([]);
+  });
+
+  test('leaves nothing behind for another backend, nor another backend for it', async () => {
+    await run('backend: vxlan\ndirectRouting: false');
+    expect(await cluster.nodes.a.netns.ip('-br link show type wireguard')).toBe('');
+    expect(await cluster.nodes.a.netns.ip('-br link show type vxlan')).not.toBe('');
+    await run('backend: wireguard');
+    expect(await cluster.nodes.a.netns.ip('-br link show type vxlan')).toBe('');
+    expect(await matrixProblems(cluster, families, ['same L2', 'routed'])).toEqual([]);
+  });
+});
+
+function publicKey(name: string): string {
+  const data = cluster.records.get(name)?.annotations['podwire.dev/backend-data'] ?? '{}';
+  return (JSON.parse(data) as { readonly PublicKey?: string }).PublicKey ?? '';
+}

@@ -1,0 +1,105 @@
+/**
+ * Our part of BIRD's configuration: a file that bird.conf includes, and the word to read it again.
+ * BIRD itself is somebody else's to start and to stop.
+ */
+import { readFile } from 'node:fs/promises';
+import { birdCommand } from '#pkg/bird/control.ts';
+import { AgentError, isErrno } from '#pkg/errors/agent-error.ts';
+import { birdConfigTitle } from '#pkg/overlay/bird-config.ts';
+import type { RoutingDriver } from './round.ts';
+import { writeFileIfChanged } from './write-file.ts';
+
+export interface BirdOptions {
+  /** Our file. */
+  readonly configFile: string;
+  readonly controlSocket: string;
+}
+
+/** BIRD is asked whether it is there, and has our part, this often when nothing changes. */
+const verifyIntervalMs = 30_000;
+
+export function createBirdDriver(
+  { configFile, controlSocket }: BirdOptions,
+  now: () => number,
+): RoutingDriver {
+  let verifiedAtMs = Number.NEGATIVE_INFINITY;
+  let problems: readonly string[] = [];
+
+  async function reload(before: string | undefined, signal: AbortSignal): Promise<void> {
+    const { code, lines } = await birdCommand(controlSocket, 'configure', signal);
+    if (code < 1000) return;
+    // As it was: with a file that it refuses BIRD could not even start again.
+    if (before !== undefined) await writeFileIfChanged(configFile, before);
+    throw new AgentError(
+      'BirdRefused',
+      `Cannot announce pods: BIRD refuses its configuration: ${lines.at(-1) ?? ''}`,
+    );
+  }
+
+  /** @param isFresh sessions have had no time to come up */
+  async function verify(config: string, isFresh: boolean, signal: AbortSignal): Promise<void> {
+    const { lines } = await birdCommand(controlSocket, 'show protocols "podwire_*"', signal);
+    const states = lines.flatMap(parseProtocol);
+    for (const [, name = ''] of config.matchAll(/^protocol \w+ (\w+)/gm)) {
+      if (states.some((state) => state.name === name)) continue;
+      throw new AgentError(
+        'BirdIncludeMissing',
+        `Cannot announce pods: BIRD has not read ${configFile}; its bird.conf must say include "${configFile}";`,
+      );
+    }
+    verifiedAtMs = now();
+    problems = isFresh ? [] : states.flatMap(({ problem }) => problem ?? []);
+  }
+
+  return {
+    problems: () => problems,
+    async apply(config, signal) {
+      const before = await readIfThere(configFile);
+      if (config === undefined) {
+        // Another backend now: what we announced must not stay.
+        problems = [];
+        if (before?.startsWith(birdConfigTitle) !== true || before === emptyConfig) return;
+        await writeFileIfChanged(configFile, emptyConfig);
+        await reload(undefined, signal);
+        return;
+      }
+      const changed = await writeFileIfChanged(configFile, config);
+      if (!changed && now() - verifiedAtMs < verifyIntervalMs) return;
+      const isFirst = verifiedAtMs === Number.NEGATIVE_INFINITY;
+      if (changed || isFirst) await reload(before, signal);
+      await verify(config, changed, signal);
+    },
+  };
+}
+
+interface ProtocolState {
+  readonly name: string;
+  /** Of a session that is not up. */
+  readonly problem: string | undefined;
+}
+
+/** A line of `show protocols`: name, kind, table, state, since, and what a session is about. */
+function parseProtocol(line: string): ProtocolState[] {
+  const [name = '', kind, , , , ...info] = line.trim().split(/\s+/);
+  if (!name.startsWith('podwire_')) return [];
+  const isDown = kind === 'BGP' && info[0] !== 'Established';
+  return [
+    {
+      name,
+      problem: isDown
+        ? `BGP session ${name} of BIRD is not up: ${info.join(' ') || 'no reason given'}`
+        : undefined,
+    },
+  ];
+}
+
+const emptyConfig = `${birdConfigTitle}\n`;
+
+async function readIfThere(path: string): Promise<string | undefined> {
+  try {
+    return await readFile(path, 'utf8');
+  } catch (cause) {
+    if (isErrno(cause, 'ENOENT')) return undefined;
+    throw new AgentError('ReadFailed', `Cannot read ${path}`, { cause });
+  }
+}

@@ -1,0 +1,55 @@
+import { afterEach, beforeEach, expect, test, vi } from 'vitest';
+import { AgentError } from '#pkg/errors/agent-error.ts';
+import { parsePrefix } from '#pkg/ip/prefix.ts';
+import type { ObservedWireguard } from '#pkg/host-network/rtnetlink-wireguard.ts';
+import { watchWireguard } from './wireguard-watch.ts';
+
+beforeEach(() => void vi.useFakeTimers());
+afterEach(() => void vi.useRealTimers());
+
+function device(range: string): ObservedWireguard {
+  return {
+    publicKey: 'own',
+    port: 51_820,
+    peers: [
+      {
+        kind: 'wireguard-peer',
+        link: 'podwire-wg',
+        publicKey: 'peer',
+        endpoint: undefined,
+        allowedIPs: [parsePrefix(range)],
+        keepaliveSeconds: 0,
+        presharedKey: undefined,
+      },
+    ],
+  };
+}
+
+test('tells of what differs from one look to the next, once; of our own writes, and of devices that are gone, not', () => {
+  let answer: () => ObservedWireguard = () => device('10.244.2.0/24');
+  const [onChange, onError] = [vi.fn(), vi.fn()];
+  using watch = watchWireguard({
+    links: () => ['podwire-wg'],
+    driver: { read: () => answer() },
+    onChange,
+    onError,
+  });
+  vi.advanceTimersByTime(5_000);
+  expect(onChange).not.toHaveBeenCalled();
+  answer = () => device('10.0.0.0/8');
+  vi.advanceTimersByTime(2_000);
+  expect(onChange).toHaveBeenCalledOnce();
+  watch.exempt(() => (answer = () => device('10.244.2.0/24')));
+  vi.advanceTimersByTime(2_000);
+  expect(onChange).toHaveBeenCalledOnce();
+  answer = () => {
+    throw new AgentError('ENODEV', 'gone');
+  };
+  vi.advanceTimersByTime(2_000);
+  expect(onError).not.toHaveBeenCalled();
+  answer = () => {
+    throw new AgentError('EPERM', 'not allowed');
+  };
+  vi.advanceTimersByTime(1_000);
+  expect(onError).toHaveBeenCalled();
+});

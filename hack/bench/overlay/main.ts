@@ -1,0 +1,94 @@
+/**
+ * TCP between pods of two nodes through each backend, against the same device set up by hand with
+ * `ip` (`wg`) on the same two nodes, in turn: what our settings cost or gain. The backend udp has no
+ * such twin; it is put against plain routes.
+ *
+ *   node hack/bench/overlay/main.ts [--seconds 2] [--rounds 3] [BACKEND…]
+ *
+ * Under another kernel: `npm run test:vm -- -- node hack/bench/overlay/main.ts wireguard ipip`.
+ */
+import { availableParallelism, loadavg } from 'node:os';
+import { parseArgs } from 'node:util';
+import { execa } from 'execa';
+import {
+  createRoundCluster,
+  nodeNames,
+  type RoundCluster,
+  type RoundNode,
+} from '#cmd/podwire-node/scratch/rounds.ts';
+import { byHand, type Handwork } from './by-hand.ts';
+
+const { values, positionals } = parseArgs({
+  allowPositionals: true,
+  options: {
+    seconds: { type: 'string', default: '2' },
+    rounds: { type: 'string', default: '3' },
+  },
+});
+const [seconds, rounds] = [Number(values.seconds), Number(values.rounds)];
+const backends = positionals.length > 0 ? positionals : ['host-gw', 'vxlan', 'udp'];
+
+await using cluster = await createRoundCluster(['ip']);
+const { a, b } = cluster.nodes;
+const server = execa('ip', ['netns', 'exec', b.netns.name, 'iperf3', '-s', '-B', b.pods.ip], {
+  reject: false,
+});
+try {
+  console.log(
+    `${availableParallelism()} CPUs, load ${loadavg()[0]?.toFixed(1)}; Gbit/s, median of ${rounds}`,
+  );
+  for (const backend of backends) console.log(await compare(cluster, backend));
+} finally {
+  server.kill('SIGKILL');
+  await server;
+}
+
+/** Ours and the other in turn, each the same number of times. */
+async function compare(network: RoundCluster, backend: string): Promise<string> {
+  for (const name of nodeNames)
+    network.configure(name, `backend: ${backend}\ndirectRouting: false`);
+  await network.settle();
+  const { mtuBytes } = a.nodeFile();
+  const hand = byHand(backend === 'udp' ? 'host-gw' : backend, { a, b, mtuBytes });
+  const ours: number[] = [];
+  const other: number[] = [];
+  await gigabits(a, b);
+  for (let round = 0; round < rounds; round++) {
+    ours.push(await gigabits(a, b));
+    other.push(await withHandwork(hand, () => gigabits(a, b)));
+  }
+  const ratio = median(ours) / median(other);
+  const twin = backend === 'udp' ? 'plain routes' : 'by hand';
+  return [
+    backend.padEnd(10),
+    `podwire ${median(ours).toFixed(2)} (${spread(ours)})`,
+    `${twin} ${median(other).toFixed(2)} (${spread(other)})`,
+    `ratio ${ratio.toFixed(3)}`,
+  ].join('  ');
+}
+
+async function withHandwork<T>(hand: Handwork, run: () => Promise<T>): Promise<T> {
+  await hand.up();
+  try {
+    return await run();
+  } finally {
+    await hand.down();
+  }
+}
+
+async function gigabits(from: RoundNode, to: RoundNode): Promise<number> {
+  const args = ['-c', to.pods.ip, '-B', from.pods.ip, '-t', String(seconds), '-J'];
+  const { stdout } = await from.netns.exec('iperf3', args, { timeoutMs: (seconds + 20) * 1000 });
+  const { end } = JSON.parse(stdout) as {
+    readonly end: { readonly sum_received: { readonly bits_per_second: number } };
+  };
+  return end.sum_received.bits_per_second / 1e9;
+}
+
+function median(list: readonly number[]): number {
+  return list.toSorted((x, y) => x - y)[Math.floor(list.length / 2)] ?? Number.NaN;
+}
+
+function spread(list: readonly number[]): string {
+  return `${Math.min(...list).toFixed(2)}–${Math.max(...list).toFixed(2)}`;
+}
