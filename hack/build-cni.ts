@@ -7,6 +7,7 @@ import { globSync } from 'node:fs';
 import { chmod, mkdir, mkdtemp, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { promisify } from 'node:util';
+import { build } from 'esbuild';
 
 const root = join(import.meta.dirname, '..');
 
@@ -19,6 +20,7 @@ export async function buildCni(outfile: string): Promise<void> {
   const work = await mkdtemp(join(dirname(outfile), '.podwire-cni-'));
   try {
     const built = join(work, 'podwire-cni');
+    await bundleCni(work);
     await promisify(execFile)(
       join(root, 'node_modules/.bin/bun'),
       [
@@ -27,16 +29,17 @@ export async function buildCni(outfile: string): Promise<void> {
         '--bytecode',
         '--minify',
         '--format=esm',
-        // A chunk of its own for what is imported on demand: pkg/sys has a backend that needs Node.
+        // The chunks stay: see bundleCni().
         '--splitting',
         // A process that lives for milliseconds compiles nothing worth the time: an ADD takes 15 %
-        // less processor time when functions must be ten times as hot.
-        '--compile-jit-policy=10',
+        // less processor time when functions must be ten times as hot, and 10 % less than that when
+        // they must be a thousand times as hot.
+        '--compile-jit-policy=1000',
         // A plugin runs in whatever directory its runtime does: no file there is its configuration.
         '--no-compile-autoload-dotenv',
         '--no-compile-autoload-bunfig',
         `--outfile=${built}`,
-        join(root, 'cmd/podwire-cni/main.ts'),
+        join(work, 'main.js'),
       ],
       { cwd: work },
     );
@@ -49,12 +52,40 @@ export async function buildCni(outfile: string): Promise<void> {
 }
 
 /**
+ * Bundles the program, with our own node:fs (pkg/sys/bun-fs.ts): a chunk for each plugin, and for
+ * what some of them share, so that a call loads what it needs.
+ */
+async function bundleCni(outdir: string): Promise<void> {
+  await build({
+    entryPoints: { main: join(root, 'cmd/podwire-cni/main.ts') },
+    outdir,
+    bundle: true,
+    splitting: true,
+    format: 'esm',
+    platform: 'node',
+    target: 'esnext',
+    external: ['bun:ffi'],
+    logLevel: 'warning',
+    plugins: [
+      {
+        name: 'fs',
+        setup(bundler) {
+          const path = join(root, 'pkg/sys/bun-fs.ts');
+          bundler.onResolve({ filter: /^node:fs$/ }, () => ({ path }));
+        },
+      },
+    ],
+  });
+}
+
+/**
  * Environment variables by which every executable that Bun compiles can be turned into something
- * else: BUN_BE_BUN=1 makes it the `bun` command, BUN_OPTIONS adds its flags. A plugin gets its
+ * else: BUN_BE_BUN=1 makes it the `bun` command, BUN_OPTIONS adds its flags, and
+ * BUN_BYTECODE_ORDER_OUT names a file that it then writes. A plugin gets its
  * runtime's environment, which is not ours to trust, and Bun has no setting against it; so the
  * names in the executable are made ones that no environment has.
  */
-const switches = ['BUN_BE_BUN', 'BUN_OPTIONS'] as const;
+const switches = ['BUN_BE_BUN', 'BUN_OPTIONS', 'BUN_BYTECODE_ORDER_OUT'] as const;
 
 function withoutSwitches(executable: Buffer): Buffer {
   for (const name of switches) {

@@ -49,20 +49,22 @@ const unnamed: Readonly<Partial<Record<PluginName, readonly string[]>>> = {
 };
 
 /**
- * Loads the delegates a call can need: a type that the text of its configuration does not contain
- * is not delegated to.
+ * Loads the delegates a plugin can have: all of them, or those that one call can need. A type that
+ * the text of its configuration does not contain is not delegated to.
  */
 export async function delegatesOf(
   name: PluginName,
-  configText: string,
   sys: Sys,
+  configText?: string,
 ): Promise<ReadonlyMap<string, CniPlugin>> {
-  const needed = Object.entries(delegateLoaders).filter(
-    ([type]) => unnamed[name]?.includes(type) === true || configText.includes(`"${type}"`),
-  );
-  const loaded = needed.map(async ([type, load]): Promise<[string, CniPlugin]> => [
-    type,
-    await load(sys),
-  ]);
-  return new Map(await Promise.all(loaded));
+  const delegates = new Map<string, CniPlugin>();
+  for (const type in delegateLoaders) {
+    const needed =
+      configText === undefined ||
+      unnamed[name]?.includes(type) === true ||
+      configText.includes(`"${type}"`);
+    const load = delegateLoaders[type];
+    if (needed && load !== undefined) delegates.set(type, await load(sys));
+  }
+  return delegates;
 }

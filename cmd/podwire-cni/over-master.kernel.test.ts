@@ -287,11 +287,23 @@ describe('ipvlan', () => {
     expect(await refused({ type, more: { mode: 'l3s' } })).toContain('Cannot create ipvlan eth0');
   });
 
+  /**
+   * In the modes of layer 3 the host's routes decide where the pod's packets go, and nobody answers
+   * ARP for the pod: who runs such a network routes it (Documentation/networking/ipvlan.rst, 4.2).
+   */
+  async function routeByMaster(podAddress: string): Promise<void> {
+    await node.netns.ip('addr add 10.1.2.100/24 dev up0');
+    const { address } = await showLink(node.netns, 'up0');
+    const target = podAddress.replace(/\/.*/, '');
+    await neighbour.ip(`neigh add ${target} lladdr ${address} nud permanent dev up0`);
+  }
+
   for (const mode of ['l2', 'l3', 'l3s']) {
     it(`122. mode ${mode}: on the network of the master`, async (context) => {
       await needsIpvlan(context);
       const result = await add({ type, more: { mode } });
       expect(await modeOf(pod, 'eth0')).toMatchObject({ info_kind: 'ipvlan', info_data: { mode } });
+      if (mode !== 'l2') await routeByMaster(result.ips[0]?.address ?? '');
       expect(await reaches(pod, '10.1.2.200')).toBe(true);
       const check = { mode, prevResult: result };
       expect(await call({ type, command: 'CHECK', more: check })).toEqual(fine);

@@ -1,4 +1,4 @@
-import { copyFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { copyFileSync, existsSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import type { ScratchNetns } from '#pkg/netns/scratch.ts';
@@ -185,13 +185,15 @@ describe('the executable', () => {
     expect(await node.cni('', call)).toMatchObject({ exitCode: 1, json: { code: 50 } });
   });
 
-  it.each([{ BUN_BE_BUN: '1' }, { BUN_OPTIONS: '--version' }])(
+  it.each([{ BUN_BE_BUN: '1' }, { BUN_OPTIONS: '--version' }, { BUN_BYTECODE_ORDER_OUT: 'order' }])(
     'stays a plugin with %j in its environment',
     async (env) => {
       const copy = join(node.dataDir, 'bridge');
       copyFileSync(join(import.meta.dirname, '../../dist/podwire-cni'), copy);
       const names = Object.entries(env).map(([name, value]) => `${name}=${value}`);
-      const { stdout, stderr } = await node.netns.exec('env', [...names, copy, '--version']);
+      const args = ['-C', node.dataDir, ...names, copy, '--version'];
+      const { stdout, stderr } = await node.netns.exec('env', args);
+      expect(existsSync(join(node.dataDir, 'order'))).toBe(false);
       expect(stdout).toBe('');
       expect(stderr).toContain('Podwire bridge');
     },

@@ -71,7 +71,7 @@ const { delegatesOf, pluginOf } = await import('#plugins/registry.ts');
 const { programRunner } = await import('./run-program.ts');
 if (!isPluginName(type)) throw new Error(`There is no plugin ${type}`);
 const sys = stepping(await openSys());
-const delegates = await delegatesOf(type, stdin, sys);
+const delegates = await delegatesOf(type, sys, stdin);
 const die = (error: Error): never => {
   throw error;
 };

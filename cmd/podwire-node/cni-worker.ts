@@ -14,7 +14,8 @@ import { netnsIdentity } from '#pkg/netns/netns.ts';
 import { openListenSys, type ListenSys } from '#pkg/sys/listen-sys.ts';
 import { openSys } from '#pkg/sys/open-sys.ts';
 import type { Sys } from '#pkg/sys/sys.ts';
-import { isPluginName } from '#plugins/plugin-names.ts';
+import type { CniPlugin } from '#pkg/cni/plugin.ts';
+import { isPluginName, type PluginName } from '#plugins/plugin-names.ts';
 import { delegatesOf, pluginOf } from '#plugins/registry.ts';
 import type { CniWorkerData, CniWorkerMessage } from './cni-worker-data.ts';
 
@@ -22,6 +23,7 @@ async function main({ listenFd, pool, worker, keep, state }: CniWorkerData): Pro
   const sys = await openSys();
   const listenSys = openListenSys();
   tryEnterHostMounts(sys, listenSys);
+  const answer = answerer(sys);
   await serveCni({
     sys,
     listenSys,
@@ -30,7 +32,7 @@ async function main({ listenFd, pool, worker, keep, state }: CniWorkerData): Pro
     worker,
     state: openWorkerState(state),
     knows: (name) => isPluginName(baseName(name)),
-    answer: (request) => answer(sys, request),
+    answer,
     onBusy: () => tell({ kind: 'busy' }),
     onIdle: () => keep,
     onProblem: (text) => tell({ kind: 'problem', text }),
@@ -46,19 +48,30 @@ function tryEnterHostMounts(sys: Sys, listenSys: ListenSys): void {
   }
 }
 
-async function answer(sys: Sys, request: LauncherRequest): Promise<CniAnswer> {
-  const name = baseName(request.name);
-  if (!isPluginName(name)) throw new Error(`Cannot act as ${name}: it was to be declined`);
+/** Does what is asked, with plugins that are made once: a thread has one caller at a time. */
+function answerer(sys: Sys): (request: LauncherRequest) => Promise<CniAnswer> {
   let said = '';
   const runProgram = programRunner((text) => (said += text));
-  const delegates = await delegatesOf(name, request.stdin, sys);
-  const plugin = await pluginOf(name, { sys, runProgram, delegates, die });
-  const { exitCode, stdout, stderr } = answerCni(plugin, {
-    environment: request.environment,
-    readStdin: () => request.stdin,
-    isOwnNetns: (path) => isOwnNetns(path),
-  });
-  return { exitCode, stdout, stderr: said + stderr };
+  const plugins = new Map<string, CniPlugin>();
+
+  async function load(name: PluginName): Promise<CniPlugin> {
+    const delegates = await delegatesOf(name, sys);
+    const plugin = await pluginOf(name, { sys, runProgram, delegates, die });
+    plugins.set(name, plugin);
+    return plugin;
+  }
+
+  return async (request) => {
+    const name = baseName(request.name);
+    if (!isPluginName(name)) throw new Error(`Cannot act as ${name}: it was to be declined`);
+    said = '';
+    const { exitCode, stdout, stderr } = answerCni(plugins.get(name) ?? (await load(name)), {
+      environment: request.environment,
+      readStdin: () => request.stdin,
+      isOwnNetns: (path) => isOwnNetns(path),
+    });
+    return { exitCode, stdout, stderr: said + stderr };
+  };
 }
 
 function baseName(path: string): string {

@@ -65,19 +65,21 @@ export function attributeAddress(type: number, address: Address): Uint8Array {
 /** What a message or nest held: payloads by type. Where a type comes twice, the last one. */
 export type Attributes = ReadonlyMap<number, Uint8Array>;
 
-/** Reads until the bytes end or stop making sense. */
-export function readAttributes(bytes: Uint8Array): Attributes {
+/**
+ * Reads until the bytes end or stop making sense.
+ *
+ * @param wanted types to keep; all when undefined. Links have sixty attributes, of which few matter.
+ */
+export function readAttributes(bytes: Uint8Array, wanted?: ReadonlySet<number>): Attributes {
   const attributes = new Map<number, Uint8Array>();
-  visitAttributes(bytes, (type, payload) => attributes.set(type, payload));
+  visitAttributes(bytes, wanted, (type, payload) => attributes.set(type, payload));
   return attributes;
 }
 
 /** The payloads of a type that comes more than once, in order. */
 export function readRepeated(bytes: Uint8Array, wanted: number): Uint8Array[] {
   const payloads: Uint8Array[] = [];
-  visitAttributes(bytes, (type, payload) => {
-    if (type === wanted) payloads.push(payload);
-  });
+  visitAttributes(bytes, new Set([wanted]), (_, payload) => payloads.push(payload));
   return payloads;
 }
 
@@ -99,6 +101,7 @@ export function findAttribute(bytes: Uint8Array, wanted: number): Uint8Array | u
 
 function visitAttributes(
   bytes: Uint8Array,
+  wanted: ReadonlySet<number> | undefined,
   visit: (type: number, payload: Uint8Array) => void,
 ): void {
   const view = viewOf(bytes);
@@ -107,7 +110,7 @@ function visitAttributes(
     const length = view.getUint16(at, littleEndian);
     if (length < headerBytes || at + length > bytes.byteLength) break;
     const type = view.getUint16(at + 2, littleEndian) & NLA_TYPE_MASK;
-    visit(type, bytes.subarray(at + headerBytes, at + length));
+    if (wanted?.has(type) !== false) visit(type, bytes.subarray(at + headerBytes, at + length));
     at += align4(length);
   }
 }
@@ -146,6 +149,13 @@ export function readBe16(payload: Uint8Array | undefined): number | undefined {
 /** Text up to its NUL. */
 export function readString(payload: Uint8Array | undefined): string | undefined {
   if (payload === undefined) return undefined;
+  // Names are short and plain: a decoder takes longer to start than this loop to end.
+  let text = '';
+  for (const byte of payload) {
+    if (byte === 0) return text;
+    if (byte > 0x7f) break;
+    text += String.fromCharCode(byte);
+  }
   const end = payload.indexOf(0);
   return decoder.decode(end === -1 ? payload : payload.subarray(0, end));
 }

@@ -87,6 +87,12 @@ export interface NewVeth {
     /** See BridgePort; only with `masterIndex`. */
     readonly hairpin?: boolean;
     readonly alias?: string;
+    /**
+     * False leaves it down. A link that is up while its peer is not has no carrier, and the kernel
+     * stops its queues a moment later, with a grace period during which nobody in any namespace can
+     * change or read a link: bring it up once the peer is.
+     */
+    readonly up?: boolean;
   };
   readonly peer: {
     readonly name: string;
@@ -97,8 +103,8 @@ export interface NewVeth {
 }
 
 /**
- * Makes a veth pair: the host's end up and in its bridge, the peer down (the kernel cannot start it
- * before the pair exists). Returns the host's end; its `peerIndex` is the peer's index over there.
+ * Makes a veth pair: the host's end in its bridge and, unless told otherwise, up; the peer down (the
+ * kernel cannot start it before the pair exists). Returns the host's end; its `peerIndex` is the peer's index over there.
  *
  * @throws {NetlinkError} EEXIST when either name is taken
  */
@@ -116,7 +122,7 @@ export function createVeth(socket: NetlinkSocket, veth: NewVeth): Link {
   );
   const create = createLinkRequest(
     'veth',
-    { name: host.name, mtuBytes: veth.mtuBytes },
+    { name: host.name, mtuBytes: veth.mtuBytes, ...(host.up === undefined ? {} : { up: host.up }) },
     [
       ...(host.mac === undefined ? [] : [attributeMac(IFLA_ADDRESS, host.mac)]),
       ...(host.masterIndex === undefined ? [] : [attributeU32(IFLA_MASTER, host.masterIndex)]),

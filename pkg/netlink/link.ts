@@ -4,6 +4,7 @@ import { addressFromBytes, type Address } from '#pkg/ip/address.ts';
 import {
   attributeString,
   attributeU32,
+  findAttribute,
   littleEndian,
   readAttributes,
   readBe16,
@@ -165,12 +166,12 @@ export function parseLink(message: Message): Link[] {
   if (message.type !== RTM_NEWLINK || message.body.byteLength < 16) return [];
   const view = viewOf(message.body);
   const flags = view.getUint32(8, littleEndian);
-  const attributes = readAttributes(message.body.subarray(16));
+  const attributes = readAttributes(message.body.subarray(16), linkAttributes);
   const info = readNested(attributes.get(IFLA_LINKINFO));
   const kind = readString(info.get(IFLA_INFO_KIND));
-  const data = readNested(info.get(IFLA_INFO_DATA));
+  const data = info.get(IFLA_INFO_DATA) ?? nothing;
   const slaveKind = readString(info.get(IFLA_INFO_SLAVE_KIND));
-  const slave = readNested(info.get(IFLA_INFO_SLAVE_DATA));
+  const slave = info.get(IFLA_INFO_SLAVE_DATA) ?? nothing;
   return [
     {
       index: view.getInt32(4, littleEndian),
@@ -187,18 +188,35 @@ export function parseLink(message: Message): Link[] {
       masterIndex: readU32(attributes.get(IFLA_MASTER)),
       peerIndex: readU32(attributes.get(IFLA_LINK)),
       peerNetnsId: readU32(attributes.get(IFLA_LINK_NETNSID)),
-      hairpin: slaveKind === 'bridge' ? readU8(slave.get(IFLA_BRPORT_MODE)) === 1 : undefined,
-      vxlan: kind === 'vxlan' ? vxlanOf(data) : undefined,
-      ...(kind === 'ipip' || kind === 'ip6tnl' ? { tunnel: tunnelOf(data) } : {}),
+      hairpin:
+        slaveKind === 'bridge' ? readU8(findAttribute(slave, IFLA_BRPORT_MODE)) === 1 : undefined,
+      vxlan: kind === 'vxlan' ? vxlanOf(readAttributes(data)) : undefined,
+      ...(kind === 'ipip' || kind === 'ip6tnl' ? { tunnel: tunnelOf(readAttributes(data)) } : {}),
       mode: modeOf(kind, data),
-      vlanFiltering: kind === 'bridge' ? readU8(data.get(IFLA_BR_VLAN_FILTERING)) === 1 : undefined,
+      vlanFiltering:
+        kind === 'bridge' ? readU8(findAttribute(data, IFLA_BR_VLAN_FILTERING)) === 1 : undefined,
     },
   ];
 }
 
-function modeOf(kind: string | undefined, data: Attributes): number | undefined {
-  if (kind === 'macvlan') return readU32(data.get(IFLA_MACVLAN_MODE));
-  return kind === 'ipvlan' ? readU16(data.get(IFLA_IPVLAN_MODE)) : undefined;
+/** Those of {@link Link}. */
+const linkAttributes: ReadonlySet<number> = new Set([
+  IFLA_LINKINFO,
+  IFLA_IFNAME,
+  IFLA_ADDRESS,
+  IFLA_MTU,
+  IFLA_TXQLEN,
+  IFLA_IFALIAS,
+  IFLA_MASTER,
+  IFLA_LINK,
+  IFLA_LINK_NETNSID,
+]);
+
+const nothing = new Uint8Array(0);
+
+function modeOf(kind: string | undefined, data: Uint8Array): number | undefined {
+  if (kind === 'macvlan') return readU32(findAttribute(data, IFLA_MACVLAN_MODE));
+  return kind === 'ipvlan' ? readU16(findAttribute(data, IFLA_IPVLAN_MODE)) : undefined;
 }
 
 function vxlanOf(data: Attributes): VxlanSettings {

@@ -67,10 +67,12 @@ const receiveBufferBytes = 2 * 1024 * 1024;
 /** The kernel fills at most 32 KiB of a dump at a time (net/netlink/af_netlink.c, netlink_dump). */
 const datagramBytes = 64 * 1024;
 
+/** One for all sockets of a thread: what was received is copied out of it before anything else is. */
+const buffer = new Uint8Array(datagramBytes);
+
 export class NetlinkSocket implements Disposable {
   readonly #sys: Sys;
   readonly #fd: number;
-  readonly #buffer = new Uint8Array(datagramBytes);
   #sequence = 0;
 
   /**
@@ -270,14 +272,14 @@ export class NetlinkSocket implements Disposable {
   #receive(): Message[] | undefined {
     for (;;) {
       try {
-        const length = this.#sys.recv(this.#fd, this.#buffer, MSG_DONTWAIT | MSG_TRUNC);
-        if (length > this.#buffer.byteLength) {
+        const length = this.#sys.recv(this.#fd, buffer, MSG_DONTWAIT | MSG_TRUNC);
+        if (length > buffer.byteLength) {
           throw new AgentError(
             'EMSGSIZE',
             `Cannot receive from netlink: answer of ${length} bytes`,
           );
         }
-        return parseMessages(this.#buffer.slice(0, length));
+        return parseMessages(buffer.slice(0, length));
       } catch (error) {
         if (isErrno(error, 'ENOBUFS')) return undefined;
         if (!isErrno(error, 'EAGAIN')) throw error;
@@ -295,7 +297,7 @@ export class NetlinkSocket implements Disposable {
   #drain(): void {
     for (;;) {
       try {
-        this.#sys.recv(this.#fd, this.#buffer, MSG_DONTWAIT);
+        this.#sys.recv(this.#fd, buffer, MSG_DONTWAIT);
       } catch (error) {
         if (isErrno(error, 'EAGAIN')) return;
         if (!isErrno(error, 'ENOBUFS')) throw error;

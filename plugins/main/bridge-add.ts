@@ -5,7 +5,6 @@ import { CniError, cniCode } from '#pkg/cni/cni-error.ts';
 import type { CniAddRequest } from '#pkg/cni/plugin.ts';
 import { emptyDns, type CniIp, type CniResult, type CniRoute } from '#pkg/cni/result.ts';
 import { changeBridgePort, deleteLink } from '#pkg/netlink/link-change.ts';
-import { createVeth } from '#pkg/netlink/link-create.ts';
 import { getLink, type Link } from '#pkg/netlink/link.ts';
 import { NetlinkSocket } from '#pkg/netlink/socket.ts';
 import { openOwnNetns, withNetns, type Netns } from '#pkg/netns/netns.ts';
@@ -21,6 +20,7 @@ import {
   revertBridge,
   type BridgeWish,
 } from './bridge-device.ts';
+import { bringUp, createPodVeth, type BridgePort } from './bridge-port.ts';
 import {
   ensureVlanGateway,
   requireVlanFiltering,
@@ -64,15 +64,18 @@ export function addToBridge(system: CniSystem, request: CniAddRequest): CniResul
     const settings = { families, duplicateAddressDetection };
     withNetns(system.sys, netns.fd, () => setPodSysctls(request.ifName, settings), system.die);
     configurePodLink(pod, podLink.index, { ...addresses, duplicateAddressDetection });
+  }
+  const bridgeLink = bringUp(host, bridge);
+  if (!config.disableContainerInterface) {
     waitUntilRunning(host, bridge.hostLink.name);
-    if (duplicateAddressDetection) settleAddresses(pod, podLink.index);
+    if (config.duplicateAddressDetection) settleAddresses(pod, podLink.index);
   }
   if (config.masquerade !== undefined) {
     const prefixes = addresses.ips.map(({ address }) => address);
     addMasquerade(system, { request, config: config.masquerade, prefixes, undo });
   }
   undo.move();
-  return resultOf(request, addresses, [bridge.bridgeLink, bridge.hostLink, podLink]);
+  return resultOf(request, addresses, [bridgeLink, bridge.hostLink, podLink]);
 }
 
 /** What the pod gets, with the gateways and routes that the bridge adds. */
@@ -105,7 +108,7 @@ interface AttachContext extends AddContext {
 }
 
 /**
- * Makes the bridge if need be, and the pair of links. While that lasts the host's namespace is
+ * Makes the bridge if need be, and the pair of links, both down. While that lasts the host's namespace is
  * locked shared; who takes a new bridge back locks it exclusively, so that none is deleted that
  * another pod is just joining. flock(2) on the namespace's own file needs no file of ours, and the
  * kernel unlocks it when the process dies.
@@ -113,7 +116,7 @@ interface AttachContext extends AddContext {
 function attach(
   system: CniSystem,
   { request, config, addresses, netns, host, undo }: AttachContext,
-): { readonly bridgeLink: Link; readonly hostLink: Link } {
+): BridgePort {
   const { sys } = system;
   const gateways = gatewaysOf(config, addresses);
   const wish = bridgeWish(config, gateways);
@@ -135,13 +138,7 @@ function attach(
   enableForwarding(gateways);
   const mac = config.mac ?? firstMac(addresses.ips);
   const name = hostLinkName(request);
-  if (getLink(host, name) !== undefined) {
-    throw new CniError(
-      cniCode.invalidEnvironment,
-      `Cannot create ${name}: it exists already; ${request.containerId} was added before and not deleted`,
-    );
-  }
-  const hostLink = createVeth(host, {
+  const hostLink = createPodVeth(host, request, {
     mtuBytes: config.mtuBytes ?? defaultMtuBytes,
     host: {
       name,
@@ -149,6 +146,7 @@ function attach(
       masterIndex: link.index,
       hairpin: config.hairpin,
       alias: hostLinkAlias(request.config.name, request),
+      up: false,
     },
     peer: {
       name: request.ifName,
@@ -159,8 +157,7 @@ function attach(
   undo.defer(() => deleteLink(host, name));
   setPortVlans(host, hostLink.index, config);
   if (config.portIsolation) changeBridgePort(host, name, { isolated: true });
-  // Again: a bridge that others made may take MTU and MAC of the port it just got.
-  return { bridgeLink: getLink(host, link.index) ?? link, hostLink };
+  return { bridgeLink: link, hostLink };
 }
 
 /** The host's own interface in the pod's VLAN. */

@@ -8,7 +8,7 @@ import { changeLinkRequest } from '#pkg/netlink/link-change.ts';
 import type { Link } from '#pkg/netlink/link.ts';
 import { addRouteRequest, appendRouteRequest, type RouteEntry } from '#pkg/netlink/route.ts';
 import type { NetlinkSocket } from '#pkg/netlink/socket.ts';
-import { readSysctl, writeSysctl } from '#pkg/sysctl/sysctl.ts';
+import { writeSysctl } from '#pkg/sysctl/sysctl.ts';
 
 export interface PodSettings {
   /** Of the addresses the interface is going to have. */
@@ -43,7 +43,7 @@ export interface PodConfiguration {
 }
 
 /**
- * Gives the pod's interface its addresses, brings it up, adds its routes: two sends to the kernel.
+ * Gives the pod's interface its addresses, brings it up, adds its routes: one send to the kernel.
  *
  * @throws {NetlinkError} the first refusal; a route that is there already is none
  */
@@ -53,7 +53,7 @@ export function configurePodLink(
   configuration: PodConfiguration,
 ): void {
   const { ips, routes, subnetRoutes, duplicateAddressDetection: dad = false } = configuration;
-  const setUp = pod.batch([
+  const setUp = [
     ...ips.map(({ address }) =>
       addAddressRequest({
         linkIndex,
@@ -64,9 +64,9 @@ export function configurePodLink(
       }),
     ),
     changeLinkRequest(linkIndex, { up: true }),
-  ]);
-  for (const { error } of setUp) if (error !== undefined) throw error;
-  const added = pod.batch([
+  ];
+  const results = pod.batch([
+    ...setUp,
     ...(subnetRoutes ?? []).map(addRouteRequest),
     ...routes.map((route, i) => {
       const entry = routeEntry(route, ips, linkIndex);
@@ -76,8 +76,9 @@ export function configurePodLink(
       return again ? appendRouteRequest(entry) : addRouteRequest(entry);
     }),
   ]);
-  for (const { error } of added) {
-    if (error !== undefined && !isErrno(error, 'EEXIST')) throw error;
+  for (const [i, { error }] of results.entries()) {
+    const isRoute = i >= setUp.length;
+    if (error !== undefined && !(isRoute && isErrno(error, 'EEXIST'))) throw error;
   }
 }
 
@@ -114,5 +115,9 @@ function firstGateway(ips: readonly CniIp[], family: Family): Address | undefine
 }
 
 function setIfKnown(path: string, value: string): void {
-  if (readSysctl(path) !== undefined) writeSysctl(path, value);
+  try {
+    writeSysctl(path, value);
+  } catch (error) {
+    if (!isErrno(error, 'ENOENT')) throw error;
+  }
 }

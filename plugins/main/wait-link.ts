@@ -5,8 +5,8 @@ import type { NetlinkSocket } from '#pkg/netlink/socket.ts';
 
 /**
  * Waits until the host's end of a veth is running: before, the bridge forwards none of its frames,
- * and the pod's first packets would be lost. The kernel gets there by itself, within a millisecond
- * when it is idle.
+ * and the pod's first packets would be lost. The kernel gets there by itself, within a tenth of a
+ * millisecond when it is idle.
  *
  * @throws {AgentError} LinkDown after two seconds
  */
@@ -21,7 +21,7 @@ export function waitUntilRunning(host: NetlinkSocket, name: string): void {
 }
 
 const timeoutMs = 2000;
-const pollMs = 1;
+const pollMs = 0.1;
 
 /** The plugin is synchronous throughout: no event loop runs while it works. */
 function sleep(ms: number): void {

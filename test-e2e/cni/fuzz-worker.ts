@@ -70,7 +70,7 @@ async function answerInProcess({ type, environment, stdin }: FuzzCase): Promise<
   const system = {
     sys,
     runProgram: () => programOutcome(random),
-    delegates: await delegatesOf(type, text, sys),
+    delegates: await delegatesOf(type, sys, text),
     die: (error: AgentError): never => {
       throw error;
     },
