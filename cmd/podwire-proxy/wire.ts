@@ -135,10 +135,7 @@ export async function runProxy(
     clock,
   });
   using feed = createApiFeed(services, slices);
-  const aftermath = createAftermath(
-    { ...parts, mode, nodeName, nodes, services, client, tracker },
-    signal,
-  );
+  const aftermath = createAftermath({ ...parts, mode, nodeName, nodes, events, tracker });
   const cleaning = { clock, log, excludeCIDRs: config.ipvs.excludeCIDRs };
   const afterWrite = [
     ...aftermath.hooks,
