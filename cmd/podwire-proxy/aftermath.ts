@@ -4,10 +4,7 @@ import type { ProxyConfig } from '#pkg/config/proxy-config.ts';
 import { openConntrack, removeFlows } from '#pkg/conntrack/apply.ts';
 import type { SyncTracker } from '#pkg/health/sync-tracker.ts';
 import type { Family } from '#pkg/ip/address.ts';
-import type { KubeClient } from '#pkg/kube/client.ts';
-import { createEventRecorder } from '#pkg/kube/events.ts';
-import { serviceType } from '#pkg/kube/resources.ts';
-import { objectKey, type NodeRecord, type ServiceRecord } from '#pkg/kube/types.ts';
+import { objectKey, type NodeRecord } from '#pkg/kube/types.ts';
 import type { Logger } from '#pkg/log/logger.ts';
 import type { ProxyMetrics } from '#pkg/metrics/proxy-metrics.ts';
 import { nodePortAnswers } from '#pkg/proxy/node-port-addresses.ts';
@@ -15,6 +12,7 @@ import { openSys } from '#pkg/sys/open-sys.ts';
 import { createConntrackCleaner } from './conntrack-cleaner.ts';
 import { createHealthCheckServers } from './health-check-servers.ts';
 import type { ProxyHost } from './host.ts';
+import type { ProxyEvents } from './proxy-events.ts';
 import type { ProxyMode } from './proxy-mode.ts';
 import { nodePortAddresses } from './round-options.ts';
 import type { AfterWrite } from './round.ts';
@@ -24,8 +22,7 @@ export interface AftermathParts {
   readonly mode: Pick<ProxyMode, 'name'>;
   readonly nodeName: string;
   readonly nodes: { get(key: string): NodeRecord | undefined };
-  readonly services: { get(key: string): ServiceRecord | undefined };
-  readonly client: Pick<KubeClient, 'create' | 'patch'>;
+  readonly events: Pick<ProxyEvents, 'ofProblem'>;
   readonly host: ProxyHost;
   readonly tracker: Pick<SyncTracker<Family>, 'status'>;
   readonly metrics: Pick<ProxyMetrics, 'conntrackCleaned'>;
@@ -39,10 +36,8 @@ export interface Aftermath {
   run(signal: AbortSignal): Promise<void>;
 }
 
-/** @param signal ends Events that are on their way */
-export function createAftermath(parts: AftermathParts, signal: AbortSignal): Aftermath {
-  const { client, clock, config, host, log, metrics, nodeName, services } = parts;
-  const events = createEventRecorder({ client, clock, component: 'podwire-proxy', nodeName });
+export function createAftermath(parts: AftermathParts): Aftermath {
+  const { clock, config, host, log, metrics, nodeName } = parts;
   const targets = (family: Family): 'all' | readonly string[] =>
     nodePortAddresses({ config, host, node: parts.nodes.get(nodeName) }, family);
 
@@ -65,16 +60,11 @@ export function createAftermath(parts: AftermathParts, signal: AbortSignal): Aft
     log,
     nodePortAddresses: targets,
     isProxyHealthy: () => [...parts.tracker.status().values()].every((part) => part.healthy),
-    report: ({ name, namespace }, message) => {
-      const uid = services.get(objectKey({ namespace, name }))?.uid ?? '';
-      const target = { type: serviceType, namespace, name, uid };
-      const event = { target, type: 'Warning', message } as const;
-      events
-        .record({ ...event, reason: 'FailedToStartServiceHealthcheck' }, signal)
-        .catch((err: unknown) => {
-          if (!signal.aborted) log.debug({ err, namespace, name }, 'Event not posted');
-        });
-    },
+    report: (service, problem) =>
+      parts.events.ofProblem(
+        { kind: 'Service', object: objectKey(service), problem },
+        'FailedToStartServiceHealthcheck',
+      ),
   });
   return {
     hooks: [cleaner.afterWrite, servers.afterWrite],

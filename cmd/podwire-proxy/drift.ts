@@ -85,6 +85,6 @@ async function probeOften(
 
 const unwatched: DriftWatch = {
   tellsAll: false,
-  exempt: (write) => write(),
+  exempt: async (write) => void (await write()),
   [Symbol.dispose]: () => undefined,
 };

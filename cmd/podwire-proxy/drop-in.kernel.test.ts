@@ -101,6 +101,7 @@ test('answers what kube-proxy answers, and tells of itself by an Event', async (
   expect((await node.ask(`${status}/metrics/slis`)).body).toContain(
     'kubernetes_healthcheck{name="ping",type="healthz"} 1',
   );
+  expect((await node.ask(`${status}/flagz`)).body).toContain(`\nhostname-override: ${nodeName}\n`);
   const { body: metrics } = await node.ask(`${status}/metrics`);
   expect(metrics).toMatch(/^rest_client_requests_total\{code="200",method="GET",host="127/m);
   expect(metrics).toMatch(/^kubeproxy_sync_proxy_rules_endpoint_changes_total [1-9]/m);

@@ -143,7 +143,9 @@ export const flags: readonly Flag[] = [
   boolean('bind-address-hard-fail', 'exit when an address above cannot be listened on', (c, v) => {
     c.bindAddressHardFail = v;
   }),
-  boolean('profiling', 'answer PUT /debug/flags/v', (c, v) => (c.enableProfiling = v)),
+  boolean('profiling', 'answer PUT /debug/flags/v; no pprof, which is for Go programs', (c, v) => {
+    c.enableProfiling = v;
+  }),
   string('show-hidden-metrics-for-version', 'no effect here: none is hidden', (c, v) => {
     c.showHiddenMetricsForVersion = v;
   }),

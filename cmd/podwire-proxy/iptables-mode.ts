@@ -3,7 +3,7 @@ import type { Clock } from '#pkg/clock/clock.ts';
 import type { ProxyConfig } from '#pkg/config/proxy-config.ts';
 import { runCommand } from '#pkg/exec/run.ts';
 import type { Family } from '#pkg/ip/address.ts';
-import { applyIptables, transactionsOf } from '#pkg/iptables/apply.ts';
+import { applyIptables } from '#pkg/iptables/apply.ts';
 import { detectIptables, type IptablesTool } from '#pkg/iptables/detect.ts';
 import { observeIptables } from '#pkg/iptables/observe.ts';
 import type { Logger } from '#pkg/log/logger.ts';
@@ -50,7 +50,7 @@ export async function createIptablesMode(
     const driver = {
       observe: (s: AbortSignal) => observeIptables(tool, s),
       apply: (steps: Parameters<typeof applyIptables>[1], s: AbortSignal) =>
-        drift.exempt(() => applyIptables(tool, steps, s), transactionsOf(steps)),
+        drift.exempt(() => applyIptables(tool, steps, s)),
     };
     const rules = createRulesWriter({
       family,

@@ -7,7 +7,7 @@ import { parseAddress } from '#pkg/ip/address.ts';
 import { containsAddress } from '#pkg/ip/prefix.ts';
 import { applyIpSets } from '#pkg/ipset/apply.ts';
 import { observeIpSets, observeIpSetSizes } from '#pkg/ipset/observe.ts';
-import { applyIptables, transactionsOf } from '#pkg/iptables/apply.ts';
+import { applyIptables } from '#pkg/iptables/apply.ts';
 import type { IptablesTool } from '#pkg/iptables/detect.ts';
 import { observeIptables } from '#pkg/iptables/observe.ts';
 import { applyIpvs } from '#pkg/ipvs/apply.ts';
@@ -53,7 +53,7 @@ export async function createIpvsMode(
     const driver = {
       observe: (s: AbortSignal) => observeIptables(tool, s),
       apply: (steps: Parameters<typeof applyIptables>[1], s: AbortSignal) =>
-        drift.exempt(() => applyIptables(tool, steps, s), transactionsOf(steps)),
+        drift.exempt(() => applyIptables(tool, steps, s)),
     };
     writers.set(
       family,

@@ -19,6 +19,8 @@ export interface ProxyOptions {
   readonly configPath: string | undefined;
   readonly nodeName: string;
   readonly action: Action;
+  /** The flags as given, by name. */
+  readonly flags: ReadonlyMap<string, string>;
   /** Fail where the configured mode is not possible, rather than serve by another. */
   readonly strictMode: boolean;
   /** What was given but is not used: for the log. */
@@ -77,6 +79,7 @@ export async function readOptions(
     strictMode: isOn(given, 'strict-mode'),
     nodeName: nodeName(config, surroundings),
     action: actionOf(given),
+    flags: new Map(given.map(({ flag, value }) => [flag.name, value])),
     warnings: [...warnings, ...featureGateWarnings(file.featureGates)],
   };
 }

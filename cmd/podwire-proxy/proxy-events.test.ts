@@ -38,6 +38,7 @@ it('posts one Event after the other, about the Node and about bad objects, whate
   events.ofNode({ type: 'Normal', reason: 'Starting', message: '' });
   events.ofProblem({ kind: 'Service', object: 'ns/web', problem: 'bad address' });
   events.ofProblem({ kind: 'EndpointSlice', object: 'ns/web-1', problem: 'bad endpoint' });
+  events.ofProblem({ kind: 'Service', object: 'ns/web', problem: 'port taken' }, 'FailedToStart');
   events.ofProblem({ kind: 'Service', object: 'ns/gone', problem: 'nobody reads this' });
   await events.settled();
   expect(
@@ -53,5 +54,6 @@ it('posts one Event after the other, about the Node and about bad objects, whate
     ['Node', 'node-one', 'node-one', 'Normal', 'Starting', ''],
     ['Service', 'web', 'uid-web', 'Warning', 'CannotServe', 'bad address'],
     ['EndpointSlice', 'web-1', 'uid-web-1', 'Warning', 'CannotServe', 'bad endpoint'],
+    ['Service', 'web', 'uid-web', 'Warning', 'FailedToStart', 'port taken'],
   ]);
 });

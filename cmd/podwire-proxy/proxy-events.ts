@@ -12,8 +12,8 @@ import type { Problem } from '#pkg/proxy/proxied-port.ts';
 export interface ProxyEvents {
   /** About our own Node. */
   ofNode(event: Pick<EventReport, 'type' | 'reason' | 'message'>): void;
-  /** A Service or EndpointSlice cannot be served, or not all of it. */
-  ofProblem(problem: Problem): void;
+  /** A Service or EndpointSlice cannot be served, or not all of it; `reason` is one word. */
+  ofProblem(problem: Problem, reason?: string): void;
   /** Resolves when all that was asked for is posted, or has failed. */
   settled(): Promise<void>;
 }
@@ -45,7 +45,7 @@ export function createProxyEvents(parts: ProxyEventsParts, signal: AbortSignal):
 
   return {
     ofNode: (event) => post({ ...event, target: node }),
-    ofProblem: ({ kind, object, problem }) => {
+    ofProblem: ({ kind, object, problem }, reason = 'CannotServe') => {
       const [type, store] =
         kind === 'Service' ? [serviceType, parts.services] : [endpointSliceType, parts.slices];
       const meta = store.get(object);
@@ -53,7 +53,7 @@ export function createProxyEvents(parts: ProxyEventsParts, signal: AbortSignal):
       if (meta === undefined) return;
       const { name, namespace, uid } = meta;
       const target = { type, namespace, name, uid };
-      post({ target, type: 'Warning', reason: 'CannotServe', message: problem });
+      post({ target, type: 'Warning', reason, message: problem });
     },
     settled: async () => void (await work),
   };

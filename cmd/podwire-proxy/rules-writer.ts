@@ -16,7 +16,7 @@ import { partsInSlices } from '#pkg/reconcile/slices.ts';
 /** The two kernel calls this needs. */
 export interface RulesDriver {
   observe(signal: AbortSignal): Promise<ObservedRuleset>;
-  apply(steps: readonly Step[], signal: AbortSignal): Promise<void>;
+  apply(steps: readonly Step[], signal: AbortSignal): Promise<unknown>;
 }
 
 export interface RulesWriterOptions {

@@ -2,6 +2,7 @@
 import { proxyConfigz } from '#pkg/config/proxy-configz.ts';
 import type { CompleteProxyConfig } from '#pkg/config/proxy-config-defaults.ts';
 import { text, type Routes } from '#pkg/health/http-server.ts';
+import { zpages, type ZpagesSource } from './zpages.ts';
 import type { ProxyMetrics } from '#pkg/metrics/proxy-metrics.ts';
 import type { ServiceStatusSource } from './service-status.ts';
 
@@ -17,9 +18,12 @@ export interface StatusSource {
 /** Rows of one answer, unless asked for more. */
 const defaultLimit = 500;
 
-export function statusRoutes({ file, metrics, mode, services }: StatusSource): Routes {
+export function statusRoutes(
+  { file, metrics, mode, services }: StatusSource,
+  process: Omit<ZpagesSource, 'paths'>,
+): Routes {
   const ping = { '/healthz/ping': 'ok', '/healthz': 'ok' } as const;
-  return new Map<string, Routes extends ReadonlyMap<string, infer R> ? R : never>([
+  const routes = new Map<string, Routes extends ReadonlyMap<string, infer R> ? R : never>([
     ...Object.entries(ping).map(
       ([path, body]) =>
         [
@@ -66,6 +70,7 @@ export function statusRoutes({ file, metrics, mode, services }: StatusSource): R
       }),
     ],
   ]);
+  return new Map([...routes, ...zpages({ ...process, paths: [...routes.keys()] })]);
 }
 
 /** With enableProfiling: the verbosity can be changed without a new start. */

@@ -76,11 +76,13 @@ export async function runProxy(
   const { nodeName } = options;
   const { log, program, version } = context;
   const clock = systemClock;
+  const startedMs = clock.now();
   let current = options;
   const config = liveView(() => current.config);
   applyHostSettings(config, log);
 
-  const metrics = createProxyMetrics(aboutComponent(version, config.featureGates));
+  const about = aboutComponent(version, config.featureGates);
+  const metrics = createProxyMetrics(about);
   const parts = { config, host: proxyHost, metrics, clock, log };
   // Before the first round there is nothing to look after.
   let onDrift = (): void => undefined;
@@ -134,10 +136,7 @@ export async function runProxy(
     clock,
   });
   using feed = createApiFeed(services, slices);
-  const aftermath = createAftermath(
-    { ...parts, mode, nodeName, nodes, services, client, tracker },
-    signal,
-  );
+  const aftermath = createAftermath({ ...parts, mode, nodeName, nodes, events, tracker });
   const cleaning = { clock, log, excludeCIDRs: config.ipvs.excludeCIDRs };
   const serviceStatus = createServiceStatus({ mode, node: nodeName, version, tracker });
   const afterWrite = [
@@ -198,7 +197,15 @@ export async function runProxy(
       clock,
       onAnswer: metrics.healthAnswered,
     }),
-    statusRoutes: statusRoutes(status),
+    statusRoutes: statusRoutes(status, {
+      program,
+      version,
+      clock,
+      startedMs,
+      flags: options.flags,
+      nodeVersion: about.nodeVersion,
+      featureGates: config.featureGates,
+    }),
     debugRoutes: debugRoutes(status),
     events,
     clock,

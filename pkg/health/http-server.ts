@@ -16,6 +16,8 @@ export interface Asked {
   readonly query: URLSearchParams;
   /** What was sent with PUT; empty for GET. */
   readonly body: string;
+  /** The header Accept, if there is one. */
+  readonly accept?: string;
 }
 
 /** Paths and what answers them. */
@@ -82,7 +84,9 @@ async function answer(
     const route = method === 'PUT' ? put : method === 'GET' || method === 'HEAD' ? get : undefined;
     if (route !== undefined) {
       const body = method === 'PUT' ? await bodyOf(request) : '';
-      send(response, await route({ query: new URLSearchParams(query), body }));
+      const { accept } = request.headers;
+      const asked = { query: new URLSearchParams(query), body };
+      send(response, await route(accept === undefined ? asked : { ...asked, accept }));
       return;
     }
     const allowed = [...(get === undefined ? [] : ['GET, HEAD']), ...(put ? ['PUT'] : [])];

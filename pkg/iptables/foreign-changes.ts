@@ -68,14 +68,17 @@ export class ForeignChanges {
     this.#isBlind = false;
   }
 
-  /** @param transactions how many the kernel counts of our write */
-  end(transactions: number): void {
+  /** @param transactions how many the kernel counts of our write; undefined when it failed */
+  end(transactions: number | undefined): void {
     const before = this.#before?.generation;
     this.#before = undefined;
     if (!this.#isBlind) return;
     const now = this.#options.generation();
     // A count of 32 bits.
-    const isOursAlone = before !== undefined && now === (before + transactions) % 2 ** 32;
+    const isOursAlone =
+      before !== undefined &&
+      transactions !== undefined &&
+      now === (before + transactions) % 2 ** 32;
     if (!isOursAlone) this.#suspectAll();
   }
 

@@ -1,7 +1,8 @@
 import { describe, expect, it } from 'vitest';
 import { isErrno } from '#pkg/errors/agent-error.ts';
+import type { Outcome } from '#pkg/ip/packet-trace.ts';
 import type { Ruleset } from './ruleset.ts';
-import { tracePacket, type Outcome, type Packet } from './tracer.ts';
+import { tracePacket, type Packet } from './tracer.ts';
 
 const packet: Packet = {
   source: '10.0.0.2',

@@ -3,33 +3,13 @@
  * becomes of it. Rules are read from their text, so what is traced is what is written.
  */
 import { AgentError } from '#pkg/errors/agent-error.ts';
+import { localTo, type FirstPacket, type Outcome, type TraceHost } from '#pkg/ip/packet-trace.ts';
 import type { Ruleset, TableName } from './ruleset.ts';
 import { matchRule, type PacketState } from './tracer-match.ts';
 
 /** The first packet of a connection, or one in `state`. */
-export interface Packet {
-  readonly source: string;
-  readonly destination: string;
-  readonly protocol: 'tcp' | 'udp' | 'sctp';
-  readonly port: number;
-  readonly inInterface?: string;
+export interface Packet extends FirstPacket {
   readonly state?: 'NEW' | 'ESTABLISHED' | 'RELATED' | 'INVALID';
-}
-
-/** What the tracer must know of the node besides its rules. */
-export interface TraceHost {
-  /** Canonical addresses of the node's interfaces; loopback is known. */
-  readonly addresses: readonly string[];
-}
-
-/** One of the ways a packet can go: rules that choose at random make several. */
-export interface Outcome {
-  readonly verdict: 'accept' | 'drop' | 'reject';
-  /** "ip:port" when the packet's destination was translated. */
-  readonly endpoint: string | undefined;
-  readonly masqueraded: boolean;
-  /** "table CHAIN rule" for each rule that did something, in order. */
-  readonly trail: readonly string[];
 }
 
 /**
@@ -39,8 +19,7 @@ export interface Outcome {
  *   make its answer worthless
  */
 export function tracePacket(ruleset: Ruleset, packet: Packet, host: TraceHost): Outcome[] {
-  const local = new Set(host.addresses);
-  const isLocal = (ip: string): boolean => local.has(ip) || ip === '::1' || ip.startsWith('127.');
+  const isLocal = localTo(host);
   const start: PacketState = {
     ...packet,
     state: packet.state ?? 'NEW',

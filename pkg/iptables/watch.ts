@@ -11,9 +11,9 @@ export interface IptablesWatch extends Disposable {
   /**
    * Runs a write of ours, whose changes are not reported. One at a time.
    *
-   * @param transactions how many the kernel will count of it
+   * @param write resolves to how many transactions it made
    */
-  exempt<T>(write: () => Promise<T>, transactions: number): Promise<T>;
+  exempt(write: () => Promise<number>): Promise<void>;
 }
 
 /** TASK_COMM_LEN - 1: what the kernel keeps of a program's name. */
@@ -49,11 +49,12 @@ export function watchIptables(
   );
   const running = opened.move();
   return {
-    exempt: async (write, transactions) => {
+    exempt: async (write) => {
       await poll.look();
       changes.begin();
+      let transactions: number | undefined;
       try {
-        return await write();
+        transactions = await write();
       } finally {
         await poll.look();
         changes.end(transactions);

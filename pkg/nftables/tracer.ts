@@ -3,42 +3,17 @@
  * order of their hooks, every way that chance can take.
  */
 import { AgentError } from '#pkg/errors/agent-error.ts';
+import { localTo, type FirstPacket, type Outcome, type TraceHost } from '#pkg/ip/packet-trace.ts';
 import type { BaseChain, Chain, Table } from './ruleset.ts';
 import { matchRule, type PacketState } from './tracer-match.ts';
-
-export interface Packet {
-  /** Addresses are canonical. */
-  readonly source: string;
-  readonly destination: string;
-  readonly protocol: 'tcp' | 'udp' | 'sctp';
-  readonly port: number;
-  readonly inInterface?: string;
-}
-
-/** What the tracer must know of the node besides its table. */
-export interface TraceHost {
-  /** Canonical addresses of the node's interfaces; loopback is known. */
-  readonly addresses: readonly string[];
-}
-
-/** One of the ways a packet can go: rules that choose at random make several. */
-export interface Outcome {
-  readonly verdict: 'accept' | 'drop' | 'reject';
-  /** "ip:port" when the packet's destination was translated. */
-  readonly endpoint: string | undefined;
-  readonly masqueraded: boolean;
-  /** "chain rule" for each rule that matched, in order. */
-  readonly trail: readonly string[];
-}
 
 /**
  * Every way the packet can go. A client is taken as unknown to session affinity.
  *
  * @throws {AgentError} UnknownRule for a rule or chain the tracer does not know
  */
-export function tracePacket(table: Table, packet: Packet, host: TraceHost): Outcome[] {
-  const own = new Set(host.addresses);
-  const isLocal = (ip: string): boolean => own.has(ip) || ip === '::1' || ip.startsWith('127.');
+export function tracePacket(table: Table, packet: FirstPacket, host: TraceHost): Outcome[] {
+  const isLocal = localTo(host);
   const start: PacketState = {
     inInterface: '',
     ...packet,

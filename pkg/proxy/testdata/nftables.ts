@@ -1,5 +1,6 @@
 /** The nftables mode's table of a test's cluster, and packets through it. */
-import { tracePacket, type Packet } from '#pkg/nftables/tracer.ts';
+import type { FirstPacket } from '#pkg/ip/packet-trace.ts';
+import { tracePacket } from '#pkg/nftables/tracer.ts';
 import type { Table } from '#pkg/nftables/ruleset.ts';
 import type { NftablesOptions } from '#pkg/proxy/nftables-options.ts';
 import { nftablesTable } from '#pkg/proxy/nftables-ruleset.ts';
@@ -29,7 +30,7 @@ export function table(cluster: Cluster, fields: Partial<NftablesOptions> = {}): 
 }
 
 /** "10.1.1.1:80, 10.1.1.2:80 masqueraded", "reject", "drop" or "unmatched". */
-export function traceNft(rules: Table, packet: Partial<Packet> & { to: string }): string {
+export function traceNft(rules: Table, packet: Partial<FirstPacket> & { to: string }): string {
   const [, bracketed, bare, port] = /^(?:\[(.+)\]|([^:]+)):(\d+)$/.exec(packet.to) ?? [];
   const outcomes = tracePacket(
     rules,
