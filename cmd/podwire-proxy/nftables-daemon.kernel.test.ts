@@ -39,7 +39,7 @@ kind: KubeProxyConfiguration
 clientConnection: { kubeconfig: ${node.kubeconfig} }
 clusterCIDR: 10.1.0.0/16,fd00:10::/32
 mode: nftables
-nftables: { syncPeriod: 30s, minSyncPeriod: 10ms }
+nftables: { syncPeriod: 30s, minSyncPeriod: 10ms, counters: endpoints, serviceMetrics: 10 }
 logging: { verbosity: 2 }
 `,
   );
@@ -85,6 +85,45 @@ describe('podwire-proxy in nftables mode', () => {
     const { status, body } = await node.ask('http://127.0.0.1:10249/proxyMode');
     expect([status, body]).toEqual([200, 'nftables']);
     expect(await listing()).not.toContain('KUBE-');
+  });
+
+  test('counts connections of Services and endpoints, and packets to where nobody is', async () => {
+    const { network } = node;
+    const spec = { clusterIP: '10.96.0.21', ports: [{ name: 'http', port: 80 }] };
+    const empty = { namespace: 'default', name: 'empty' };
+    node.api.objects.create({ apiVersion: 'v1', kind: 'Service', metadata: empty, spec });
+    const refused = (): Promise<string[]> =>
+      network.connect(network.client, { host: '10.96.0.21', port: 80, count: 1 });
+    await expect.poll(refused, slow).toEqual(['ECONNREFUSED']);
+
+    const status = async (): Promise<string> => {
+      const command = new URL('../podwire/main.ts', import.meta.url).pathname;
+      const args = [command, 'status', '--services', 'default', '--endpoints'];
+      return (await network.node.exec(process.execPath, args)).stdout;
+    };
+    const counted = (text: string): Record<string, number[]> =>
+      Object.fromEntries(
+        [...text.matchAll(/^(\S+) .* 10\.96\.0\.\d+ +\d+ +(\d+) +(\d+) +(\d+)$/gm)].map(
+          ([, name = '', ...numbers]) => [name, numbers.map(Number)],
+        ),
+      );
+    const before = await status();
+    await network.connect(network.client, { host: '10.96.0.10', port: 80, count: 5 });
+    await refused();
+    const after = await status();
+    const [connections = 0] = counted(before)['default/web'] ?? [];
+    expect(connections).toBeGreaterThan(0);
+    expect(counted(after)['default/web']).toEqual([connections + 5, 0, 0]);
+    expect(after).toMatch(new RegExp(`^ +10\\.1\\.2\\.2:8080 +${connections + 5}$`, 'm'));
+    const [, packets = 0] = counted(before)['default/empty'] ?? [];
+    expect(counted(after)['default/empty']).toEqual([0, packets + 1, 0]);
+    const { body } = await node.ask('http://127.0.0.1:10249/metrics');
+    expect(body).toMatch(
+      new RegExp(
+        `^podwire_service_connections_total\\{.*"web".*"IPv4"\\} ${connections + 5}$`,
+        'm',
+      ),
+    );
   });
 
   test('S113. drops what goes to an address of no Service, in the ranges the API knows', async () => {

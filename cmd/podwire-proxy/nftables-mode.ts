@@ -16,6 +16,7 @@ import { proxyTableName } from '#pkg/proxy/nftables-sets.ts';
 import type { ProxiedPort } from '#pkg/proxy/proxied-port.ts';
 import { openSys } from '#pkg/sys/open-sys.ts';
 import type { ProxyHost } from './host.ts';
+import { createNftablesCounters } from './nftables-counters.ts';
 import { createNftablesDriver } from './nftables-driver.ts';
 import { Generations } from './nftables-generations.ts';
 import { watchNftablesDrift, type WatchedFamily } from './nftables-watch.ts';
@@ -62,6 +63,11 @@ export async function createNftablesMode(
   using opened = new DisposableStack();
   const sys = await openSys();
   const socket = opened.use(openNetfilterSocket(sys, sendBufferBytes));
+  const { counters } = config.nftables;
+  const counting =
+    counters === 'none'
+      ? {}
+      : { counters: createNftablesCounters(opened.use(openNetfilterSocket(sys)), counters) };
   const generations = new Generations(() => readGeneration(socket));
   const watched = new Map<Family, WatchedFamily>();
   const failures = new Map<Family, unknown>();
@@ -98,6 +104,7 @@ export async function createNftablesMode(
   const running = opened.move();
   return {
     name: 'nftables',
+    ...counting,
     writers: new Map([...watched].map(([family, { writer }]) => [family, writer])),
     [Symbol.dispose]: () => running.dispose(),
   };

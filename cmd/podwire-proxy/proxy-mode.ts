@@ -37,9 +37,27 @@ export interface FamilyWriter {
   doubt(): void;
 }
 
+/** What clients met where a Service answers, since its elements were written. */
+export interface FrontendCounts {
+  readonly connections: number;
+  /** Nobody is there. */
+  readonly refused: { readonly packets: number; readonly bytes: number };
+  /** Policy Local, and nobody is on this node. */
+  readonly dropped: { readonly packets: number; readonly bytes: number };
+}
+
+/** By frontend: {@link frontendKeys}. */
+export interface ServiceCounters {
+  services(family: Family): Promise<ReadonlyMap<string, FrontendCounts>>;
+  /** Connections by "address port"; empty where endpoints are not counted. */
+  endpoints(family: Family): Promise<ReadonlyMap<string, ReadonlyMap<string, number>>>;
+}
+
 /** Disposing ends what watches the kernel; what was written stays. */
 export interface ProxyMode extends Disposable {
   readonly name: 'iptables' | 'ipvs' | 'nftables';
   /** Of the families that work on this node: one at least. */
   readonly writers: ReadonlyMap<Family, FamilyWriter>;
+  /** Undefined where nothing is counted. */
+  readonly counters?: ServiceCounters;
 }

@@ -40,7 +40,7 @@ export function nftablesOptions(
   family: Family,
 ): NftablesOptions {
   const { config, node, serviceCIDRs } = given;
-  const { masqueradeAll, masqueradeBit } = config.nftables;
+  const { counters, masqueradeAll, masqueradeBit } = config.nftables;
   return {
     family,
     masqueradeBit,
@@ -49,6 +49,7 @@ export function nftablesOptions(
     nodePortAddresses: nodePortAddresses(given, family),
     nodeAddress: nodeAddress(given, family),
     serviceCIDRs,
+    counters,
   };
 }
 

@@ -3,16 +3,21 @@ import { proxyConfigz } from '#pkg/config/proxy-configz.ts';
 import type { CompleteProxyConfig } from '#pkg/config/proxy-config-defaults.ts';
 import { text, type Routes } from '#pkg/health/http-server.ts';
 import type { ProxyMetrics } from '#pkg/metrics/proxy-metrics.ts';
+import type { ServiceStatusSource } from './service-status.ts';
 
 export interface StatusSource {
   readonly mode: string;
   readonly file: () => CompleteProxyConfig;
   readonly metrics: Pick<ProxyMetrics, 'component' | 'render'>;
+  readonly services: Pick<ServiceStatusSource, 'status' | 'metrics'>;
   /** Takes a new verbosity. */
   readonly setVerbosity: (level: number) => void;
 }
 
-export function statusRoutes({ file, metrics, mode }: StatusSource): Routes {
+/** Rows of one answer, unless asked for more. */
+const defaultLimit = 500;
+
+export function statusRoutes({ file, metrics, mode, services }: StatusSource): Routes {
   const ping = { '/healthz/ping': 'ok', '/healthz': 'ok' } as const;
   return new Map<string, Routes extends ReadonlyMap<string, infer R> ? R : never>([
     ...Object.entries(ping).map(
@@ -25,7 +30,31 @@ export function statusRoutes({ file, metrics, mode }: StatusSource): Routes {
           },
         ] as const,
     ),
-    ['/metrics', async () => ({ status: 200, ...(await metrics.render()) })],
+    [
+      '/metrics',
+      async () => {
+        const { body, contentType } = await metrics.render();
+        const ofServices = await services.metrics(file().nftables.serviceMetrics);
+        return { status: 200, contentType, body: body + ofServices };
+      },
+    ],
+    [
+      '/podwire/status',
+      async ({ query }: { readonly query: URLSearchParams }) => {
+        const limit = Number(query.get('limit') ?? defaultLimit);
+        if (!Number.isSafeInteger(limit) || limit < 0) {
+          return text(
+            400,
+            `Cannot use limit ${JSON.stringify(query.get('limit'))}: expected a number\n`,
+          );
+        }
+        const status = await services.status({
+          services: query.get('services') ?? undefined,
+          limit,
+        });
+        return { status: 200, contentType: 'application/json', body: JSON.stringify(status) };
+      },
+    ],
     ['/metrics/slis', async () => ({ status: 200, ...(await metrics.component.renderSlis()) })],
     ['/proxyMode', () => text(200, mode)],
     [

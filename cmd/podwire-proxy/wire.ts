@@ -46,6 +46,7 @@ import { isEligible } from './round-options.ts';
 import { runTogether } from './run-together.ts';
 import { watchServiceRanges } from './service-ranges.ts';
 import { createServers } from './servers.ts';
+import { createServiceStatus } from './service-status.ts';
 import { staleness } from './staleness.ts';
 import { debugRoutes, statusRoutes } from './status-routes.ts';
 
@@ -138,7 +139,9 @@ export async function runProxy(
     signal,
   );
   const cleaning = { clock, log, excludeCIDRs: config.ipvs.excludeCIDRs };
+  const serviceStatus = createServiceStatus({ mode, node: nodeName, version, tracker });
   const afterWrite = [
+    serviceStatus.afterWrite,
     ...aftermath.hooks,
     onceWritten(families, () => void removeLeftovers(mode.name, cleaning, signal)),
   ];
@@ -183,6 +186,7 @@ export async function runProxy(
     mode: mode.name,
     file: () => current.file,
     metrics,
+    services: serviceStatus,
     setVerbosity: context.setVerbosity,
   };
   const servers = createServers({

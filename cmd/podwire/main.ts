@@ -7,12 +7,13 @@ import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { pluginSource } from '#cmd/plugin-source.ts';
 import { version } from '#cmd/version.ts';
-import { Command, CommanderError, InvalidArgumentError } from 'commander';
+import { Command, CommanderError, InvalidArgumentError, Option } from 'commander';
 import { systemClock } from '#pkg/clock/clock.ts';
 import { messageOf, type AgentError } from '#pkg/errors/agent-error.ts';
 import { createLogger } from '#pkg/log/logger.ts';
 import type { Programs } from './demo/layout.ts';
 import type { RunFolder } from './demo/run-folder.ts';
+import type { StatusOptions } from './status.ts';
 
 /** As source this file is in cmd/podwire, as bundle in dist/. */
 const root = join(import.meta.dirname, import.meta.filename.endsWith('.ts') ? '../..' : '..');
@@ -32,6 +33,7 @@ export async function main(argv: readonly string[]): Promise<ExitCode> {
   addInstall(command, run);
   addDemo(command, run);
   addDiff(command, run);
+  addStatus(command, run);
   addDemoProcesses(command, run);
   try {
     await command.parseAsync(argv, { from: 'user' });
@@ -85,6 +87,28 @@ function addDiff(command: Command, run: (task: () => Promise<ExitCode>) => Promi
     .argument('[options...]', 'as podwire-proxy is started on this node: --config and so on')
     .allowUnknownOption()
     .action((options: string[]) => run(() => diff(options)));
+}
+
+function addStatus(command: Command, run: (task: () => Promise<ExitCode>) => Promise<void>): void {
+  command
+    .command('status')
+    .description('tell what podwire-proxy on this node does; exit 1 when rules are not in sync')
+    .option('--server <url>', 'its metricsBindAddress', 'http://127.0.0.1:10249')
+    .option('--services [namespace[/name]]', 'tell of Services, with what was counted')
+    .option('--endpoints', 'and of their endpoints', false)
+    .option('--limit <number>', 'how many Service ports at most', count, 500)
+    .addOption(new Option('--output <format>').choices(['text', 'json']).default('text'))
+    .action((options: StatusOptions) =>
+      run(async () => {
+        const { runStatus } = await import('./status.ts');
+        try {
+          return await runStatus(options, (text) => void process.stdout.write(text), stopSignal());
+        } catch (error) {
+          say(`podwire status: ${messageOf(error)}`);
+          return 2;
+        }
+      }),
+    );
 }
 
 /** As diff(1): 0 = nothing would change, 1 = something would, 2 = trouble. */
@@ -194,6 +218,11 @@ function portNumber(text: string): number {
   const port = Number(text);
   if (Number.isInteger(port) && port > 0 && port < 65536) return port;
   throw new InvalidArgumentError('expected a port number');
+}
+
+function count(text: string): number {
+  if (/^\d{1,9}$/.test(text)) return Number(text);
+  throw new InvalidArgumentError('expected a number');
 }
 
 /** Aborts when the process is asked to stop, or when nobody reads what it prints any more. */

@@ -25,6 +25,8 @@ export function checkProxyConfig(config: CompleteProxyConfig): FieldProblem[] {
     ...range('iptables.masqueradeBit', config.iptables.masqueradeBit, 0, 31),
     ...range('nftables.masqueradeBit', config.nftables.masqueradeBit, 0, 31),
     ...oneOf('iptables.layout', config.iptables.layout, ['compatible', 'tree']),
+    ...oneOf('nftables.counters', config.nftables.counters, ['none', 'services', 'endpoints']),
+    ...range('nftables.serviceMetrics', config.nftables.serviceMetrics, 0, 10_000),
     ...oneOf('mode', config.mode, ['iptables', 'ipvs', 'nftables']),
     ...checkPeriods(config),
     ...(config.mode === 'ipvs'

@@ -69,6 +69,8 @@ export function completeProxyConfig(file: ProxyConfigFile): CompleteProxyConfig 
     nftables: {
       masqueradeBit: nftables?.masqueradeBit ?? 14,
       masqueradeAll: nftables?.masqueradeAll ?? false,
+      counters: nftables?.counters || 'services',
+      serviceMetrics: nftables?.serviceMetrics ?? 0,
       syncPeriod: nftables?.syncPeriod || 30_000,
       minSyncPeriod: nftables?.minSyncPeriod || 1_000,
     },

@@ -85,6 +85,9 @@ const schema = z.strictObject({
   nftables: section({
     masqueradeBit: integer,
     masqueradeAll: boolean,
+    /** Ours, not kube-proxy's: what is counted, and of how many Services /metrics tells it. */
+    counters: string,
+    serviceMetrics: integer,
     syncPeriod: duration,
     minSyncPeriod: duration,
   }),

@@ -15,6 +15,8 @@ export function renderProxyConfig(config: CompleteProxyConfig): string {
 export function proxyConfigFields(config: CompleteProxyConfig): Record<string, unknown> {
   const { conntrack, iptables, ipvs, logging, nftables } = config;
   const { layout, ...ofKubeProxy } = iptables;
+  // Only where they are not as by default: kube-proxy knows none of them.
+  const { counters, serviceMetrics, ...nftablesOfKubeProxy } = nftables;
   return {
     ...config,
     featureGates: Object.keys(config.featureGates).length === 0 ? undefined : config.featureGates,
@@ -38,7 +40,12 @@ export function proxyConfigFields(config: CompleteProxyConfig): Record<string, u
       tcpFinTimeout: formatDuration(ipvs.tcpFinTimeout),
       udpTimeout: formatDuration(ipvs.udpTimeout),
     },
-    nftables: { ...nftables, ...periods(nftables) },
+    nftables: {
+      ...nftablesOfKubeProxy,
+      ...(counters === 'services' ? {} : { counters }),
+      ...(serviceMetrics === 0 ? {} : { serviceMetrics }),
+      ...periods(nftables),
+    },
     nodePortAddresses: list(config.nodePortAddresses),
     conntrack: {
       ...conntrack,

@@ -188,6 +188,8 @@ it("kubeadm's file is read without a warning; its empty values are defaults", ()
       udpTimeoutMs: 0,
     },
     nftables: {
+      counters: 'services',
+      serviceMetrics: 0,
       masqueradeBit: 14,
       masqueradeAll: false,
       syncPeriodMs: 30_000,
@@ -220,7 +222,7 @@ enableProfiling: true
 featureGates: { AllowServiceExternalIPs: false }
 mode: nftables
 iptables: { masqueradeBit: 0, localhostNodePorts: false, syncPeriod: 1m30s, minSyncPeriod: 250ms, layout: tree, masqueradeAll: true }
-nftables: { masqueradeBit: 7, masqueradeAll: true, syncPeriod: 10s, minSyncPeriod: 2s }
+nftables: { masqueradeBit: 7, masqueradeAll: true, syncPeriod: 10s, minSyncPeriod: 2s, counters: endpoints, serviceMetrics: 50 }
 ipvs: { syncPeriod: 1m, minSyncPeriod: 5s, scheduler: lc, strictARP: true, tcpTimeout: 1s, tcpFinTimeout: 2s, udpTimeout: 3s }
 detectLocalMode: BridgeInterface
 detectLocal: { bridgeInterface: cni0, interfaceNamePrefix: veth }
@@ -249,6 +251,8 @@ logging: { verbosity: 4, format: json, flushFrequency: 5000000000, vmodule: [{ f
       minSyncPeriodMs: 250,
     },
     nftables: {
+      counters: 'endpoints',
+      serviceMetrics: 50,
       masqueradeBit: 7,
       masqueradeAll: true,
       syncPeriodMs: 10_000,
@@ -321,6 +325,8 @@ describe('a wrong value is refused, and named', () => {
     ['nftables: { masqueradeBit: -1 }', /nftables\.masqueradeBit -1: expected a number from 0/],
     ['iptables: { masqueradeBit: "14" }', /iptables\.masqueradeBit: /],
     ['iptables: { layout: bush }', /iptables\.layout "bush": expected one of compatible, tree/],
+    ['nftables: { counters: all }', /nftables\.counters "all": expected one of none, services/],
+    ['nftables: { serviceMetrics: -1 }', /nftables\.serviceMetrics -1: expected a number from 0/],
     ['iptables: { syncPeriod: 30 }', /iptables\.syncPeriod: /],
     ['iptables: { syncPeriod: soon }', /iptables\.syncPeriod: expected a duration/],
     ['iptables: { syncPeriod: -1s }', /iptables\.syncPeriod "-1s": expected more than 0s/],

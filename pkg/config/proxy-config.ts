@@ -41,6 +41,9 @@ export interface IpvsConfig extends SyncPeriods {
 }
 
 export interface NftablesConfig extends SyncPeriods {
+  readonly counters: 'none' | 'services' | 'endpoints';
+  /** Of so many Services /metrics tells what is counted: those with most connections. */
+  readonly serviceMetrics: number;
   readonly masqueradeBit: number;
   readonly masqueradeAll: boolean;
 }
@@ -141,6 +144,8 @@ function convert(file: CompleteProxyConfig, problems: FieldProblem[]): ProxyConf
       udpTimeoutMs: ipvs.udpTimeout,
     },
     nftables: {
+      counters: nftables.counters as NftablesConfig['counters'],
+      serviceMetrics: nftables.serviceMetrics,
       masqueradeBit: nftables.masqueradeBit,
       masqueradeAll: nftables.masqueradeAll,
       syncPeriodMs: nftables.syncPeriod,

@@ -56,6 +56,7 @@ function renderSet(keyword: 'set' | 'map', set: ElementSet | ElementMap, type: s
     lines.push(`size ${declaration.dynamic.size}`, 'flags dynamic,timeout');
   }
   if (set.interval) lines.push('flags interval');
+  if (declaration?.counter === true) lines.push('counter');
   const elements = [...entriesOf(set.elements)].map(([key, value]) => elementText(key, value));
   if (elements.length > 0) lines.push(`elements = ${braces(elements)}`);
   return block(`${keyword} ${set.name}`, lines);

@@ -56,6 +56,8 @@ export interface SetDeclaration {
   readonly typeof?: string;
   /** Rules add elements, which go by themselves when their time is over. */
   readonly dynamic?: { readonly size: number };
+  /** Each element counts the packets that meet it. */
+  readonly counter?: boolean;
 }
 
 export interface Chain {

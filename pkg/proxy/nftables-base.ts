@@ -20,8 +20,8 @@ export function proxySkeleton(options: NftablesOptions, chains: Iterable<string>
   const core: Table = {
     family: options.family,
     name: proxyTableName,
-    sets: proxySets(options.family),
-    maps: proxyMaps(options.family),
+    sets: proxySets(options.family, options.counters),
+    maps: proxyMaps(options.family, options.counters),
     chains: [...baseChains(options), ...innerChains(options), ...pickChains(options.family)],
   };
   const digest = createHash('sha256').update(renderTable(core)).digest('hex').slice(0, 12);

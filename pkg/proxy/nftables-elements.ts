@@ -54,6 +54,14 @@ export function elementsOf(port: ProxiedPort, options: NftablesOptions): PortEle
   return { frontends: [...frontends.values()], shared: sharedElements(port) };
 }
 
+/** The keys of a port's frontends: what clients ask for. */
+export function frontendKeys(port: ProxiedPort): string[] {
+  const addresses = [port.clusterIP, ...port.externalIPs, ...port.loadBalancerIPs];
+  const keys = addresses.map((address) => `${address} . ${port.protocol} . ${port.port}`);
+  if (port.nodePort !== 0) keys.push(`${port.protocol} . ${port.nodePort}`);
+  return [...new Set(keys)];
+}
+
 /** What the table has whatever the Services. */
 export function commonElements({ nodePortAddresses }: NftablesOptions): ProxyElement[] {
   if (nodePortAddresses === 'all') return [];

@@ -3,6 +3,12 @@ import type { Family } from '#pkg/ip/address.ts';
 import type { Prefix } from '#pkg/ip/prefix.ts';
 import type { LocalDetector } from './local-detector.ts';
 
+/**
+ * What is counted: nothing; new connections of each Service and packets that found no endpoint; the
+ * connections of each endpoint as well.
+ */
+export type NftablesCounters = 'none' | 'services' | 'endpoints';
+
 export interface NftablesOptions {
   readonly family: Family;
   /** Which bit of the packet mark asks for masquerade, 0-31. */
@@ -15,6 +21,7 @@ export interface NftablesOptions {
   readonly nodeAddress: string | undefined;
   /** Ranges cluster addresses are taken from: what is in them and not in use is dropped. */
   readonly serviceCIDRs: readonly Prefix[];
+  readonly counters: NftablesCounters;
 }
 
 /** "0x4000": the only bit of the mark we look at and change. */

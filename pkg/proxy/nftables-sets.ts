@@ -6,6 +6,7 @@
  */
 import type { Family } from '#pkg/ip/address.ts';
 import type { ElementMap, ElementSet } from '#pkg/nftables/ruleset.ts';
+import type { NftablesCounters } from './nftables-options.ts';
 
 /** Of the tables in `ip` and `ip6`. */
 export const proxyTableName = 'podwire-proxy';
@@ -90,7 +91,26 @@ export const proxySetNames: readonly ProxySet[] = [...setNames, ...mapNames];
 const empty: ReadonlySet<string> = new Set();
 const noEntries: ReadonlyMap<string, string> = new Map();
 
-export function proxySets(family: Family): ElementSet[] {
+/**
+ * Sets that are asked once for each new connection to a Service, and those that are asked for each
+ * packet to where nobody is.
+ */
+export const countingSets = [
+  'plain-services',
+  'special-services',
+  'special-node-ports',
+  'refused-services',
+  'refused-node-ports',
+  'dropped-services',
+  'dropped-node-ports',
+] as const satisfies readonly ProxySet[];
+
+export const countingMaps = [
+  'endpoints',
+  'node-port-endpoints',
+] as const satisfies readonly ProxySet[];
+
+export function proxySets(family: Family, counters: NftablesCounters = 'none'): ElementSet[] {
   const types = keyTypes(family);
   const typeOf = (name: ProxySet): string => {
     if (name === 'cluster-ips' || name === 'node-port-ips') return types.address;
@@ -103,16 +123,20 @@ export function proxySets(family: Family): ElementSet[] {
     type: typeOf(name),
     interval: name === 'source-ranges',
     elements: empty,
+    ...(counters !== 'none' && countingSets.some((set) => set === name)
+      ? { declaration: { counter: true } }
+      : {}),
   }));
 }
 
-export function proxyMaps(family: Family): ElementMap[] {
+export function proxyMaps(family: Family, counters: NftablesCounters = 'none'): ElementMap[] {
   const types = keyTypes(family);
   const target = `${types.address} . inet_service`;
   const key = `${family} daddr . meta l4proto . th dport . numgen random mod 2`;
   const portKey = 'meta l4proto . th dport . numgen random mod 2';
   // Not "th dport": nft 1.0.6 could then read no script while the table is there.
   const value = `${family} daddr . tcp dport`;
+  const counting = counters === 'endpoints' ? { counter: true } : {};
   // "integer" has no width of its own in nft's types: it wants the expression.
   const slots = (name: string, of: Pick<ElementMap, 'type' | 'declaration'>): ElementMap => {
     return { name, ...of, valueType: target, interval: false, elements: noEntries };
@@ -123,11 +147,11 @@ export function proxyMaps(family: Family): ElementMap[] {
   return [
     slots('endpoints', {
       type: `${types.front} . integer`,
-      declaration: { typeof: `${key} : ${value}` },
+      declaration: { typeof: `${key} : ${value}`, ...counting },
     }),
     slots('node-port-endpoints', {
       type: `${types.port} . integer`,
-      declaration: { typeof: `${portKey} : ${value}` },
+      declaration: { typeof: `${portKey} : ${value}`, ...counting },
     }),
     verdicts('affinity-services', types.front),
     verdicts('affinity-node-ports', types.port),

@@ -19,6 +19,7 @@ export function nftablesTestOptions(options: Partial<NftablesOptions> = {}): Nft
     nodePortAddresses: 'all',
     nodeAddress: undefined,
     serviceCIDRs: [],
+    counters: 'none',
     ...options,
   };
 }

@@ -33,6 +33,7 @@ const options: NftablesOptions = {
   nodePortAddresses: ['192.0.2.1'],
   nodeAddress: '192.0.2.1',
   serviceCIDRs: [],
+  counters: 'services',
 };
 
 function service(n: number, protocol: 'TCP' | 'UDP'): ServiceRecord {

@@ -17,6 +17,7 @@ export function nftablesOptions(fields: Partial<NftablesOptions> = {}): Nftables
     nodePortAddresses: own === undefined ? [] : [own],
     nodeAddress: own,
     serviceCIDRs: [],
+    counters: 'none',
     ...fields,
   };
 }
