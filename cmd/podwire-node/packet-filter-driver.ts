@@ -62,7 +62,7 @@ export class IptablesDriver implements PacketFilterDriver {
       if (isDeepStrictEqual(this.#known.get(ruleset.family), ruleset)) continue;
       this.#known.delete(ruleset.family);
       const steps = planPacketFilter(ruleset, await observe(tool, signal));
-      const write = (): Promise<void> => applyIptables(tool, steps, signal);
+      const write = (): Promise<number> => applyIptables(tool, steps, signal);
       if (steps.length > 0) await (this.#watch?.exempt(write) ?? write());
       this.#known.set(ruleset.family, ruleset);
       done.push(...steps);

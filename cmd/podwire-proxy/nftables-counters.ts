@@ -32,7 +32,7 @@ export function createNftablesCounters(
     names: readonly string[],
     take: (set: string, count: ElementCount) => void,
   ): Promise<void> {
-    for (const { name, type, ...rest } of [...proxySets(family), ...proxyMaps(family)]) {
+    for (const { name, type, ...rest } of [...proxySets(family, what), ...proxyMaps(family)]) {
       if (!names.includes(name)) continue;
       const layout = elementLayout(type, 'valueType' in rest ? rest.valueType : undefined);
       const of = { family, table: proxyTableName, set: name, layout };
@@ -52,6 +52,8 @@ export function createNftablesCounters(
             counts.set(key, { ...known, refused: { packets, bytes } });
           } else if (set.startsWith('dropped-')) {
             counts.set(key, { ...known, dropped: { packets, bytes } });
+          } else if (set === 'barred-services') {
+            counts.set(key, { ...known, barred: { packets, bytes } });
           } else counts.set(key, { ...known, connections: packets });
         });
         return counts;
@@ -73,4 +75,4 @@ export function createNftablesCounters(
 }
 
 const none = { packets: 0, bytes: 0 };
-const nothing: FrontendCounts = { connections: 0, refused: none, dropped: none };
+const nothing: FrontendCounts = { connections: 0, refused: none, dropped: none, barred: none };

@@ -2,6 +2,7 @@
 import { writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import type { ScratchNetns } from '#pkg/netns/scratch.ts';
 import {
   createProxiedNode,
   nodeName,
@@ -48,14 +49,14 @@ logging: { verbosity: 2 }
 });
 afterAll(() => node?.[Symbol.asyncDispose]());
 
-function putSlice(family: 'IPv4' | 'IPv6', addresses: readonly string[]): void {
+function putSlice(family: 'IPv4' | 'IPv6', addresses: readonly string[], name = 'web'): void {
   node.api.objects.apply({
     apiVersion: 'discovery.k8s.io/v1',
     kind: 'EndpointSlice',
     metadata: {
       namespace: 'default',
-      name: `web-${family.toLowerCase()}`,
-      labels: { 'kubernetes.io/service-name': 'web' },
+      name: `${name}-${family.toLowerCase()}`,
+      labels: { 'kubernetes.io/service-name': name },
     },
     addressType: family,
     ports: [{ name: 'http', port: 8080, protocol: 'TCP' }],
@@ -92,31 +93,58 @@ describe('podwire-proxy in nftables mode', () => {
     const spec = { clusterIP: '10.96.0.21', ports: [{ name: 'http', port: 80 }] };
     const empty = { namespace: 'default', name: 'empty' };
     node.api.objects.create({ apiVersion: 'v1', kind: 'Service', metadata: empty, spec });
+    const guarded = { apiVersion: 'v1', kind: 'Service', name: 'guarded', namespace: 'default' };
+    node.api.objects.create({
+      apiVersion: 'v1',
+      kind: 'Service',
+      metadata: { namespace: 'default', name: guarded.name },
+      spec: {
+        type: 'LoadBalancer',
+        clusterIP: '10.96.0.22',
+        ports: [{ name: 'http', port: 80 }],
+        loadBalancerSourceRanges: ['203.0.113.0/25'],
+      },
+    });
+    putSlice('IPv4', ['10.1.2.2'], guarded.name);
+    const ingress = [{ ip: '192.0.2.9' }];
+    const status = { status: { loadBalancer: { ingress } } };
+    node.api.objects.patch(guarded, 'merge', status, { subresource: 'status' });
+    const guardedFrom = (from: ScratchNetns, timeoutMs = 2_000): Promise<string[]> =>
+      network.connect(from, { host: '192.0.2.9', port: 80, timeoutMs });
+    await expect
+      .poll(() => guardedFrom(network.outside), slow)
+      .toEqual([expect.stringMatching(/^one /)]);
     const refused = (): Promise<string[]> =>
       network.connect(network.client, { host: '10.96.0.21', port: 80, count: 1 });
     await expect.poll(refused, slow).toEqual(['ECONNREFUSED']);
 
-    const status = async (): Promise<string> => {
+    const podwireStatus = async (): Promise<string> => {
       const command = new URL('../podwire/main.ts', import.meta.url).pathname;
       const args = [command, 'status', '--services', 'default', '--endpoints'];
       return (await network.node.exec(process.execPath, args)).stdout;
     };
     const counted = (text: string): Record<string, number[]> =>
       Object.fromEntries(
-        [...text.matchAll(/^(\S+) .* 10\.96\.0\.\d+ +\d+ +(\d+) +(\d+) +(\d+)$/gm)].map(
+        [...text.matchAll(/^(\S+) .* 10\.96\.0\.\d+ +\d+ +(\d+) +(\d+) +(\d+) +(\d+)$/gm)].map(
           ([, name = '', ...numbers]) => [name, numbers.map(Number)],
         ),
       );
-    const before = await status();
+    const before = await podwireStatus();
     await network.connect(network.client, { host: '10.96.0.10', port: 80, count: 5 });
     await refused();
-    const after = await status();
+    expect(await guardedFrom(network.client, 300)).toEqual(['TIMEOUT']);
+    await guardedFrom(network.outside);
+    const after = await podwireStatus();
     const [connections = 0] = counted(before)['default/web'] ?? [];
     expect(connections).toBeGreaterThan(0);
-    expect(counted(after)['default/web']).toEqual([connections + 5, 0, 0]);
+    expect(counted(after)['default/web']).toEqual([connections + 5, 0, 0, 0]);
     expect(after).toMatch(new RegExp(`^ +10\\.1\\.2\\.2:8080 +${connections + 5}$`, 'm'));
     const [, packets = 0] = counted(before)['default/empty'] ?? [];
-    expect(counted(after)['default/empty']).toEqual([0, packets + 1, 0]);
+    expect(counted(after)['default/empty']).toEqual([0, packets + 1, 0, 0]);
+    const [admitted = 0] = counted(before)['default/guarded'] ?? [];
+    expect(counted(after)['default/guarded']).toEqual([admitted + 1, 0, 0, expect.any(Number)]);
+    expect(counted(after)['default/guarded']?.[3]).toBeGreaterThan(0);
+    expect(counted(before)['default/guarded']?.[3]).toBe(0);
     const { body } = await node.ask('http://127.0.0.1:10249/metrics');
     expect(body).toMatch(
       new RegExp(

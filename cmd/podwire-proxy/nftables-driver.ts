@@ -54,7 +54,10 @@ export function createNftablesDriver(
 ): NftablesDriver {
   const table = { family, table: proxyTableName };
   const layouts = new Map<string, ElementLayout>([
-    ...proxySets(family).map(({ name, type }) => [name, elementLayout(type, undefined)] as const),
+    // All that there may be, whatever is counted now.
+    ...proxySets(family, 'endpoints').map(
+      ({ name, type }) => [name, elementLayout(type, undefined)] as const,
+    ),
     ...proxyMaps(family).map(
       ({ name, type, valueType }) => [name, elementLayout(type, valueType)] as const,
     ),

@@ -76,4 +76,40 @@ describe('the nftables writer', () => {
       expect(sorted(table.contents), `call ${at}`).toEqual(sorted(contentsOf(after, options)));
     }
   });
+
+  it('looks at no other port for a change of one', async () => {
+    const table = new TestTable();
+    const writer = createNftablesWriter({
+      family: 'ip',
+      driver: table,
+      options: () => options,
+      onParked: () => undefined,
+      clock: systemClock,
+      log: quietLog,
+    });
+    await writer.write({ ports: after, changed: 'all', node }, signal);
+    const asked: string[] = [];
+    const never = (): never => {
+      throw new Error('all ports were looked at');
+    };
+    const ports: ReadonlyMap<string, ProxiedPort> = {
+      get: (key) => {
+        asked.push(key);
+        return undefined;
+      },
+      has: never,
+      size: after.size,
+      forEach: never,
+      keys: never,
+      values: never,
+      entries: never,
+      [Symbol.iterator]: never,
+    };
+    const [key = ''] = after.keys();
+    const calls = table.calls;
+    const report = await writer.write({ ports, changed: new Set([key]), node }, signal);
+    expect(report.kind).toBe('partial');
+    expect(asked).toEqual([key]);
+    expect(table.calls - calls).toBeLessThanOrEqual(3);
+  });
 });

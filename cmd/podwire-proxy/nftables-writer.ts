@@ -264,7 +264,7 @@ class Writer implements NftablesWriter {
     for (const set of proxySetNames) {
       const elements = new Map<string, string>();
       contents.set(set, elements);
-      if (counts.get(set) === 0) continue;
+      if (!counts.has(set) || counts.get(set) === 0) continue;
       await inSlices(this.#parts.driver.read(set), (part) => {
         for (const { key, value } of part) elements.set(key, value ?? '');
       });

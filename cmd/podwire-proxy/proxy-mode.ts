@@ -47,6 +47,8 @@ export interface FrontendCounts {
   readonly refused: { readonly packets: number; readonly bytes: number };
   /** Policy Local, and nobody is on this node. */
   readonly dropped: { readonly packets: number; readonly bytes: number };
+  /** Not in loadBalancerSourceRanges. */
+  readonly barred: { readonly packets: number; readonly bytes: number };
 }
 
 /** By frontend: {@link frontendKeys}. */

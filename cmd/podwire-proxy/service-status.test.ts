@@ -8,7 +8,12 @@ import { createServiceStatus } from './service-status.ts';
 
 const none = { packets: 0, bytes: 0 };
 const counts = (connections: number, refused = none): FrontendCounts => {
-  return { connections, refused, dropped: none };
+  return {
+    connections,
+    refused,
+    dropped: none,
+    barred: { packets: refused.packets === 0 ? 0 : 1, bytes: 0 },
+  };
 };
 
 const byFrontend = new Map([
@@ -68,9 +73,9 @@ it('tells what is served and counted, everywhere a Service answers together', as
     `podwire-proxy 1.2.3 on here, mode nftables
 IPv4: in sync, never written; 3 Service ports, 3 endpoints, 1 ports without any
 
-SERVICE  PORT        ADDRESS        ENDPOINTS  CONNECTIONS  REFUSED  DROPPED
-a/empty  p80:80/tcp  172.30.0.2     0          0            5        0
-a/web    p80:80/tcp  172.30.0.1     2          7            0        0
+SERVICE  PORT        ADDRESS        ENDPOINTS  CONNECTIONS  REFUSED  DROPPED  BARRED
+a/empty  p80:80/tcp  172.30.0.2     0          0            5        0        1
+a/web    p80:80/tcp  172.30.0.1     2          7            0        0        0
                        10.1.0.1:80             3
                        10.1.0.2:80             0
 `,
@@ -87,7 +92,9 @@ it('tells no Services unless asked, one by name, and how many the limit leaves o
 
 it('says so where nothing is counted', async () => {
   const status = await source(false).status({ services: 'a/web', limit: 10 });
-  expect(statusText(status, { endpoints: true })).toMatch(/2 {10}- +- +-\n +10\.1\.0\.1:80 +-\n/);
+  expect(statusText(status, { endpoints: true })).toMatch(
+    /2 {10}- +- +- +-\n +10\.1\.0\.1:80 +-\n/,
+  );
 });
 
 it('as metrics: the busiest, at most so many, and none unless configured', async () => {
@@ -103,6 +110,8 @@ it('as metrics: the busiest, at most so many, and none unless configured', async
     `podwire_service_refused_packets_total${labels('empty')} 5`,
     `podwire_service_dropped_packets_total${labels('web')} 0`,
     `podwire_service_dropped_packets_total${labels('empty')} 0`,
+    `podwire_service_barred_packets_total${labels('web')} 0`,
+    `podwire_service_barred_packets_total${labels('empty')} 1`,
     'podwire_service_metrics_omitted 1',
     '',
   ]);

@@ -163,7 +163,12 @@ export function createServiceStatus(parts: {
 /** The busiest first, so that a limit cuts what nobody uses. */
 function metricsText(all: readonly ServiceStatus[], limit: number): string {
   const weight = ({ counts }: ServiceStatus): number =>
-    counts === null ? 0 : counts.connections + counts.refused.packets + counts.dropped.packets;
+    counts === null
+      ? 0
+      : counts.connections +
+        counts.refused.packets +
+        counts.dropped.packets +
+        counts.barred.packets;
   const told = all.toSorted((a, b) => weight(b) - weight(a)).slice(0, limit);
   const family = (name: string, help: string, value: (counts: FrontendCounts) => number): string =>
     [
@@ -188,6 +193,11 @@ function metricsText(all: readonly ServiceStatus[], limit: number): string {
       'Packets to a Service with policy Local and no endpoint on this node',
       ({ dropped }) => dropped.packets,
     ),
+    family(
+      'podwire_service_barred_packets_total',
+      'Packets to a load balancer address from outside its loadBalancerSourceRanges',
+      ({ barred }) => barred.packets,
+    ),
     '# HELP podwire_service_metrics_omitted Service ports that the limit leaves out\n',
     '# TYPE podwire_service_metrics_omitted gauge\n',
     `podwire_service_metrics_omitted ${Math.max(0, all.length - limit)}\n`,
@@ -201,7 +211,7 @@ function labels({ family, name, namespace, port, protocol }: ServiceStatus): str
 }
 
 function total(counts: readonly FrontendCounts[]): FrontendCounts {
-  const of = (what: 'refused' | 'dropped') => ({
+  const of = (what: 'refused' | 'dropped' | 'barred') => ({
     packets: sum(counts.map((count) => count[what].packets)),
     bytes: sum(counts.map((count) => count[what].bytes)),
   });
@@ -209,6 +219,7 @@ function total(counts: readonly FrontendCounts[]): FrontendCounts {
     connections: sum(counts.map(({ connections }) => connections)),
     refused: of('refused'),
     dropped: of('dropped'),
+    barred: of('barred'),
   };
 }
 

@@ -70,7 +70,16 @@ export function statusText(
     serviceRow(service),
     ...(endpoints ? service.endpoints.map(endpointRow) : []),
   ]);
-  const titles = ['SERVICE', 'PORT', 'ADDRESS', 'ENDPOINTS', 'CONNECTIONS', 'REFUSED', 'DROPPED'];
+  const titles = [
+    'SERVICE',
+    'PORT',
+    'ADDRESS',
+    'ENDPOINTS',
+    'CONNECTIONS',
+    'REFUSED',
+    'DROPPED',
+    'BARRED',
+  ];
   const more = omitted === 0 ? '' : `and ${omitted} more: --limit\n`;
   return `${head}\n${table([titles, ...rows])}${more}`;
 }
@@ -93,6 +102,7 @@ function serviceRow(service: ServiceStatus): string[] {
     counts === null ? '-' : String(counts.connections),
     counts === null ? '-' : String(counts.refused.packets),
     counts === null ? '-' : String(counts.dropped.packets),
+    counts === null ? '-' : String(counts.barred.packets),
   ];
 }
 

@@ -96,11 +96,13 @@ function innerChains(options: NftablesOptions): Chain[] {
 }
 
 /** Before translation: afterwards the load balancer's address is gone. */
-function firewallRules({ family }: NftablesOptions): Rule[] {
+function firewallRules({ counters, family }: NftablesOptions): Rule[] {
   const key = front(family);
+  // Asked last, and so only for what is dropped: its elements count that.
+  const counting = counters === 'none' ? '' : `${key} @barred-services `;
   return [
     {
-      text: `ct state new ${key} @firewalled-services ${key} . ${family} saddr != @source-ranges drop`,
+      text: `ct state new ${key} @firewalled-services ${key} . ${family} saddr != @source-ranges ${counting}drop`,
       why: 'not in loadBalancerSourceRanges',
     },
   ];

@@ -45,7 +45,7 @@ export function elementsOf(port: ProxiedPort, options: NftablesOptions): PortEle
   const admitted = admittedSources(port, options);
   for (const ip of port.loadBalancerIPs) {
     const { key, elements } = externalFrontend(port, vip(ip));
-    put({ key, elements: [...elements, ...firewallElements(key, admitted)] });
+    put({ key, elements: [...elements, ...firewallElements(key, admitted, options)] });
   }
   if (port.nodePort !== 0) {
     const key = `${port.protocol} . ${port.nodePort}`;
@@ -153,10 +153,16 @@ function sharedElements(port: ProxiedPort): ProxyElement[] {
   return [{ set: 'cluster-ips', key: port.clusterIP, value: '' }, ...hairpin];
 }
 
-function firewallElements(key: string, admitted: readonly Prefix[]): ProxyElement[] {
+function firewallElements(
+  key: string,
+  admitted: readonly Prefix[],
+  { counters }: NftablesOptions,
+): ProxyElement[] {
   if (admitted.length === 0) return [];
+  const counting = [{ set: 'barred-services', key, value: '' }] as const;
   return [
     { set: 'firewalled-services', key, value: '' },
+    ...(counters === 'none' ? [] : counting),
     ...admitted.map((prefix): ProxyElement => {
       return { set: 'source-ranges', key: `${key} . ${rangeText(prefix)}`, value: '' };
     }),

@@ -18,7 +18,11 @@ export interface PortSource {
 }
 
 /** Sets that must change together: a Service with a firewall and no ranges yet would be closed. */
-const firewallSets: ReadonlySet<string> = new Set(['firewalled-services', 'source-ranges']);
+const firewallSets: ReadonlySet<string> = new Set([
+  'firewalled-services',
+  'source-ranges',
+  'barred-services',
+]);
 
 /**
  * Fills an empty book and yields what differs, in units of which each must be one transaction; any

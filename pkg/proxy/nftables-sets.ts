@@ -61,6 +61,8 @@ const setNames = [
   'dropped-node-ports',
   /** Load balancer addresses with loadBalancerSourceRanges, and the sources they admit. */
   'firewalled-services',
+  /** The same, to count whom they keep out; only where that is counted. */
+  'barred-services',
   'source-ranges',
   /** A local endpoint and itself: a connection that came back to where it started. */
   'hairpin-connections',
@@ -103,6 +105,7 @@ export const countingSets = [
   'refused-node-ports',
   'dropped-services',
   'dropped-node-ports',
+  'barred-services',
 ] as const satisfies readonly ProxySet[];
 
 export const countingMaps = [
@@ -118,15 +121,17 @@ export function proxySets(family: Family, counters: NftablesCounters = 'none'): 
     if (name === 'source-ranges') return `${types.front} . ${types.address}`;
     return name.includes('node-ports') ? types.port : types.front;
   };
-  return setNames.map((name) => ({
-    name,
-    type: typeOf(name),
-    interval: name === 'source-ranges',
-    elements: empty,
-    ...(counters !== 'none' && countingSets.some((set) => set === name)
-      ? { declaration: { counter: true } }
-      : {}),
-  }));
+  return setNames
+    .filter((name) => counters !== 'none' || name !== 'barred-services')
+    .map((name) => ({
+      name,
+      type: typeOf(name),
+      interval: name === 'source-ranges',
+      elements: empty,
+      ...(counters !== 'none' && countingSets.some((set) => set === name)
+        ? { declaration: { counter: true } }
+        : {}),
+    }));
 }
 
 export function proxyMaps(family: Family, counters: NftablesCounters = 'none'): ElementMap[] {

@@ -404,9 +404,12 @@ describe('traffic policies', () => {
     expect(trace(nowhere, { to: clusterIP })).toBe('reject');
   });
 
-  it('source ranges guard load balancer addresses, and only these', () => {
+  it.each([
+    ['nothing is counted', 'none'],
+    ['what they keep out is counted', 'services'],
+  ] as const)('source ranges guard load balancer addresses, and only these; %s', (_, counters) => {
     const fields = { loadBalancerSourceRanges: [' 203.0.113.0/25', '192.168.0.0/24', 'fd00::/8'] };
-    const rules = ruleset(balanced(fields, ['10.0.1.2']));
+    const rules = ruleset(balanced(fields, ['10.0.1.2']), { counters });
     expect(trace(rules, { source: outside, to: lb })).toBe('10.0.1.2:80 masqueraded');
     expect(trace(rules, { source: blocked, to: lb })).toBe('drop');
     expect(trace(rules, { source: pod, to: lb })).toBe('drop');
