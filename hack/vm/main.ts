@@ -3,8 +3,8 @@
  * this machine lacks: IPVS, dummy and ipvlan devices, WireGuard, SCTP, another version. The machine
  * sees this one's files, and changes none of them.
  *
- * Exit codes: that of the tests; 2 when there is no machine to run them; 3 when it ended without
- * saying how they went.
+ * Exit codes: that of the tests; 1 for mistakes; 2 when there can be no machine here; 3 when it ended
+ * without saying how they went.
  */
 import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -12,11 +12,11 @@ import { join } from 'node:path';
 import { messageOf } from '#pkg/errors/agent-error.ts';
 import { chooseAccelerator } from './accelerator.ts';
 import { parseVmArguments, usage, type VmArguments } from './arguments.ts';
-import { unpackedPackage } from './debian-package.ts';
+import { call, unpackedPackage } from './debian-package.ts';
 import { guestInit } from './guest-init.ts';
 import { writeImage } from './image.ts';
-import { findKernel } from './kernel.ts';
-import { runMachine } from './qemu.ts';
+import { findKernel, type VmKernel } from './kernel.ts';
+import { qemu, runMachine } from './qemu.ts';
 import { bundleTests } from './bundle-tests.ts';
 import { bundleCniProgram } from './cni-program.ts';
 import { suitesOf } from './suites.ts';
@@ -29,8 +29,7 @@ const node = join(root, 'node_modules/node/bin/node');
 const testCommand = [node, '--disable-warning=ExperimentalWarning', testProgram];
 
 async function main(args: VmArguments, signal: AbortSignal): Promise<number> {
-  const busybox = join(unpackedPackage('busybox-static'), 'bin/busybox');
-  const kernel = findKernel(args.kernel, busybox);
+  const { busybox, kernel } = machineParts(args);
   const work = mkdtempSync(join(tmpdir(), 'podwire-vm-'));
   try {
     const probe = { kernelImage: kernel.image, busybox, work, signal };
@@ -76,6 +75,20 @@ async function main(args: VmArguments, signal: AbortSignal): Promise<number> {
   }
 }
 
+/** Nothing is wrong with the tests, but they cannot run here. */
+class NoMachine extends Error {}
+
+/** @throws {NoMachine} */
+function machineParts(args: VmArguments): { readonly busybox: string; readonly kernel: VmKernel } {
+  try {
+    call(qemu, ['-version'], '/');
+    const busybox = join(unpackedPackage('busybox-static'), 'bin/busybox');
+    return { busybox, kernel: findKernel(args.kernel, busybox) };
+  } catch (cause) {
+    throw new NoMachine(`no virtual machine: ${messageOf(cause)}`, { cause });
+  }
+}
+
 /** PODWIRE_VM tells tests that what they need must be there: nothing is skipped in the VM. */
 const guestEnvironment = {
   PATH: `${join(root, 'node_modules/.bin')}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin`,
@@ -106,6 +119,7 @@ for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
 try {
   process.exitCode = await main(parseVmArguments(process.argv.slice(2)), stop.signal);
 } catch (error) {
-  say(error instanceof TypeError ? `${error.message}\n${usage}` : messageOf(error));
-  process.exitCode = 2;
+  if (error instanceof NoMachine) say(error.message);
+  else say(error instanceof TypeError ? `${error.message}\n${usage}` : messageOf(error));
+  process.exitCode = error instanceof NoMachine ? 2 : 1;
 }

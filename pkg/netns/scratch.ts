@@ -45,19 +45,27 @@ export async function createScratchNetns(prefix: string): Promise<ScratchNetns> 
   }
 }
 
-/** Several at once, without their loopback devices up: for who sets them up with `batch`. */
+/**
+ * Several at once, without their loopback devices up, for who sets them up with `batch`. Programs in
+ * them see the machine's own /sys: to mount another for each takes an emulated machine long.
+ */
 export async function createScratchNetnses<const T extends readonly string[]>(
   prefixes: T,
 ): Promise<{ readonly [K in keyof T]: ScratchNetns }> {
   const names = prefixes.map((prefix) => `${prefix}-${randomBytes(4).toString('hex')}`);
   const input = names.map((name) => `netns add ${name}\n`).join('');
   await runCommand('ip', ['-batch', '-'], { input, timeoutMs });
-  return names.map(scratchNetns) as { [K in keyof T]: ScratchNetns };
+  return names.map((name) => scratchNetns(name, ['nsenter', `--net=/run/netns/${name}`])) as {
+    [K in keyof T]: ScratchNetns;
+  };
 }
 
-function scratchNetns(name: string): ScratchNetns {
+function scratchNetns(
+  name: string,
+  [enter = '', ...entering]: readonly string[] = ['ip', 'netns', 'exec', name],
+): ScratchNetns {
   const exec: ScratchNetns['exec'] = (file, args, options = {}) =>
-    runCommand('ip', ['netns', 'exec', name, file, ...args], { timeoutMs, ...options });
+    runCommand(enter, [...entering, file, ...args], { timeoutMs, ...options });
   return {
     name,
     path: `/run/netns/${name}`,

@@ -34,7 +34,7 @@ export async function startAgent(
 ): Promise<Agent> {
   const script = `${import.meta.dirname}/agent.mjs`;
   const args = server === undefined ? [] : [server.name, String(server.port)];
-  const child = execa('ip', ['netns', 'exec', netns.name, process.execPath, script, ...args], {
+  const child = execa('nsenter', [`--net=${netns.path}`, process.execPath, script, ...args], {
     reject: false,
     stdin: 'pipe',
     buffer: false,
