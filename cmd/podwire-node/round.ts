@@ -212,8 +212,11 @@ export class PodNetworkRound {
     // One vocabulary's failure must not keep the other's from being applied. Tables first: what
     // takes a new route before its destination is exempt is masqueraded for the connection's life.
     await collect(failures, () => this.#applyTables(want.ruleset, signal), signal);
-    await collect(failures, () => this.#applyPacketFilter(want, signal), signal);
+    const filter = (): Promise<void> => this.#applyPacketFilter(want, signal);
+    const masquerades = want.packetFilter.some(needsNat);
+    if (masquerades) await collect(failures, filter, signal);
     await collect(failures, () => this.#applyObjects(want, signal), signal);
+    if (!masquerades) await collect(failures, filter, signal);
     const { forwarder, routing } = this.#parts;
     await collect(failures, () => forwarder.apply(want.forwarding), signal);
     await collect(failures, () => routing.apply(want.routingConfig, signal), signal);
@@ -272,7 +275,7 @@ export class PodNetworkRound {
       log.info({ steps: what }, 'Rules in iptables changed');
     } catch (error) {
       signal.throwIfAborted();
-      if (want.some(({ tables }) => tables.some(({ name }) => name === 'nat'))) throw error;
+      if (want.some(needsNat)) throw error;
       const trouble = messageOf(error);
       if (trouble !== this.#filterTrouble) {
         log.warn({ err: error }, 'Cannot let pods pass by iptables, should this host drop them');
@@ -302,6 +305,10 @@ async function collect(
     signal.throwIfAborted();
     failures.push(error);
   }
+}
+
+function needsNat({ tables }: Desired['packetFilter'][number]): boolean {
+  return tables.some(({ name }) => name === 'nat');
 }
 
 const peerKinds: ReadonlySet<HostObject['kind']> = new Set([
