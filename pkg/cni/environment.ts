@@ -81,7 +81,7 @@ export function isIdentifier(text: string): boolean {
 /** Whether the kernel takes this name for an interface (dev_valid_name() and IFNAMSIZ). */
 export function interfaceNameProblem(name: string): string | undefined {
   if (name === '') return 'is empty';
-  if (Buffer.byteLength(name) > 15) return 'is longer than 15 bytes';
+  if (new TextEncoder().encode(name).byteLength > 15) return 'is longer than 15 bytes';
   if (name === '.' || name === '..') return 'is . or ..';
   if (/[/:\s]/.test(name)) return 'contains / or : or a blank';
   return undefined;

@@ -151,7 +151,8 @@ export function readString(payload: Uint8Array | undefined): string | undefined 
   if (payload === undefined) return undefined;
   // Names are short and plain: a decoder takes longer to start than this loop to end.
   let text = '';
-  for (const byte of payload) {
+  for (let at = 0; at < payload.byteLength; at++) {
+    const byte = payload[at] ?? 0;
     if (byte === 0) return text;
     if (byte > 0x7f) break;
     text += String.fromCharCode(byte);
@@ -164,8 +165,8 @@ export function readString(payload: Uint8Array | undefined): string | undefined 
 export function readMac(payload: Uint8Array | undefined): string | undefined {
   if (payload?.byteLength !== 6) return undefined;
   let text = '';
-  for (const byte of payload) {
-    text += `${text === '' ? '' : ':'}${byte.toString(16).padStart(2, '0')}`;
+  for (let at = 0; at < 6; at++) {
+    text += `${at === 0 ? '' : ':'}${(payload[at] ?? 0).toString(16).padStart(2, '0')}`;
   }
   return text;
 }

@@ -225,8 +225,8 @@ function call(make: () => number | bigint, syscall: string, path?: string, dest?
 function failure(syscall: string, path?: string, dest?: string): Error {
   const number = errno();
   const code = errnoName(number);
-  const names = [path, dest].flatMap((name) => (name === undefined ? [] : [`'${name}'`]));
-  const where = names.length === 0 ? '' : ` ${names.join(' -> ')}`;
+  const from = path === undefined ? '' : ` '${path}'`;
+  const where = dest === undefined ? from : `${from} -> '${dest}'`;
   return Object.assign(new Error(`${code}: ${errnoText(number)}, ${syscall}${where}`), {
     errno: -number,
     syscall,

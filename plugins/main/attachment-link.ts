@@ -45,7 +45,11 @@ const maxAliasBytes = 255;
 
 function hashBytes(text: string, count: number): number[] {
   const hash = shortHash(text);
-  return Array.from({ length: count }, (_, i) => Number.parseInt(hash.slice(2 * i, 2 * i + 2), 16));
+  const bytes: number[] = [];
+  for (let at = 0; bytes.length < count; at += 2) {
+    bytes.push(Number.parseInt(hash.slice(at, at + 2), 16));
+  }
+  return bytes;
 }
 
 function localMac(bytes: readonly number[]): string {
