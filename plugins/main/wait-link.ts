@@ -12,16 +12,18 @@ import type { NetlinkSocket } from '#pkg/netlink/socket.ts';
  */
 export function waitUntilRunning(host: NetlinkSocket, name: string): void {
   const deadlineMs = performance.now() + timeoutMs;
-  while (getLink(host, name)?.running !== true) {
+  for (let waitMs = shortestWaitMs; getLink(host, name)?.running !== true; waitMs *= 2) {
     if (performance.now() > deadlineMs) {
       throw new AgentError('LinkDown', `Cannot use ${name}: no carrier after ${timeoutMs} ms`);
     }
-    sleep(pollMs);
+    // Longer each time: the kernel's own thread may be waiting for the processor we ask on.
+    sleep(Math.min(waitMs, longestWaitMs));
   }
 }
 
 const timeoutMs = 2000;
-const pollMs = 0.1;
+const shortestWaitMs = 0.1;
+const longestWaitMs = 1;
 
 /** The plugin is synchronous throughout: no event loop runs while it works. */
 function sleep(ms: number): void {
