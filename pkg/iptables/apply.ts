@@ -7,6 +7,9 @@ import type { Step } from './plan.ts';
 import { sectionsOf } from './plan-sections.ts';
 import { renderInParts } from './render.ts';
 
+/** A busy node needs minutes for 20,000 Services at once; what was written until then stays. */
+const restoreTimeoutMs = 600_000;
+
 /**
  * All steps in one call. Each table is one kernel transaction, so a refused table changes nothing in
  * it; a very large one is several ({@link sectionsOf}). -w waits for other users of the xtables lock;
@@ -25,7 +28,7 @@ export async function applyIptables(
   try {
     await tool.run(tool.restore, ['--noflush', '-w', '5', '--counters'], {
       input,
-      timeoutMs: 120_000,
+      timeoutMs: restoreTimeoutMs,
       signal,
     });
     return transactions;

@@ -4,6 +4,9 @@ import { partsInSlices } from '#pkg/reconcile/slices.ts';
 import { parseInParts } from './parse.ts';
 import type { ObservedRuleset, TableName } from './ruleset.ts';
 
+/** A busy node needs a minute for 20,000 Services. */
+const saveTimeoutMs = 180_000;
+
 const tables: readonly TableName[] = ['filter', 'nat', 'mangle'];
 
 /**
@@ -18,7 +21,10 @@ export async function observeIptables(
 ): Promise<ObservedRuleset> {
   const observed = [];
   for (const name of tables) {
-    const { stdout } = await tool.run(tool.save, ['-t', name], { timeoutMs: 60_000, signal });
+    const { stdout } = await tool.run(tool.save, ['-t', name], {
+      timeoutMs: saveTimeoutMs,
+      signal,
+    });
     observed.push(await partsInSlices(parseInParts(stdout, name)));
   }
   return { family: tool.family, tables: observed };

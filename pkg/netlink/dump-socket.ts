@@ -8,22 +8,10 @@ import { promisify } from 'node:util';
 import { AgentError, isErrno } from '#pkg/errors/agent-error.ts';
 import { SO_RCVTIMEO, SOL_SOCKET } from '#pkg/sys/constants.ts';
 import type { Sys } from '#pkg/sys/sys.ts';
-import {
-  NLM_F_DUMP,
-  NLM_F_DUMP_INTR,
-  NLM_F_REQUEST,
-  NLMSG_DONE,
-  NLMSG_ERROR,
-} from './constants.ts';
+import { NLM_F_DUMP, NLM_F_REQUEST } from './constants.ts';
 import { openNetlinkDescriptor } from './descriptor.ts';
-import {
-  encodeMessage,
-  parseMessages,
-  readAcknowledgement,
-  readDone,
-  type Message,
-} from './message.ts';
-import { NetlinkError } from './netlink-error.ts';
+import { readDumpPart } from './dump-part.ts';
+import { encodeMessage, parseMessages, type Message } from './message.ts';
 import type { NetlinkRequest } from './socket.ts';
 
 const readAside = promisify(read);
@@ -73,25 +61,15 @@ export class DumpSocket implements Disposable {
     const header = { type: request.type, flags, sequence: this.#sequence };
     await writeAside(this.#fd, encodeMessage(header, request.body));
     let whole = true;
+    const of = { sequence: this.#sequence, what: request.what };
     for (;;) {
-      const messages = await this.#receive(request.what);
+      const received = await this.#receive(request.what);
       // The dump goes on behind what was lost.
-      if (messages === undefined) whole = false;
-      const part: Message[] = [];
-      for (const message of messages ?? []) {
-        if (message.sequence !== this.#sequence) continue;
-        if ((message.flags & NLM_F_DUMP_INTR) !== 0) whole = false;
-        if (message.type !== NLMSG_DONE && message.type !== NLMSG_ERROR) {
-          part.push(message);
-          continue;
-        }
-        const verdict =
-          message.type === NLMSG_DONE ? readDone(message) : readAcknowledgement(message);
-        if (verdict.errno !== 0) throw new NetlinkError(request.what, verdict);
-        if (part.length > 0) yield part;
-        return whole ? 'whole' : 'interrupted';
-      }
-      if (part.length > 0) yield part;
+      if (received === undefined) whole = false;
+      const { isInterrupted, isLast, messages } = readDumpPart(received ?? [], of);
+      if (isInterrupted) whole = false;
+      if (messages.length > 0) yield messages;
+      if (isLast) return whole ? 'whole' : 'interrupted';
     }
   }
 

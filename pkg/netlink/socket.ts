@@ -8,23 +8,10 @@ import { MSG_DONTWAIT, MSG_TRUNC, POLLIN } from '#pkg/sys/constants.ts';
 import { EINTR, ENOBUFS } from '#pkg/sys/errno.ts';
 import type { Sys } from '#pkg/sys/sys.ts';
 import { concatBytes } from './attribute.ts';
-import {
-  NETLINK_ROUTE,
-  NLM_F_ACK,
-  NLM_F_DUMP,
-  NLM_F_DUMP_INTR,
-  NLM_F_REQUEST,
-  NLMSG_DONE,
-  NLMSG_ERROR,
-} from './constants.ts';
+import { NETLINK_ROUTE, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NLMSG_ERROR } from './constants.ts';
 import { openNetlinkDescriptor, setSendBuffer } from './descriptor.ts';
-import {
-  encodeMessage,
-  parseMessages,
-  readAcknowledgement,
-  readDone,
-  type Message,
-} from './message.ts';
+import { readDumpPart } from './dump-part.ts';
+import { encodeMessage, parseMessages, readAcknowledgement, type Message } from './message.ts';
 import { NetlinkError } from './netlink-error.ts';
 
 /** One message to the kernel. */
@@ -67,12 +54,10 @@ const receiveBufferBytes = 2 * 1024 * 1024;
 /** The kernel fills at most 32 KiB of a dump at a time (net/netlink/af_netlink.c, netlink_dump). */
 const datagramBytes = 64 * 1024;
 
-/** One for all sockets of a thread: what was received is copied out of it before anything else is. */
-const buffer = new Uint8Array(datagramBytes);
-
 export class NetlinkSocket implements Disposable {
   readonly #sys: Sys;
   readonly #fd: number;
+  readonly #buffer = new Uint8Array(datagramBytes);
   #sequence = 0;
 
   /**
@@ -155,30 +140,20 @@ export class NetlinkSocket implements Disposable {
    */
   *dumpParts(request: NetlinkRequest): Generator<readonly Message[], void, undefined> {
     this.#send([{ request, flags: NLM_F_DUMP }]);
+    const of = { sequence: this.#sequence, what: request.what };
     for (;;) {
-      const messages = this.#receive();
-      if (messages === undefined) {
+      const received = this.#receive();
+      if (received === undefined) {
         this.#drain();
         throw new NetlinkError(request.what, { errno: ENOBUFS, text: 'the answer was lost' });
       }
-      const parts: Message[] = [];
-      for (const message of messages) {
-        if (message.sequence !== this.#sequence) continue;
-        if ((message.flags & NLM_F_DUMP_INTR) !== 0) {
-          this.#drain();
-          throw new NetlinkError(request.what, { errno: EINTR, text: 'changed while being read' });
-        }
-        if (message.type !== NLMSG_DONE && message.type !== NLMSG_ERROR) {
-          parts.push(message);
-          continue;
-        }
-        const verdict =
-          message.type === NLMSG_DONE ? readDone(message) : readAcknowledgement(message);
-        if (verdict.errno !== 0) throw new NetlinkError(request.what, verdict);
-        yield parts;
-        return;
+      const { isInterrupted, isLast, messages } = readDumpPart(received, of);
+      if (isInterrupted) {
+        this.#drain();
+        throw new NetlinkError(request.what, { errno: EINTR, text: 'changed while being read' });
       }
-      yield parts;
+      yield messages;
+      if (isLast) return;
     }
   }
 
@@ -229,27 +204,13 @@ export class NetlinkSocket implements Disposable {
 
   /** The dump's messages; undefined when they are no consistent whole. */
   #dumpOnce(request: NetlinkRequest): Message[] | undefined {
-    this.#send([{ request, flags: NLM_F_DUMP }]);
-    const parts: Message[] = [];
-    let consistent = true;
-    for (;;) {
-      const messages = this.#receive();
-      if (messages === undefined) {
-        this.#drain();
-        return undefined;
-      }
-      for (const message of messages) {
-        if (message.sequence !== this.#sequence) continue;
-        if ((message.flags & NLM_F_DUMP_INTR) !== 0) consistent = false;
-        if (message.type !== NLMSG_DONE && message.type !== NLMSG_ERROR) {
-          parts.push(message);
-          continue;
-        }
-        const verdict =
-          message.type === NLMSG_DONE ? readDone(message) : readAcknowledgement(message);
-        if (verdict.errno !== 0) throw new NetlinkError(request.what, verdict);
-        return consistent ? parts : undefined;
-      }
+    const all: Message[] = [];
+    try {
+      for (const part of this.dumpParts(request)) for (const message of part) all.push(message);
+      return all;
+    } catch (error) {
+      if (isErrno(error, 'EINTR') || isErrno(error, 'ENOBUFS')) return undefined;
+      throw error;
     }
   }
 
@@ -272,14 +233,14 @@ export class NetlinkSocket implements Disposable {
   #receive(): Message[] | undefined {
     for (;;) {
       try {
-        const length = this.#sys.recv(this.#fd, buffer, MSG_DONTWAIT | MSG_TRUNC);
-        if (length > buffer.byteLength) {
+        const length = this.#sys.recv(this.#fd, this.#buffer, MSG_DONTWAIT | MSG_TRUNC);
+        if (length > this.#buffer.byteLength) {
           throw new AgentError(
             'EMSGSIZE',
             `Cannot receive from netlink: answer of ${length} bytes`,
           );
         }
-        return parseMessages(buffer.slice(0, length));
+        return parseMessages(this.#buffer.slice(0, length));
       } catch (error) {
         if (isErrno(error, 'ENOBUFS')) return undefined;
         if (!isErrno(error, 'EAGAIN')) throw error;
@@ -297,7 +258,7 @@ export class NetlinkSocket implements Disposable {
   #drain(): void {
     for (;;) {
       try {
-        this.#sys.recv(this.#fd, buffer, MSG_DONTWAIT);
+        this.#sys.recv(this.#fd, this.#buffer, MSG_DONTWAIT);
       } catch (error) {
         if (isErrno(error, 'EAGAIN')) return;
         if (!isErrno(error, 'ENOBUFS')) throw error;

@@ -57,6 +57,9 @@ const names = ['one', 'two'] as const;
 const healthPort = 10256;
 const rateMs = 500;
 
+/** So far, of all contestants: what the last one did again would be no change. */
+let disturbances = 0;
+
 export async function measure(contestant: Contestant, where: Place): Promise<Figures> {
   const { addresses, connections, dir, node, objects, services } = where;
   const { client } = node.network;
@@ -70,8 +73,8 @@ export async function measure(contestant: Contestant, where: Place): Promise<Fig
   try {
     const loadMs = 1_500 + services / 4;
     const health = healthTimes(node.network.node, place('127.0.0.1', healthPort), loadMs);
-    const startMs = await since(startedAt, follower, names[0], daemon);
-    const healthMicros = await health;
+    const started = since(startedAt, follower, names[0], daemon);
+    const [startMs, healthMicros] = await Promise.all([started, health]);
     const rest = (): Promise<void> => sleep(contestant.restMs);
 
     let turn = 0;
@@ -99,7 +102,6 @@ export async function measure(contestant: Contestant, where: Place): Promise<Fig
     await rest();
     const told = transactionsIn(daemon.log());
 
-    let disturbances = 0;
     const disturbing = setInterval(() => disturb(objects, addresses, disturbances++, services), 50);
     const busyMs = await repeat(where.changes);
     clearInterval(disturbing);
@@ -168,7 +170,8 @@ async function since(
 ): Promise<number> {
   const late = AbortSignal.timeout(600_000);
   const at = await Promise.race([
-    follower.answered(who),
+    daemon.died,
+    follower.answered(who, startedAt),
     new Promise<never>((_, reject) => {
       late.addEventListener('abort', () =>
         reject(new Error(`Cannot measure: ${who} does not answer:\n${daemon.log()}`)),

@@ -57,6 +57,8 @@ export interface Daemon {
   /** Forgets what it has said. */
   forget(): void;
   stop(): Promise<void>;
+  /** Rejects with what it said when it ends by itself. */
+  readonly died: Promise<never>;
 }
 
 /** Starts a contestant on a node; its files go to `dir`. */
@@ -91,6 +93,16 @@ ${contestant.config}`,
   for (const stream of [child.stdout, child.stderr]) {
     stream.on('data', (bytes: Buffer) => (log = (log + bytes.toString()).slice(-200_000)));
   }
+  let isStopping = false;
+  const died = new Promise<never>((_, reject) => {
+    child.on('exit', (code, signal) => {
+      if (isStopping) return;
+      const how = `ended with ${code ?? signal}`;
+      reject(new Error(`Cannot measure ${contestant.name}: ${args[0]} ${how}:\n${log}`));
+    });
+  });
+  // Who does not look any more need not hear of it.
+  died.catch(() => undefined);
   const proc = (file: string): string => readFileSync(`/proc/${child.pid}/${file}`, 'utf8');
   return {
     cpuMs: () => {
@@ -107,9 +119,11 @@ ${contestant.config}`,
       return { now: kilobytes('VmRSS') / 1024, peak: kilobytes('VmHWM') / 1024 };
     },
     log: () => log,
+    died,
     forget: () => void (log = ''),
     stop: async () => {
       if (child.exitCode !== null || child.signalCode !== null) return;
+      isStopping = true;
       const exited = once(child, 'exit');
       child.kill('SIGTERM');
       await exited;

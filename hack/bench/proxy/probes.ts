@@ -18,8 +18,11 @@ export function place(ip: string, port: number): string {
 
 /** Asks who answers at one address, all the time. */
 export interface Follower extends AsyncDisposable {
-  /** When `who` answered first since the last call or later, on CLOCK_MONOTONIC; '' = nobody. */
-  answered(who: string): Promise<bigint>;
+  /**
+   * When `who` answered first since the last call, but not before `since`, both on CLOCK_MONOTONIC;
+   * '' = nobody, which on a busy machine a slow answer looks like.
+   */
+  answered(who: string, since?: bigint): Promise<bigint>;
 }
 
 export async function follow(from: ScratchNetns, to: string): Promise<Follower> {
@@ -27,12 +30,12 @@ export async function follow(from: ScratchNetns, to: string): Promise<Follower> 
   const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]();
   const exited = once(child, 'exit');
   return {
-    answered: async (who) => {
+    answered: async (who, since = 0n) => {
       for (;;) {
         const { value, done } = await lines.next();
         if (done === true) throw new Error('Cannot measure: the prober is gone');
         const [at = '', said = ''] = String(value).split(' ');
-        if (said === who) return BigInt(at);
+        if (said === who && BigInt(at) >= since) return BigInt(at);
       }
     },
     [Symbol.asyncDispose]: async () => {
@@ -69,8 +72,9 @@ async function run(from: ScratchNetns, args: readonly string[]): Promise<unknown
   const child = start(from, args);
   let text = '';
   child.stdout.on('data', (bytes: Buffer) => (text += bytes.toString()));
-  await once(child, 'close');
-  return JSON.parse(text);
+  const [code, signal] = (await once(child, 'close')) as [number | null, string | null];
+  if (code === 0) return JSON.parse(text);
+  throw new Error(`Cannot measure: prober ${args.join(' ')} ended with ${code ?? signal}`);
 }
 
 function start(from: ScratchNetns, args: readonly string[]) {
