@@ -108,7 +108,7 @@ export async function measure(contestant: Contestant, where: Place): Promise<Fig
     const addMs: number[] = [];
     const deleteMs: number[] = [];
     await using passer = await follow(client, place(passing.ip, passing.port));
-    await passer.answered('');
+    await passer.answered('', 0n);
     for (let i = 0; i < Math.min(5, where.changes); i++) {
       await rest();
       let at = process.hrtime.bigint();
@@ -168,7 +168,7 @@ async function since(
 ): Promise<number> {
   const late = AbortSignal.timeout(600_000);
   const at = await Promise.race([
-    follower.answered(who),
+    follower.answered(who, startedAt),
     new Promise<never>((_, reject) => {
       late.addEventListener('abort', () =>
         reject(new Error(`Cannot measure: ${who} does not answer:\n${daemon.log()}`)),

@@ -18,8 +18,8 @@ export function place(ip: string, port: number): string {
 
 /** Asks who answers at one address, all the time. */
 export interface Follower extends AsyncDisposable {
-  /** When `who` answered first since the last call or later, on CLOCK_MONOTONIC; '' = nobody. */
-  answered(who: string): Promise<bigint>;
+  /** When `who` answered first after that time, on CLOCK_MONOTONIC in ns; '' = nobody. */
+  answered(who: string, after: bigint): Promise<bigint>;
 }
 
 export async function follow(from: ScratchNetns, to: string): Promise<Follower> {
@@ -27,12 +27,12 @@ export async function follow(from: ScratchNetns, to: string): Promise<Follower> 
   const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]();
   const exited = once(child, 'exit');
   return {
-    answered: async (who) => {
+    answered: async (who, after) => {
       for (;;) {
         const { value, done } = await lines.next();
         if (done === true) throw new Error('Cannot measure: the prober is gone');
         const [at = '', said = ''] = String(value).split(' ');
-        if (said === who) return BigInt(at);
+        if (said === who && BigInt(at) >= after) return BigInt(at);
       }
     },
     [Symbol.asyncDispose]: async () => {

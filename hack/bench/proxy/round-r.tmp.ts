@@ -82,7 +82,10 @@ function slice(n: number, version: number, protocol: 'TCP' | 'UDP'): EndpointSli
 /** Takes everything and keeps nothing. */
 const driver: NftablesDriver = {
   structure: () => ({ comment: 'old', rules: new Map(), sets: new Map() }),
-  load: (script) => { console.log('script', script.length); return Promise.resolve(); },
+  load: (script) => {
+    console.log('script', script.length);
+    return Promise.resolve();
+  },
   addChain: () => undefined,
   edit: (edits) => ({ messages: edits.length, bytes: 0 }),
   *read() {
