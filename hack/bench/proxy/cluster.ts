@@ -42,11 +42,11 @@ export const addressing: Readonly<Record<Family, Addressing>> = {
   },
   ip6: {
     family: 'ip6',
-    probed: { ...probed, ip: 'fd00:99::ffff:1' },
-    passing: { ...passing, ip: 'fd00:99::ffff:2' },
+    probed: { ...probed, ip: 'fd00:99::f:1' },
+    passing: { ...passing, ip: 'fd00:99::f:2' },
     pods: ['fd00:10:2::2', 'fd00:10:3::2'],
     serviceCIDR: 'fd00:99::/108',
-    service: (n) => `fd00:99::${hex(n)}`,
+    service: (n) => `fd00:99::1:${hex(n)}`,
     pod: (n) => `fd00:11::1:${hex(1 + (n >> 15))}:${hex(1 + (n & 0x7fff))}`,
   },
 };

@@ -110,7 +110,7 @@ export async function measure(contestant: Contestant, where: Place): Promise<Fig
     const addMs: number[] = [];
     const deleteMs: number[] = [];
     await using passer = await follow(client, place(passing.ip, passing.port));
-    await passer.answered('');
+    await passer.answered('', 0n);
     for (let i = 0; i < Math.min(5, where.changes); i++) {
       await rest();
       let at = process.hrtime.bigint();
