@@ -60,6 +60,7 @@ export async function removeLeftovers(
     for (const err of await remove(parts, keep, signal)) {
       parts.log.warn({ err }, 'Leftovers of another proxy mode stay');
     }
+    parts.log.debug({ mode: keep }, 'Looked for leftovers of other proxy modes');
   } catch (err) {
     if (!signal.aborted) parts.log.warn({ err }, 'Leftovers of another proxy mode stay');
   }
