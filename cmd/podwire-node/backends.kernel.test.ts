@@ -37,7 +37,7 @@ describe.each(familySets)('the matrix, %s', (_, podFamilies) => {
     ['vxlan with direct routing', 'backend: vxlan'],
     ['vxlan with group policy and a large VNI', 'backend: vxlan\ngbp: true\nvni: 16777215'],
     ['udp', 'backend: udp'],
-  ])('%s', async (_backend, config) => {
+  ])('135. 137. %s', async (_backend, config) => {
     await run(config, podFamilies);
     expect(await matrixProblems(cluster, podFamilies, everywhere)).toEqual([]);
     // The law of every driver, across a restart.
@@ -45,7 +45,7 @@ describe.each(familySets)('the matrix, %s', (_, podFamilies) => {
     for (const name of nodeNames) expect(cluster.nodes[name].takeSteps()).toEqual([]);
   });
 
-  test('host-gw, which cannot reach a node behind a router, and says so', async () => {
+  test('135. 137. host-gw, which cannot reach a node behind a router, and says so', async () => {
     await run('backend: host-gw', podFamilies);
     expect(await matrixProblems(cluster, podFamilies, ['same L2'])).toEqual([]);
     expect(cluster.nodes.a.problems()).toEqual(
@@ -57,7 +57,7 @@ describe.each(familySets)('the matrix, %s', (_, podFamilies) => {
     );
   });
 
-  test('none, where somebody else routes', async () => {
+  test('135. none, where somebody else routes', async () => {
     await run('backend: none', podFamilies);
     expect(await cluster.nodes.a.netns.ip('-br link show type vxlan')).toBe('');
     const routes = async (verb: 'add' | 'del'): Promise<void> => {
@@ -86,7 +86,7 @@ describe.each(familySets)('the matrix, %s', (_, podFamilies) => {
 });
 
 describe('udp', () => {
-  test('a device that somebody deletes comes back, and packets pass again', async () => {
+  test('151. a device that somebody deletes comes back, and packets pass again', async () => {
     await run('backend: udp', families);
     await cluster.nodes.a.netns.ip('link del podwire.udp');
     cluster.doubt('a');
@@ -139,11 +139,26 @@ describe('udp', () => {
   });
 });
 
+test('152. the MTU follows that of the link below', async () => {
+  await run('backend: vxlan', families);
+  const { a } = cluster.nodes;
+  const mtu = async (link: string): Promise<string | undefined> =>
+    / mtu (\d+) /.exec(await a.netns.ip(`link show ${link}`))?.[1];
+  const follow = async (mtuBytes: number): Promise<readonly unknown[]> => {
+    await a.netns.ip(`link set eth0 mtu ${mtuBytes}`);
+    cluster.doubt('a');
+    await cluster.round('a');
+    return [await mtu('podwire.1'), await mtu('podwire-v6.1'), a.nodeFile().mtuBytes];
+  };
+  expect(await follow(1400)).toEqual(['1350', '1330', 1330]);
+  expect(await follow(1500)).toEqual(['1450', '1430', 1430]);
+});
+
 describe('a change of one node costs the others what concerns it', () => {
   const objects = (): string[] =>
     cluster.nodes.a.takeSteps().map(({ op, object }) => `${op} ${object.kind}`);
 
-  test('its VTEP’s MAC, its address, its pods’ range, its leaving and its coming', async () => {
+  test('150. its VTEP’s MAC, its address, its pods’ range, its leaving and its coming', async () => {
     await run('backend: vxlan\ndirectRouting: false', ['ip']);
     objects();
     const record = cluster.records.get('b');

@@ -26,7 +26,7 @@ async function nothingLeftToDo(config: string): Promise<void> {
 }
 
 describe('ipip', () => {
-  test('carries all', async () => {
+  test('135. 137. carries all', async () => {
     const config = 'backend: ipip\ndirectRouting: false';
     await run(config);
     expect(await matrixProblems(cluster, families, ['same L2', 'routed'])).toEqual([]);
@@ -57,14 +57,14 @@ describe('wireguard', () => {
     'mode: separate',
     'mode: auto',
     `mode: ipv4, persistentKeepaliveSeconds: 25, presharedKey: ${presharedKey}`,
-  ])('carries all, %s', async (settings) => {
+  ])('135. 137. carries all, %s', async (settings) => {
     const config = `backend: wireguard\nwireguard: { ${settings} }`;
     await run(config);
     expect(await matrixProblems(cluster, families, ['same L2', 'routed'])).toEqual([]);
     await nothingLeftToDo(config);
   });
 
-  test('is to `wg` what was asked for, and a key that changes costs its peer’s entries alone', async () => {
+  test('150. is to `wg` what was asked for, and a key that changes costs its peer’s entries alone', async () => {
     await run(`backend: wireguard\nwireguard: { presharedKey: ${presharedKey} }`);
     const { a } = cluster.nodes;
     const keys = nodeNames.map((name) => publicKey(name));
@@ -100,7 +100,7 @@ describe('wireguard', () => {
     expect(await matrixProblems(cluster, families, ['same L2'])).toEqual([]);
   });
 
-  test('what was changed by hand comes back', async () => {
+  test('151. what was changed by hand comes back', async () => {
     const { a } = cluster.nodes;
     const wg = (...args: string[]): Promise<unknown> => a.netns.exec('wg', args);
     await wg('set', 'podwire-wg', 'peer', publicKey('b'), 'remove');

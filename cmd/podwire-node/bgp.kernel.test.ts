@@ -96,7 +96,7 @@ async function routesOf(name: NodeName): Promise<string> {
 }
 
 describe.skipIf(!hasBird)('backend bgp, with BIRD 2 through a route reflector', () => {
-  test('peers’ routes come into the kernel as BIRD’s own, and carry all', async () => {
+  test('135. 137. peers’ routes come into the kernel as BIRD’s own, and carry all', async () => {
     for (const name of nodeNames) {
       for (const n of [1, 2, 3].filter((other) => other !== nodeNames.indexOf(name) + 1)) {
         await expect.poll(() => routesOf(name), slow).toContain(`10.244.${n}.0/24 via `);
@@ -166,6 +166,16 @@ describe.skipIf(!hasBird)('backend bgp, with BIRD 2 through a route reflector', 
     cluster.configure('a', settings('a'));
     await cluster.round('a');
     await expect.poll(() => routesOf('b'), slow).toContain('10.244.1.0/24');
+  });
+
+  test('a session that is not up is a problem of the node', async () => {
+    await reflector.kill();
+    cluster.configure('a', settings('a'));
+    await cluster.round('a');
+    await cluster.round('a');
+    expect(cluster.nodes.a.problems()).toContainEqual(
+      expect.stringMatching(/^a: BGP session podwire_192_168_1_254 of BIRD is not up: /),
+    );
   });
 
   test('a BIRD that is not there is named', async () => {

@@ -24,6 +24,8 @@ export function createBirdDriver(
 ): RoutingDriver {
   let verifiedAtMs = Number.NEGATIVE_INFINITY;
   let problems: readonly string[] = [];
+  /** Nothing of ours is announced, and this process need not look again. */
+  let isCleared = false;
 
   async function reload(before: string | undefined, signal: AbortSignal): Promise<void> {
     const { code, lines } = await birdCommand(controlSocket, 'configure', signal);
@@ -54,7 +56,9 @@ export function createBirdDriver(
   return {
     problems: () => problems,
     async apply(config, signal) {
+      if (config === undefined && isCleared) return;
       const before = await readIfThere(configFile);
+      isCleared = config === undefined;
       if (config === undefined) {
         // Another backend now: what we announced must not stay.
         problems = [];

@@ -129,6 +129,14 @@ describe('podwire-node on three nodes', () => {
     expect(a.log()).toContain('192.168.2.3 is not on the L2 network of link eth0');
   });
 
+  test('135. udp: the built daemon’s threads carry both families, across the router too', async () => {
+    await up('backend: udp\n');
+    for (const to of ['b', 'c'] as const) {
+      for (const family of ['ip', 'ip6'] as const) await reaches('a', pod(to, family));
+    }
+    expect(await file('a', 'run/node.json')).toContain('"mtuBytes":1452,"backend":"udp"');
+  });
+
   test('installs the plugins before the conflist, and routed pods made by it reach other nodes', async () => {
     const bin = join(cluster.dir, 'bin');
     const keys = `mode: routed\nhostPorts: false\ncniBinDir: ${bin}\n`;

@@ -126,6 +126,16 @@ describe('wireguardObjects()', () => {
       `Cannot reach the node by WireGuard: its public key ${ownKey} is that of node a`,
     ],
     [
+      'our own address',
+      {
+        ...b,
+        announcements: {
+          ip: { backend: 'wireguard', publicIP: parseAddress('192.168.1.1'), publicKey: key('B') },
+        },
+      },
+      'Cannot reach the node: it announces our own address 192.168.1.1',
+    ],
+    [
       'no address of the family',
       { ...b, announcements: { ...(b.announcements.ip6 && { ip6: b.announcements.ip6 }) } },
       'Cannot reach the node by WireGuard: it announces no address of a family we use',

@@ -239,8 +239,11 @@ describe('PeerIndex', () => {
   });
 
   test('a node that changes its backend may free devices that stayed for it', () => {
-    const all = world(2, 3, 4);
-    all.change([{ name: 'n3', next: node(3, { backend: 'host-gw' }) }]);
+    const all = new World({ backend: 'host-gw' });
+    all.records.set('n3', node(3, { subnet: 1 }));
+    all.recalculate();
+    all.full = 0;
+    all.change([{ name: 'n3', next: node(3, { subnet: 1, backend: 'host-gw' }) }]);
     expect(all.leftToDo()).toEqual([]);
     expect([all.quick, all.full]).toEqual([0, 1]);
   });
