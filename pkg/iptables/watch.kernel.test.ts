@@ -8,7 +8,7 @@ import { openSys } from '#pkg/sys/open-sys.ts';
 import { applyIptables } from './apply.ts';
 import type { IptablesTool } from './detect.ts';
 import { observeIptables } from './observe.ts';
-import { planIptables } from './plan.ts';
+import { planIptables, type Step } from './plan.ts';
 import { probeIptables } from './probe.ts';
 import { probeBackends, scratchTools } from './testdata/scratch-tools.ts';
 import { watchIptables, type IptablesWatch } from './watch.ts';
@@ -99,21 +99,22 @@ describe.skipIf(nft?.usable !== true)(`watchIptables(), backend ${nft?.title}`, 
   });
 
   it('is silent about a write of ours larger than its socket, not about theirs meanwhile', async () => {
-    const rules = Array.from(
-      { length: 40_000 },
-      (_, i) => `-A KUBE-LARGE -s 10.1.${i >> 8}.${i & 255}`,
-    );
-    const input = ['*nat', ':KUBE-LARGE - [0:0]', ...rules, 'COMMIT', ''].join('\n');
+    // Of several transactions, each of which is told.
+    const steps = Array.from({ length: 800 }, (_, c): Step => {
+      const rules = Array.from({ length: 50 }, (__, i) => `-s 10.${c >> 8}.${c & 255}.${i}/32`);
+      return { op: 'put-chain', table: 'nat', chain: `KUBE-LARGE-${c}`, rules };
+    });
     const restore = async (): Promise<number> => {
-      await tool.run(tool.restore, ['--noflush'], { input, timeoutMs: 60_000, signal });
-      return 1;
+      const transactions = await applyIptables(tool, steps, signal);
+      expect(transactions).toBeGreaterThan(1);
+      return transactions;
     };
     await watch.exempt(restore);
     expect(told).toEqual([]);
     await watch.exempt(async () => {
-      await restore();
+      const transactions = await restore();
       await netns.exec('iptables-nft', ['-t', 'nat', '-F', 'KUBE-POSTROUTING']);
-      return 1;
+      return transactions;
     });
     // Which it was cannot be known.
     expect(told.toSorted()).toEqual(['ip', 'ip6']);
