@@ -21,8 +21,8 @@ export interface Figures {
   readonly deleteMs: readonly number[];
   /** Processor time of a change, with the programs it ran. */
   readonly cpuMsPerChange: number;
-  /** What the kernel is sent for a change of endpoints. */
-  readonly input: KernelInput | undefined;
+  /** What is sent to change endpoints; in mode iptables also to add a Service, and to delete it. */
+  readonly inputs: readonly KernelInput[];
   /** What the kernel needs for it; where the daemon tells. */
   readonly kernelMs: readonly number[];
   readonly memoryMB: { readonly now: number; readonly peak: number };
@@ -84,6 +84,17 @@ export async function measure(contestant: Contestant, where: Place): Promise<Fig
       putEndpoints(objects, probed, [pods[turn === 1 ? 1 : 0]]);
       return await since(at, follower, names[turn === 1 ? 1 : 0], daemon);
     };
+    const add = async (passer: Follower): Promise<number> => {
+      const at = process.hrtime.bigint();
+      putEndpoints(objects, passing, [pods[0]]);
+      putService(objects, passing);
+      return await since(at, passer, names[0], daemon);
+    };
+    const remove = async (passer: Follower): Promise<number> => {
+      const at = process.hrtime.bigint();
+      deleteService(objects, passing);
+      return await since(at, passer, '', daemon);
+    };
     const repeat = async (count: number): Promise<number[]> => {
       const all: number[] = [];
       for (let i = 0; i < count; i++) {
@@ -113,23 +124,20 @@ export async function measure(contestant: Contestant, where: Place): Promise<Fig
     await passer.answered('', 0n);
     for (let i = 0; i < Math.min(5, where.changes); i++) {
       await rest();
-      let at = process.hrtime.bigint();
-      putEndpoints(objects, passing, [pods[0]]);
-      putService(objects, passing);
-      addMs.push(await since(at, passer, names[0], daemon));
+      addMs.push(await add(passer));
       await rest();
-      at = process.hrtime.bigint();
-      deleteService(objects, passing);
-      deleteMs.push(await since(at, passer, '', daemon));
+      deleteMs.push(await remove(passer));
     }
-    let input: KernelInput | undefined = told.input;
+    const inputs: KernelInput[] = told.input === undefined ? [] : [told.input];
     if (contestant.backend !== 'none') {
       const file = programs.keepInputs();
-      await rest();
-      rmSync(file, { force: true });
-      await change();
-      await rest();
-      input = inputOf(file);
+      for (const act of [change, () => add(passer), () => remove(passer)]) {
+        await rest();
+        rmSync(file, { force: true });
+        await act();
+        await rest();
+        inputs.push(inputOf(file));
+      }
       programs.plain();
     }
     const memoryMB = daemon.memoryMB();
@@ -149,7 +157,7 @@ export async function measure(contestant: Contestant, where: Place): Promise<Fig
       addMs,
       deleteMs,
       cpuMsPerChange,
-      input,
+      inputs,
       kernelMs: told.kernelMs,
       memoryMB,
       serviceMicros,

@@ -19,8 +19,8 @@ const columns: readonly Column[] = [
   { head: 'add ms', value: (f) => ms(quantile(f.addMs, 0.5)) },
   { head: 'delete ms', value: (f) => ms(quantile(f.deleteMs, 0.5)) },
   { head: 'cpu ms', value: (f) => ms(f.cpuMsPerChange) },
-  { head: 'bytes', value: (f) => f.input?.bytes.toFixed(0) ?? '-' },
-  { head: 'rules', value: (f) => f.input?.parts.toFixed(0) ?? '-' },
+  { head: 'bytes chg/add/del', value: (f) => inputs(f, 'bytes') },
+  { head: 'rules', value: (f) => inputs(f, 'parts') },
   { head: 'RSS MB', value: (f) => f.memoryMB.now.toFixed(0) },
   { head: 'connect p50', value: (f) => quantile(f.serviceMicros, 0.5).toFixed(0) },
   { head: 'p99 us', value: (f) => quantile(f.serviceMicros, 0.99).toFixed(0) },
@@ -53,6 +53,10 @@ export function figuresTable(rows: readonly (readonly [string, Figures])[]): str
 export function quantile(values: readonly number[], q: number): number {
   const sorted = values.toSorted((a, b) => a - b);
   return sorted[Math.min(sorted.length - 1, Math.floor(q * sorted.length))] ?? Number.NaN;
+}
+
+function inputs({ inputs: all }: Figures, what: 'bytes' | 'parts'): string {
+  return all.length === 0 ? '-' : all.map((one) => one[what].toFixed(0)).join('/');
 }
 
 function ms(value: number): string {
