@@ -2,7 +2,7 @@
 import type { IptablesTool } from './detect.ts';
 import { partsInSlices } from '#pkg/reconcile/slices.ts';
 import { parseInParts } from './parse.ts';
-import type { ObservedRuleset, TableName } from './ruleset.ts';
+import type { ObservedRuleset, ObservedTable, TableName } from './ruleset.ts';
 
 /** A busy node needs a minute for 20,000 Services. */
 const saveTimeoutMs = 180_000;
@@ -19,13 +19,13 @@ export async function observeIptables(
   tool: IptablesTool,
   signal: AbortSignal,
 ): Promise<ObservedRuleset> {
-  const observed = [];
-  for (const name of tables) {
-    const { stdout } = await tool.run(tool.save, ['-t', name], {
-      timeoutMs: saveTimeoutMs,
-      signal,
-    });
-    observed.push(await partsInSlices(parseInParts(stdout, name)));
+  // At once: iptables-nft-save reads the chains of all tables each time, which is most of its work.
+  const texts = await Promise.all(
+    tables.map((name) => tool.run(tool.save, ['-t', name], { timeoutMs: saveTimeoutMs, signal })),
+  );
+  const observed: ObservedTable[] = [];
+  for (const [i, name] of tables.entries()) {
+    observed.push(await partsInSlices(parseInParts(texts[i]?.stdout ?? '', name)));
   }
   return { family: tool.family, tables: observed };
 }
