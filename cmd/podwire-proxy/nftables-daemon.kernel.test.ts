@@ -73,7 +73,7 @@ async function answersBecome(expected: readonly string[], host = '10.96.0.10'): 
 }
 
 async function listing(): Promise<string> {
-  return (await node.network.node.exec('nft', ['list', 'ruleset'])).stdout;
+  return (await node.network.node.exec('nft', ['--stateless', 'list', 'ruleset'])).stdout;
 }
 
 describe('podwire-proxy in nftables mode', () => {
@@ -172,7 +172,13 @@ describe('podwire-proxy in nftables mode', () => {
     const { network } = node;
     await answersBecome(['two 10.1.1.2']);
     const generation = async (): Promise<string> => {
-      const { stdout } = await network.node.exec('nft', ['list', 'table', 'ip', 'podwire-proxy']);
+      const { stdout } = await network.node.exec('nft', [
+        '--stateless',
+        'list',
+        'table',
+        'ip',
+        'podwire-proxy',
+      ]);
       return stdout;
     };
     const before = await generation();
