@@ -42,7 +42,7 @@ async function main(args: VmArguments, signal: AbortSignal): Promise<number> {
     ];
     await bundleTests(
       root,
-      args.command.length > 0 ? [] : suitesOf(root, args.tests),
+      args.command.length > 0 ? [] : suitesOf(root, args.tests, args.quick),
       join(work, 'tests.mjs'),
     );
     await bundleCniProgram(root, node, join(work, 'podwire-cni'));
