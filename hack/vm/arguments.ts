@@ -9,7 +9,7 @@ export interface VmArguments {
   readonly quick: boolean;
   /** For vitest; every suite that needs the VM when empty. */
   readonly tests: readonly string[];
-  /** Everything behind `--`: a command to run in the place of vitest. */
+  /** Everything behind `--`, to run in the place of tests: a command, or a program of ours (.ts). */
   readonly command: readonly string[];
 }
 

@@ -17,7 +17,7 @@ import { guestInit } from './guest-init.ts';
 import { writeImage } from './image.ts';
 import { findKernel, type VmKernel } from './kernel.ts';
 import { qemu, runMachine, type Ended, type Machine } from './qemu.ts';
-import { bundleTests } from './bundle-tests.ts';
+import { bundleScript, bundleTests } from './bundle-tests.ts';
 import { bundleCniProgram } from './cni-program.ts';
 import { suitesOf } from './suites.ts';
 import { systemFiles } from './system-files.ts';
@@ -40,13 +40,14 @@ async function main(args: VmArguments, signal: AbortSignal): Promise<number> {
       { path: testProgram, file: join(work, 'tests.mjs') },
       { path: join(root, 'dist/podwire-cni'), file: join(work, 'podwire-cni') },
     ];
-    await bundleTests(
-      root,
-      args.command.length > 0 ? [] : suitesOf(root, args.tests, args.quick),
-      join(work, 'tests.mjs'),
-    );
+    const [script = '', ...scriptArguments] = args.command;
+    const isScript = script.endsWith('.ts');
+    const suites = args.command.length > 0 ? [] : suitesOf(root, args.tests, args.quick);
+    if (isScript) await bundleScript(root, script, join(work, 'tests.mjs'));
+    else await bundleTests(root, suites, join(work, 'tests.mjs'));
     await bundleCniProgram(root, node, join(work, 'podwire-cni'));
-    const argv = args.command.length > 0 ? args.command : testCommand;
+    const isCommand = args.command.length > 0 && !isScript;
+    const argv = isCommand ? args.command : [...testCommand, ...scriptArguments];
     const init = guestInit({ root, argv, env: guestEnvironment, timeoutSeconds });
     const modules = { version: kernel.version, folder: kernel.modules };
     const system = systemFiles(guestEnvironment.PATH);
