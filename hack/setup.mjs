@@ -25,17 +25,7 @@ const tasks = {
   test: (args) =>
     args.length > 0
       ? [[join(root, 'node_modules/vitest/vitest.mjs'), 'run', ...args]]
-      : [
-          [join(root, 'hack/verify.ts')],
-          [
-            join(root, 'node_modules/vitest/vitest.mjs'),
-            'run',
-            '--project',
-            'kernel-*',
-            '--project',
-            'e2e-*',
-          ],
-        ],
+      : [[join(root, 'hack/verify.ts')], [join(root, 'hack/kernel-suites.ts')]],
 };
 
 async function main(task, ...args) {

@@ -125,6 +125,25 @@ describe.runIf(isRoot)('setup on a machine without anything', () => {
     ]);
   });
 
+  it('tests without a virtual machine where it can have none, and says so', () => {
+    // It brings whatever else the tests need.
+    const others = readFileSync(join(tree, 'hack/setup/tools.mjs'), 'utf8').matchAll(
+      /tool: '(?!qemu)([\w-]+)'/g,
+    );
+    const installs = [...others].map(([, tool = '']) => fakeInstall(tool)).join('; ');
+    program(
+      'apt-get',
+      `case "$*" in *qemu*) echo "E: Unable to locate package qemu-system-x86" >&2; exit 100;; *install*) ${installs};; esac`,
+    );
+    file('tree/hack/verify.ts', `console.log('verified')`);
+    file('tree/hack/kernel-suites.ts', `console.log('tested')`);
+    const { status, stdout, stderr } = setup('test');
+    expect(stderr).toMatch(
+      /^podwire setup: tests in a virtual machine are skipped: cannot install .*qemu.*: apt-get exited with 100: E: Unable to locate package qemu-system-x86$/m,
+    );
+    expect({ status, stdout }).toEqual({ status: 0, stdout: 'verified\ntested\n' });
+  });
+
   it('runs the install scripts that npm left out', () => {
     program('npm', fakeNpm({ scripts: false }));
     const { status, stderr } = setup('demo');

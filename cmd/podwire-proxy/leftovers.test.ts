@@ -1,5 +1,7 @@
 import { describe, expect, it } from 'vitest';
+import { families } from '#pkg/ip/address.ts';
 import { parsePrefix } from '#pkg/ip/prefix.ts';
+import { ipvsSets } from '#pkg/proxy/ipvs-sets.ts';
 import { describeStep, planCleanup, type Found } from './leftovers.ts';
 
 const nothing: Found = {
@@ -70,6 +72,8 @@ describe('planCleanup()', () => {
       'ipset KUBE-6-LOAD-BALANCER-SOURCE-CID',
     ]);
     expect(plan(ipvs, 'ipvs')).toEqual([]);
+    const made = families.flatMap((family) => ipvsSets(family).map(({ name }) => name));
+    expect(plan({ ...nothing, ipsets: made })).toEqual(made.map((name) => `ipset ${name}`));
   });
 
   it('leaves virtual servers alone where no proxy was', () => {

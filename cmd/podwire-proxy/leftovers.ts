@@ -1,10 +1,11 @@
 /** What kube-proxy in any mode, or this proxy, leaves in the kernel, and what of it is to go. Pure. */
 import type { ProxyMode } from '#pkg/config/proxy-config.ts';
-import { tryParseAddress, type Family } from '#pkg/ip/address.ts';
+import { families, tryParseAddress, type Family } from '#pkg/ip/address.ts';
 import { containsAddress, type Prefix } from '#pkg/ip/prefix.ts';
 import type { Backend } from '#pkg/iptables/detect.ts';
 import { planRemoval, type Removal } from '#pkg/iptables/plan-removal.ts';
 import { isServiceChain, type TableName } from '#pkg/iptables/ruleset.ts';
+import { ipvsSets } from '#pkg/proxy/ipvs-sets.ts';
 
 /** What was found on the host, of whomever it is. */
 export interface Found {
@@ -148,15 +149,9 @@ function isExcluded(server: string, ranges: readonly Prefix[]): boolean {
   return address !== undefined && ranges.some((range) => containsAddress(range, address));
 }
 
-/** Names have 31 characters at most; those of IPv6 are cut where they would be longer. */
+/** kube-proxy's, and those that only this proxy makes. */
 const ipsets: ReadonlySet<string> = new Set(
-  `LOOP-BACK CLUSTER-IP EXTERNAL-IP EXTERNAL-IP-LOCAL IPVS-IPS
-   LOAD-BALANCER LOAD-BALANCER-LOCAL LOAD-BALANCER-FW
-   LOAD-BALANCER-SOURCE-IP LOAD-BALANCER-SOURCE-CIDR HEALTH-CHECK-NODE-PORT
-   NODE-PORT-TCP NODE-PORT-LOCAL-TCP NODE-PORT-UDP NODE-PORT-LOCAL-UDP
-   NODE-PORT-SCTP-HASH NODE-PORT-LOCAL-SCTP-HASH`
-    .split(/\s+/)
-    .flatMap((name) => [`KUBE-${name}`, `KUBE-6-${name}`.slice(0, 31)]),
+  families.flatMap((family) => ipvsSets(family).map(({ name }) => name)),
 );
 
 /** For logs and errors: "ipset KUBE-CLUSTER-IP". */

@@ -5,14 +5,16 @@ export interface VmArguments {
   /** A version ("6.12"), the path of a Debian package, or undefined for the release's own kernel. */
   readonly kernel: string | undefined;
   readonly timeoutSeconds: number;
+  /** Leave out what takes minutes on an emulated processor. */
+  readonly quick: boolean;
   /** For vitest; every suite that needs the VM when empty. */
   readonly tests: readonly string[];
-  /** Everything behind `--`: a command to run in the place of vitest. */
+  /** Everything behind `--`, to run in the place of tests: a command, or a program of ours (.ts). */
   readonly command: readonly string[];
 }
 
 export const usage =
-  'usage: npm run test:vm -- [--kernel VERSION|PACKAGE.deb] [--timeout SECONDS] [FILE...] [-- COMMAND...]';
+  'usage: npm run test:vm -- [--kernel VERSION|PACKAGE.deb] [--timeout SECONDS] [--quick] [FILE...] [-- COMMAND...]';
 
 /** @throws {TypeError} when an option is unknown or has no proper value */
 export function parseVmArguments(argv: readonly string[]): VmArguments {
@@ -20,7 +22,11 @@ export function parseVmArguments(argv: readonly string[]): VmArguments {
   const { values, positionals } = parseArgs({
     args: end < 0 ? [...argv] : argv.slice(0, end),
     allowPositionals: true,
-    options: { kernel: { type: 'string' }, timeout: { type: 'string', default: '600' } },
+    options: {
+      kernel: { type: 'string' },
+      timeout: { type: 'string', default: '600' },
+      quick: { type: 'boolean', default: false },
+    },
   });
   const timeoutSeconds = Number(values.timeout);
   if (!Number.isInteger(timeoutSeconds) || timeoutSeconds < 1) {
@@ -29,6 +35,7 @@ export function parseVmArguments(argv: readonly string[]): VmArguments {
   return {
     kernel: values.kernel,
     timeoutSeconds,
+    quick: values.quick,
     tests: positionals,
     command: end < 0 ? [] : argv.slice(end + 1),
   };

@@ -19,11 +19,18 @@ export async function bundleTests(
     return `[${JSON.stringify(file)}, () => import(${path}), ${only ?? undefined}]`;
   });
   const runner = JSON.stringify(join(root, 'hack/vm/run-tests.ts'));
+  const contents = `import { runTests } from ${runner};\nprocess.exitCode = await runTests([${files.join(',')}]);`;
+  await bundle(root, contents, outfile);
+}
+
+/** A program of the repository that acts when it is loaded, with the packages it needs. */
+export async function bundleScript(root: string, file: string, outfile: string): Promise<void> {
+  await bundle(root, `import ${JSON.stringify(join(root, file))};`, outfile);
+}
+
+async function bundle(root: string, contents: string, outfile: string): Promise<void> {
   await build({
-    stdin: {
-      contents: `import { runTests } from ${runner};\nprocess.exitCode = await runTests([${files.join(',')}]);`,
-      resolveDir: root,
-    },
+    stdin: { contents, resolveDir: root },
     outfile,
     bundle: true,
     platform: 'node',

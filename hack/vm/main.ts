@@ -16,8 +16,8 @@ import { call, unpackedPackage } from './debian-package.ts';
 import { guestInit } from './guest-init.ts';
 import { writeImage } from './image.ts';
 import { findKernel, type VmKernel } from './kernel.ts';
-import { qemu, runMachine } from './qemu.ts';
-import { bundleTests } from './bundle-tests.ts';
+import { qemu, runMachine, type Ended, type Machine } from './qemu.ts';
+import { bundleScript, bundleTests } from './bundle-tests.ts';
 import { bundleCniProgram } from './cni-program.ts';
 import { suitesOf } from './suites.ts';
 import { systemFiles } from './system-files.ts';
@@ -40,18 +40,19 @@ async function main(args: VmArguments, signal: AbortSignal): Promise<number> {
       { path: testProgram, file: join(work, 'tests.mjs') },
       { path: join(root, 'dist/podwire-cni'), file: join(work, 'podwire-cni') },
     ];
-    await bundleTests(
-      root,
-      args.command.length > 0 ? [] : suitesOf(root, args.tests),
-      join(work, 'tests.mjs'),
-    );
+    const [script = '', ...scriptArguments] = args.command;
+    const isScript = script.endsWith('.ts');
+    const suites = args.command.length > 0 ? [] : suitesOf(root, args.tests, args.quick);
+    if (isScript) await bundleScript(root, script, join(work, 'tests.mjs'));
+    else await bundleTests(root, suites, join(work, 'tests.mjs'));
     await bundleCniProgram(root, node, join(work, 'podwire-cni'));
-    const argv = args.command.length > 0 ? args.command : testCommand;
+    const isCommand = args.command.length > 0 && !isScript;
+    const argv = isCommand ? args.command : [...testCommand, ...scriptArguments];
     const init = guestInit({ root, argv, env: guestEnvironment, timeoutSeconds });
     const modules = { version: kernel.version, folder: kernel.modules };
     const system = systemFiles(guestEnvironment.PATH);
     writeImage(initrd, { busybox, init, modules, repository: root, programs, system });
-    const machine = {
+    const machine: Machine = {
       accelerator,
       kernelImage: kernel.image,
       initrd,
@@ -60,11 +61,7 @@ async function main(args: VmArguments, signal: AbortSignal): Promise<number> {
       shareRoot: true,
     };
     say(`Linux ${kernel.version}, ${accelerator}`);
-    const startedMs = performance.now();
-    const onOutput = (bytes: Uint8Array): boolean => process.stdout.write(bytes);
-    const ended = await runMachine(machine, { timeoutSeconds, signal, onOutput });
-    say(`ended after ${((performance.now() - startedMs) / 1000).toFixed(1)} s`);
-    const code = exitCode(machine.exitCodeFile);
+    const { code, ended } = await bootAndRun(machine, timeoutSeconds, signal);
     if (code !== undefined) return code;
     const how = ended === 'timeout' ? `not finished after ${timeoutSeconds} s` : `ended ${ended}`;
     say(`the machine gave no exit code (${how}); its console:`);
@@ -72,6 +69,31 @@ async function main(args: VmArguments, signal: AbortSignal): Promise<number> {
     return 3;
   } finally {
     rmSync(work, { recursive: true, force: true });
+  }
+}
+
+/**
+ * Again, when the machine died before it had a word to say: kernels patch their own code while they
+ * start, which an emulated processor sometimes takes amiss (6.12: "Oops: int3").
+ */
+async function bootAndRun(
+  machine: Machine,
+  timeoutSeconds: number,
+  signal: AbortSignal,
+): Promise<{ readonly code: number | undefined; readonly ended: Ended }> {
+  const startedMs = performance.now();
+  for (let attempt = 1; ; attempt++) {
+    let hasPrinted = false;
+    const onOutput = (bytes: Uint8Array): void => {
+      hasPrinted = true;
+      process.stdout.write(bytes);
+    };
+    const ended = await runMachine(machine, { timeoutSeconds, signal, onOutput });
+    const code = exitCode(machine.exitCodeFile);
+    say(`ended after ${((performance.now() - startedMs) / 1000).toFixed(1)} s`);
+    const isDeadBorn = code === undefined && ended === 'by itself' && !hasPrinted;
+    if (!isDeadBorn || attempt === 3) return { code, ended };
+    say('the machine died while it started; once more');
   }
 }
 

@@ -10,9 +10,11 @@ import { suitesOf } from './suites.ts';
 
 describe('parseVmArguments()', () => {
   it('takes files, a kernel and a time', () => {
-    expect(parseVmArguments(['--kernel', '6.12', '--timeout', '90', 'pkg/ipvs'])).toEqual({
+    const argv = ['--kernel', '6.12', '--timeout', '90', '--quick', 'pkg/ipvs'];
+    expect(parseVmArguments(argv)).toEqual({
       kernel: '6.12',
       timeoutSeconds: 90,
+      quick: true,
       tests: ['pkg/ipvs'],
       command: [],
     });
@@ -109,6 +111,12 @@ describe('suitesOf()', () => {
       expect(filesOf('pkg/a')).toEqual(both);
       expect(filesOf('pkg/a/z.test.ts')).toEqual(['pkg/a/z.test.ts']);
       expect(filesOf()).toEqual(['pkg/a/x.vm.test.ts']);
+      mkdirSync(join(root, 'cmd/podwire-proxy'), { recursive: true });
+      const slow = 'cmd/podwire-proxy/mode-switch.vm.test.ts';
+      writeFileSync(join(root, slow), '');
+      expect(suitesOf(root, [], true).map(({ file }) => file)).toEqual(['pkg/a/x.vm.test.ts']);
+      expect(filesOf()).toEqual([slow, 'pkg/a/x.vm.test.ts']);
+      expect(suitesOf(root, [slow], true)).toHaveLength(1);
       expect(() => filesOf('pkg/b')).toThrow('Cannot run pkg/b: no test file');
     } finally {
       rmSync(root, { recursive: true });

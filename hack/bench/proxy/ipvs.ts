@@ -4,7 +4,7 @@
  * written anywhere, and the time is that of deciding; with it a kernel with IPVS is needed:
  *
  *     node hack/bench/proxy/ipvs.ts [--kernel] [services...]
- *     npm run test:vm -- -- node hack/bench/proxy/ipvs.ts --kernel 1000
+ *     npm run test:vm -- -- hack/bench/proxy/ipvs.ts --kernel 1000
  */
 import { systemClock } from '#pkg/clock/clock.ts';
 import type { runCommand } from '#pkg/exec/run.ts';

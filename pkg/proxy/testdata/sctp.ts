@@ -28,7 +28,7 @@ export interface SctpTry {
 /**
  * What the server hears when the client connects to an address and says "hello".
  *
- * @throws {AgentError} ECONNREFUSED; EINPROGRESS when nobody answers
+ * @throws {AgentError} EINPROGRESS when nobody answers: the kernel's SCTP takes no refusal by ICMP
  */
 export async function helloOverSctp(of: SctpTry): Promise<string> {
   const sys = await openSys();
