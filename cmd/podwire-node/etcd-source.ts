@@ -28,6 +28,8 @@ export interface EtcdSourceParts extends SubnetRules {
   readonly client: EtcdClient;
   /** Of all keys, without a slash at its end. */
   readonly prefix: string;
+  /** The network's configuration that this daemon was started with. */
+  readonly configText: string;
   readonly nodeName: string;
   readonly annotationPrefix: string;
   /** A subnet this node had before. */
@@ -94,10 +96,9 @@ export class EtcdSource {
 
   /** Lists, makes sure of our own subnet, and follows: until something goes wrong. */
   async #session(signal: AbortSignal, onListed: () => void): Promise<void> {
-    const { client } = this.#parts;
-    const prefix = this.#subnetsPrefix;
-    const { revision, entries } = await client.list(prefix, signal);
-    const leases = entries.flatMap((entry) => this.#leaseOf(entry) ?? []);
+    const { client, prefix } = this.#parts;
+    const { revision, entries } = await client.list(`${prefix}/`, signal);
+    const leases = entries.flatMap((entry) => this.#read(entry));
     const addresses = this.#parts.addresses();
     if (typeof addresses === 'string') throw new AgentError('NoAddress', addresses);
     this.#addresses = addresses;
@@ -125,7 +126,7 @@ export class EtcdSource {
       previous: before,
       relist: async () => {
         const { entries } = await this.#parts.client.list(this.#subnetsPrefix, signal);
-        return entries.flatMap((entry) => this.#leaseOf(entry) ?? []);
+        return entries.flatMap((entry) => this.#read(entry));
       },
       keyOf: (subnets) => this.#subnetsPrefix + formatLeaseKey(subnets),
       signal,
@@ -146,7 +147,7 @@ export class EtcdSource {
 
   async #follow(revision: string, own: HeldLease, signal: AbortSignal): Promise<void> {
     const { client } = this.#parts;
-    for await (const { events } of client.watch(this.#subnetsPrefix, revision, signal)) {
+    for await (const { events } of client.watch(`${this.#parts.prefix}/`, revision, signal)) {
       for (const event of events) this.#take(event, own);
     }
   }
@@ -164,10 +165,10 @@ export class EtcdSource {
       if (subnets !== undefined) this.#nodes.remove(formatLeaseKey(subnets));
       return;
     }
-    const lease = this.#leaseOf(event.entry);
-    if (lease === undefined) return;
-    if (lease.key === own.key) this.#own = lease;
-    this.#nodes.put(this.#recordOf(lease));
+    for (const lease of this.#read(event.entry)) {
+      if (lease.key === own.key) this.#own = lease;
+      this.#nodes.put(this.#recordOf(lease));
+    }
   }
 
   async #keepAlive({ lease, key }: HeldLease, signal: AbortSignal): Promise<void> {
@@ -216,6 +217,16 @@ export class EtcdSource {
       overwrite[`${annotationPrefix}public-ipv6-overwrite`] = formatAddress(ip6);
     }
     return { ...record, annotations: { ...record.annotations, ...overwrite } };
+  }
+
+  /** The lease an entry is, if it is one; a new configuration is told. */
+  #read(entry: EtcdEntry): readonly HeldLease[] {
+    if (entry.key.startsWith(this.#subnetsPrefix)) return [this.#leaseOf(entry) ?? []].flat();
+    const { configText, log, prefix } = this.#parts;
+    if (entry.key === `${prefix}/config` && entry.value !== configText) {
+      log.warn({ key: entry.key }, 'The configuration of the network has changed: start again');
+    }
+    return [];
   }
 
   #leaseOf(entry: EtcdEntry): HeldLease | undefined {

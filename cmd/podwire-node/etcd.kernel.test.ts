@@ -169,6 +169,13 @@ describe('three agents and etcd', () => {
     expect(await routes()).toContain('10.244.3.0/24');
   });
 
+  test('128. another configuration is told, and the lease is kept', async () => {
+    const { lease } = await leaseOf(keyOf(1));
+    await etcd.ctl('put', '/coreos.com/network/config', `${netConf} `);
+    await expect.poll(() => a.log(), slow).toContain('configuration of the network has changed');
+    expect((await leaseOf(keyOf(1))).lease).toBe(lease);
+  });
+
   test('138. started again, it has its subnet again', async () => {
     await a.kill('SIGKILL');
     const again = await start('a');

@@ -1,4 +1,5 @@
 import { describe, expect, test } from 'vitest';
+import { formatPrefix, parsePrefix, type Prefix } from '#pkg/ip/prefix.ts';
 import type { KernelChange, KernelGroup, ObjectChange } from '#pkg/netlink/monitor.ts';
 import { concernsPodNetwork, createLinkNames } from './kernel-events.ts';
 
@@ -7,10 +8,17 @@ const links = new Map([
   [3, 'podwire.1'],
   [4, 'vethabc'],
 ]);
-const watched = new Set(['eth0', 'podwire.1']);
+const known = {
+  watchedLinks: new Set(['eth0', 'podwire.1']),
+  hasRouteTo: (to: Prefix) => formatPrefix(to) === '10.244.3.0/24',
+};
 
 function change(kind: KernelGroup, linkIndex: number, protocol?: number): ObjectChange {
   return { kind, deleted: false, linkIndex, ...(protocol === undefined ? {} : { protocol }) };
+}
+
+function replacing(to: string): KernelChange {
+  return { ...change('route', 2, 3), replaced: parsePrefix(to) };
 }
 
 describe('concernsPodNetwork()', () => {
@@ -21,6 +29,8 @@ describe('concernsPodNetwork()', () => {
     ['forwarding', { kind: 'forwarding', deleted: false, linkIndex: undefined }, true],
     ['a route of ours', change('route', 2, 196), true],
     ["another's route on our device", change('route', 3, 2), false],
+    ['a route of ours that is now theirs', replacing('10.244.3.0/24'), true],
+    ["another's route that changes", replacing('10.9.0.0/24'), false],
     ['the underlay', change('link', 2), true],
     ['an address of the underlay', change('address', 2), true],
     ['our device', change('link', 3), true],
@@ -36,13 +46,14 @@ describe('concernsPodNetwork()', () => {
     ],
     ['our device under a new name', { ...change('link', 3), linkName: 'mine' }, true],
   ])('%s: %o → %s', (_, event, concerns) => {
-    expect(concernsPodNetwork(event, watched, names)).toBe(concerns);
+    expect(concernsPodNetwork(event, known, names)).toBe(concerns);
   });
 
   test('while the daemon waits for its underlay, any link or address may be it', () => {
-    expect(concernsPodNetwork(change('link', 4), undefined, names)).toBe(true);
-    expect(concernsPodNetwork(change('address', 4), undefined, names)).toBe(true);
-    expect(concernsPodNetwork(change('neighbor', 4), undefined, names)).toBe(false);
+    const unknown = { ...known, watchedLinks: undefined };
+    expect(concernsPodNetwork(change('link', 4), unknown, names)).toBe(true);
+    expect(concernsPodNetwork(change('address', 4), unknown, names)).toBe(true);
+    expect(concernsPodNetwork(change('neighbor', 4), unknown, names)).toBe(false);
   });
 });
 
@@ -53,7 +64,7 @@ describe('createLinkNames()', () => {
     names.follow({ ...change('link', 3), linkName: 'podwire.1' });
     kernel.delete(3);
     const deleted = { ...change('link', 3), deleted: true, linkName: 'podwire.1' };
-    expect(concernsPodNetwork(deleted, watched, names)).toBe(true);
+    expect(concernsPodNetwork(deleted, known, names)).toBe(true);
     names.follow(deleted);
     kernel.set(3, 'vethabc');
     expect(names.nameOf(3)).toBe('vethabc');

@@ -1,5 +1,6 @@
 /** Which changes in the kernel concern the pod network: on a busy node most do not. */
 import { podwireRouteProtocol } from '#pkg/host-network/object.ts';
+import type { Prefix } from '#pkg/ip/prefix.ts';
 import type { KernelChange } from '#pkg/netlink/monitor.ts';
 
 /** Names of links by index, remembered beyond a link's end. */
@@ -29,22 +30,32 @@ export function createLinkNames(lookUp: (index: number) => string | undefined): 
   };
 }
 
-/**
- * Whether the kernel has to be read again. `watched` are our devices and the underlay; undefined
- * while the daemon waits for one, when any link or address may be what it waits for.
- */
+/** What the daemon wanted last. */
+export interface KnownNetwork {
+  /**
+   * Our devices and the underlay; undefined while the daemon waits for one, when any link or address
+   * may be what it waits for.
+   */
+  readonly watchedLinks: ReadonlySet<string> | undefined;
+  hasRouteTo(destination: Prefix): boolean;
+}
+
+/** Whether the kernel has to be read again. */
 export function concernsPodNetwork(
   change: KernelChange,
-  watched: ReadonlySet<string> | undefined,
+  known: KnownNetwork,
   names: LinkNames,
 ): boolean {
+  const { watchedLinks: watched } = known;
   switch (change.kind) {
     case 'resync':
       return true;
     case 'forwarding':
       return true;
     case 'route':
-      return change.protocol === podwireRouteProtocol;
+      if (change.protocol === podwireRouteProtocol) return true;
+      // One of ours that somebody changed, which made it theirs.
+      return change.replaced !== undefined && known.hasRouteTo(change.replaced);
     case 'link':
       if (watched === undefined) return true;
       // By the name it had at that moment, and by the one it was known by: it may be a new name.

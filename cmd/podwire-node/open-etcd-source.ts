@@ -47,7 +47,8 @@ export async function openEtcdSource(
   await using opened = new AsyncDisposableStack();
   const client = opened.use(await createEtcdClient(etcd));
   const key = `${etcd.prefix}/config`;
-  const netConf = parseNetConf(await readNetConf(client, key, context), `${key} in etcd`);
+  const configText = await readNetConf(client, key, context);
+  const netConf = parseNetConf(configText, `${key} in etcd`);
   const config = {
     ...options.withNetConf(netConf, `${key} in etcd`),
     // Nobody sees it there: it is only how records of nodes say what leases say.
@@ -56,6 +57,7 @@ export async function openEtcdSource(
   const source = new EtcdSource({
     client,
     prefix: etcd.prefix,
+    configText,
     nodeName: options.nodeName,
     annotationPrefix: config.annotationPrefix,
     subnets: subnetsOf(netConf),

@@ -43,6 +43,20 @@ function file(name: NodeName, path: string): Promise<string> {
   return readFile(join(cluster.dir, name, path), 'utf8');
 }
 
+/** All that the daemon has in the kernel for IPv4, in an order of its own. */
+async function overlayOf(name: NodeName): Promise<readonly string[]> {
+  const host = netns(name);
+  const { stdout } = await host.exec('bridge', ['fdb', 'show', 'dev', 'podwire.1']);
+  const texts = [
+    await host.ip('-br link show podwire.1'),
+    await host.ip('-4 -br addr show podwire.1'),
+    await host.ip('neigh show dev podwire.1'),
+    await host.ip('route show proto 196'),
+    stdout,
+  ];
+  return texts.flatMap((text) => text.split('\n').map((line) => line.trim())).toSorted();
+}
+
 /** What the daemon's /healthz answers to the node itself. */
 async function healthz(name: NodeName): Promise<string> {
   const url = 'http://127.0.0.1:9964/healthz';
@@ -308,14 +322,71 @@ describe('podwire-node heals', () => {
     ],
     ['a device set down', 'ip', ['link', 'set', 'podwire.1', 'down']],
     ['a deleted device', 'ip', ['link', 'del', 'podwire.1']],
+    ['another MAC', 'ip', ['link', 'set', 'podwire.1', 'address', '02:00:00:00:00:99']],
+    ['a deleted address', 'ip', ['addr', 'flush', 'dev', 'podwire.1']],
+    [
+      'a route that leads elsewhere',
+      'ip',
+      'route change 10.244.3.0/24 via 192.168.1.2 dev eth0 proto 196'.split(' '),
+    ],
+    [
+      'a route that is no longer marked as ours',
+      'ip',
+      'route change 10.244.3.0/24 via 192.168.1.2 dev eth0'.split(' '),
+    ],
+    [
+      'a neighbour with another MAC',
+      'ip',
+      ['neigh', 'replace', '10.244.3.0', 'lladdr', '02:00:00:00:00:99', 'dev', 'podwire.1'],
+    ],
+    [
+      'the parent link going down and up',
+      'sh',
+      [
+        '-c',
+        // The kernel takes these away with the link; who sets it down by hand puts them back.
+        'ip link set eth0 down; ip link set eth0 up; ip route replace default via 192.168.1.254; ' +
+          'ip addr add fd00:1::1/64 dev eth0 nodad; ip route replace default via fd00:1::254',
+      ],
+    ],
   ])('151. %s within 2 s', async (_, program, args) => {
     await reaches('a', pod('c', 'ip'));
+    const before = await overlayOf('a');
     const pinger = await ping('a', pod('c', 'ip'), 'ip');
     await expect.poll(() => pinger.answered(), slow).toBeGreaterThan(10);
     await netns('a').exec(program, args);
     const answered = pinger.answered();
     await expect.poll(() => pinger.answered(), slow).toBeGreaterThan(answered + 20);
     expect((await pinger.stop()).longestGapMs).toBeLessThan(2_000);
+    await expect.poll(() => overlayOf('a'), { timeout: 2_000, interval: 50 }).toEqual(before);
+  });
+
+  test("151. touches nothing of others', whatever is healed beside it", async () => {
+    const { netns: host } = cluster.network.nodes.a;
+    const theirs = [
+      'route add 10.250.0.0/24 via 192.168.1.254 proto 17',
+      'route add 10.251.0.0/24 via 192.168.1.254 table 77',
+      'link add other0 type bridge',
+      'neigh add 192.168.1.77 lladdr 02:00:00:00:00:77 dev eth0 nud permanent',
+    ];
+    for (const words of theirs) await host.ip(words);
+    await host.exec('nft', ['add', 'table', 'inet', 'others']);
+    await host.exec('iptables', ['-A', 'FORWARD', '-s', '203.0.113.0/24', '-j', 'ACCEPT']);
+    await host.ip('link del podwire.1');
+    await host.exec('nft', ['delete', 'table', 'inet', 'podwire-masquerade']);
+    await host.exec('iptables', ['-F', 'PODWIRE-FORWARD']);
+    await reaches('a', pod('c', 'ip'));
+    const rules = async (): Promise<string> => (await host.exec('nft', ['list', 'ruleset'])).stdout;
+    await expect.poll(rules, slow).toContain('table inet podwire-masquerade');
+    await expect
+      .poll(async () => (await host.exec('iptables-save', [])).stdout, slow)
+      .toMatch(/-A PODWIRE-FORWARD -s .*\n-A PODWIRE-FORWARD -d /);
+    expect(await host.ip('route show 10.250.0.0/24')).toContain('192.168.1.254');
+    expect(await host.ip('route show table 77')).toContain('10.251.0.0/24');
+    expect(await host.ip('link show other0')).toContain('other0');
+    expect(await host.ip('neigh show 192.168.1.77')).toContain('PERMANENT');
+    expect(await rules()).toContain('table inet others');
+    expect((await host.exec('iptables-save', [])).stdout).toContain('-s 203.0.113.0/24 -j ACCEPT');
   });
 
   test.each(['net.ipv4.ip_forward', 'net.ipv6.conf.all.forwarding'])(

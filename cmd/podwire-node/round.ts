@@ -20,6 +20,9 @@ import {
   type PodNetworkOptions,
 } from '#pkg/pod-network/desired.ts';
 import { PeerIndex, type PeerBasis, type PeerChange } from '#pkg/pod-network/peer-index.ts';
+import type { Prefix } from '#pkg/ip/prefix.ts';
+import { collect } from './collect.ts';
+import { HeldRoutes } from './held-routes.ts';
 import type { NodeMetrics } from './node-metrics.ts';
 import type { PacketFilterDriver } from './packet-filter-driver.ts';
 import type { OwnNode } from './own-node.ts';
@@ -97,6 +100,7 @@ export class PodNetworkRound {
   /** What the last full round knew, as long as changes of single peers are all there was since. */
   #basis: PeerBasis | undefined;
   #index: PeerIndex | undefined;
+  #held = new HeldRoutes([]);
   /** What was said of iptables last. */
   #filterTrouble: string | undefined;
   #watchedLinks: ReadonlySet<string> | undefined;
@@ -121,6 +125,11 @@ export class PodNetworkRound {
   /** The links whose changes concern us; undefined while that is not known, and all may. */
   get watchedLinks(): ReadonlySet<string> | undefined {
     return this.#watchedLinks;
+  }
+
+  /** Whether a route of ours leads there. */
+  hasRouteTo(destination: Prefix): boolean {
+    return this.#held.hasRouteTo(destination);
   }
 
   /**
@@ -155,6 +164,7 @@ export class PodNetworkRound {
       status.setProblems([...want.problems, ...sessions]);
       await this.#converge(want, records.get(options.nodeName), signal);
       this.#basis = want.basis;
+      this.#held = new HeldRoutes(want.objects);
       status.roundEnded({ kind: 'ready' });
       metrics.roundEnded('success', clock.now() - startMs);
     } catch (error) {
@@ -243,7 +253,7 @@ export class PodNetworkRound {
   ): Promise<void> {
     this.#objects ??= this.#parts.host.observe(want);
     const { retained, others } = splitRetained(want, this.#objects, retainedDevices);
-    await this.#writeObjects(planHostNetwork(want, others), signal);
+    await this.#writeObjects(this.#held.reclaim(planHostNetwork(want, others)), signal);
     this.#objects = [...want, ...retained];
   }
 
@@ -290,20 +300,6 @@ export class PodNetworkRound {
     await tables.apply(steps, signal);
     metrics.tablesChanged(steps);
     log.info({ steps: steps.map(({ op }) => op) }, 'Masquerade table changed');
-  }
-}
-
-/** Runs a part of the round; its failure is remembered, unless it is the end of the daemon. */
-async function collect(
-  failures: unknown[],
-  part: () => Promise<void>,
-  signal: AbortSignal,
-): Promise<void> {
-  try {
-    await part();
-  } catch (error) {
-    signal.throwIfAborted();
-    failures.push(error);
   }
 }
 

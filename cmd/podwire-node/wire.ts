@@ -92,7 +92,7 @@ export async function startNode(
       if (change.kind === 'address' && change.deleted && change.address !== undefined) {
         source.addressGone(change.address);
       }
-      const concerns = concernsPodNetwork(change, round.watchedLinks, names);
+      const concerns = concernsPodNetwork(change, round, names);
       names.follow(change);
       if (concerns && !ownWrites.isOwn(change)) lookAgain();
     }),

@@ -45,6 +45,8 @@ it('watchKernel() reports what others change, by kind, link and protocol', async
   await scratch.ip('link set br0 up');
   await scratch.ip('addr add 10.1.0.1/24 dev br0');
   await scratch.ip('route add 10.2.0.0/16 via 10.1.0.2 proto 196');
+  await scratch.ip('route change 10.2.0.0/16 via 10.1.0.3 proto 17');
+  await scratch.ip('route change 10.2.0.0/16 via 10.1.0.2 proto 196');
   await scratch.ip('neigh add 10.1.0.2 lladdr 02:00:00:00:00:02 dev br0 nud permanent');
   await scratch.ip('neigh del 10.1.0.2 dev br0');
   await scratch.ip('route del 10.2.0.0/16');
@@ -59,6 +61,7 @@ it('watchKernel() reports what others change, by kind, link and protocol', async
         { ...change, kind: 'link', linkName: 'br0' },
         { ...change, kind: 'address', address },
         { ...change, kind: 'route', protocol: 196 },
+        { ...change, kind: 'route', protocol: 17, replaced: parsePrefix('10.2.0.0/16') },
         { ...change, kind: 'neighbor' },
         { ...change, kind: 'neighbor', deleted: true },
         { ...change, kind: 'route', protocol: 196, deleted: true },

@@ -1,6 +1,7 @@
 /** Tells when the kernel's network configuration changes, whoever changed it. For daemons only. */
 import { isErrno } from '#pkg/errors/agent-error.ts';
 import { addressFromBytes, type Address } from '#pkg/ip/address.ts';
+import type { Prefix } from '#pkg/ip/prefix.ts';
 import { MSG_DONTWAIT, MSG_TRUNC, POLLIN } from '#pkg/sys/constants.ts';
 import type { Sys } from '#pkg/sys/sys.ts';
 import { littleEndian, readAttributes, readString, readU32, viewOf } from './attribute.ts';
@@ -12,6 +13,8 @@ import {
   NETCONFA_IFINDEX_ALL,
   NETLINK_ADD_MEMBERSHIP,
   NETLINK_ROUTE,
+  NLM_F_REPLACE,
+  RTA_DST,
   RTA_OIF,
   RTM_DELADDR,
   RTM_DELLINK,
@@ -56,6 +59,8 @@ export interface ObjectChange {
   readonly address?: Address;
   /** Of a route: who made it (`rtm_protocol`). */
   readonly protocol?: number;
+  /** Of a route that took another's place: where to. */
+  readonly replaced?: Prefix;
 }
 
 export interface KernelWatch extends Disposable {
@@ -165,7 +170,7 @@ const groupNumbers: Readonly<Record<KernelGroup, readonly number[]>> = {
   forwarding: [RTNLGRP_IPV4_NETCONF, RTNLGRP_IPV6_NETCONF],
 };
 
-function changesOf({ type, body }: Message): KernelChange[] {
+function changesOf({ type, flags, body }: Message): KernelChange[] {
   if (body.byteLength < 8) return [];
   switch (type) {
     case RTM_NEWLINK:
@@ -189,9 +194,13 @@ function changesOf({ type, body }: Message): KernelChange[] {
       return [{ kind: 'neighbor', deleted: type === RTM_DELNEIGH, linkIndex: indexAt4(body) }];
     case RTM_NEWROUTE:
     case RTM_DELROUTE: {
-      const linkIndex = readU32(readAttributes(body.subarray(12)).get(RTA_OIF));
+      const attributes = readAttributes(body.subarray(12));
+      const linkIndex = readU32(attributes.get(RTA_OIF));
       const deleted = type === RTM_DELROUTE;
-      return [{ kind: 'route', deleted, linkIndex, ...defined('protocol', body[5]) }];
+      const isReplacement = !deleted && (flags & NLM_F_REPLACE) !== 0;
+      const replaced = isReplacement ? destinationOf(body, attributes.get(RTA_DST)) : undefined;
+      const rest = { ...defined('protocol', body[5]), ...defined('replaced', replaced) };
+      return [{ kind: 'route', deleted, linkIndex, ...rest }];
     }
     case RTM_NEWNETCONF: {
       // struct netconfmsg { u8 family; }; every new link has a message of its own too.
@@ -202,6 +211,12 @@ function changesOf({ type, body }: Message): KernelChange[] {
     default:
       return [];
   }
+}
+
+/** struct rtmsg: family, length of the destination. */
+function destinationOf(body: Uint8Array, bytes: Uint8Array | undefined): Prefix | undefined {
+  if (bytes?.byteLength !== 4 && bytes?.byteLength !== 16) return undefined;
+  return { address: addressFromBytes(bytes), length: body[1] ?? 0 };
 }
 
 /** On a point-to-point device IFA_ADDRESS is the other end's, and IFA_LOCAL ours. */
