@@ -139,6 +139,12 @@ describe('udp', () => {
   });
 });
 
+test('wrapped routes take the place of plain ones, in both families', async () => {
+  await run('backend: host-gw', families);
+  await run('backend: vxlan\ndirectRouting: false', families);
+  expect(await matrixProblems(cluster, families, everywhere)).toEqual([]);
+});
+
 test('152. the MTU follows that of the link below', async () => {
   await run('backend: vxlan', families);
   const { a } = cluster.nodes;
