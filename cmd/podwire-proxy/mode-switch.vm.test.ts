@@ -1,0 +1,276 @@
+/**
+ * Another mode by configuration and a new start, under traffic. In the VM, since it needs a kernel
+ * with all of them. The proxy runs inside this process, which lives in the node's namespace: a start
+ * of its program takes seconds there.
+ */
+import { readFileSync } from 'node:fs';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, beforeAll, expect, it } from 'vitest';
+import type { ProxyMode } from '#pkg/config/proxy-config.ts';
+import { startEmbeddedApi } from '#pkg/embedded-api/embedded-api.ts';
+import { kubeconfigFor } from '#pkg/embedded-api/kubeconfig-for.ts';
+import { runCommand } from '#pkg/exec/run.ts';
+import type { Logger } from '#pkg/log/logger.ts';
+import { openNetns, openOwnNetns } from '#pkg/netns/netns.ts';
+import { createSmallCluster, type SmallCluster } from '#pkg/proxy/testdata/small-cluster.ts';
+import { CLONE_NEWNET } from '#pkg/sys/constants.ts';
+import { openSys } from '#pkg/sys/open-sys.ts';
+import { readOptions } from './options.ts';
+import { runProxy } from './wire.ts';
+
+const node = 'node-one';
+const vips = ['10.96.0.10', 'fd00:96::10'] as const;
+const slow = { timeout: 100_000, interval: 250 };
+/** Of a whole switch; on a busy machine with an emulated processor. */
+const patienceMs = 300_000;
+const stack = new AsyncDisposableStack();
+let small: SmallCluster;
+let configPath: string;
+let kubeconfig: string;
+let running: AsyncDisposable | undefined;
+let log: string[] = [];
+
+beforeAll(async () => {
+  const dir = await mkdtemp(join(tmpdir(), 'podwire-modes-'));
+  stack.defer(() => rm(dir, { recursive: true, force: true }));
+  configPath = join(dir, 'config.conf');
+  kubeconfig = join(dir, 'kubeconfig');
+  small = stack.use(await createSmallCluster());
+  // Threads of the pool have started by now: they stay where they are, and open no sockets.
+  const sys = await openSys();
+  const home = stack.use(openOwnNetns());
+  const there = stack.use(openNetns(small.node.path));
+  sys.setns(there.fd, CLONE_NEWNET);
+  stack.defer(() => sys.setns(home.fd, CLONE_NEWNET));
+  const api = stack.use(await startEmbeddedApi({ listen: [{ host: '127.0.0.1', port: 6443 }] }));
+  await writeFile(kubeconfig, kubeconfigFor({ server: 'http://127.0.0.1:6443' }));
+  api.objects.create({
+    apiVersion: 'v1',
+    kind: 'Node',
+    metadata: { name: node },
+    // Mode nftables serves node ports on it.
+    status: { addresses: [{ type: 'InternalIP', address: '203.0.113.1' }] },
+  });
+  const ports = [
+    { name: 'http', port: 80, targetPort: 8080, nodePort: 30080 },
+    { name: 'echo', port: 81, targetPort: 8081, nodePort: 30081 },
+    { name: 'udp', protocol: 'UDP', port: 80, targetPort: 8080, nodePort: 30080 },
+  ];
+  for (const [name, n] of [
+    ['web', 10],
+    ['none', 11],
+  ] as const) {
+    const clusterIPs = [`10.96.0.${n}`, `fd00:96::${n}`];
+    api.objects.create({
+      apiVersion: 'v1',
+      kind: 'Service',
+      metadata: { namespace: 'default', name },
+      spec: {
+        type: name === 'web' ? 'NodePort' : 'ClusterIP',
+        clusterIP: clusterIPs[0] ?? '',
+        clusterIPs,
+        ipFamilies: ['IPv4', 'IPv6'],
+        ipFamilyPolicy: 'RequireDualStack',
+        ports: name === 'web' ? ports : [{ name: 'http', port: 80, targetPort: 8080 }],
+      },
+    });
+  }
+  for (const [addressType, address] of [
+    ['IPv4', '10.1.2.2'],
+    ['IPv6', 'fd00:10:2::2'],
+  ] as const) {
+    api.objects.create({
+      apiVersion: 'discovery.k8s.io/v1',
+      kind: 'EndpointSlice',
+      metadata: {
+        namespace: 'default',
+        name: `web-${addressType.toLowerCase()}`,
+        labels: { 'kubernetes.io/service-name': 'web' },
+      },
+      addressType,
+      ports: ports.map(({ name, protocol = 'TCP', targetPort: port }) => ({
+        name,
+        protocol,
+        port,
+      })),
+      endpoints: [{ addresses: [address], conditions: { ready: true }, nodeName: node }],
+    });
+  }
+});
+afterAll(async () => {
+  await running?.[Symbol.asyncDispose]();
+  await stack.disposeAsync();
+});
+
+/** Ends the proxy that runs, writes the configuration, and starts one that reads it. */
+async function restartAs(mode: ProxyMode): Promise<void> {
+  await running?.[Symbol.asyncDispose]();
+  log = [];
+  await writeFile(
+    configPath,
+    `apiVersion: kubeproxy.config.k8s.io/v1alpha1
+kind: KubeProxyConfiguration
+clientConnection: { kubeconfig: ${kubeconfig} }
+clusterCIDR: 10.1.0.0/16,fd00:10::/32
+mode: ${mode}
+`,
+  );
+  const argv = ['--config', configPath, '--hostname-override', node, '--strict-mode'];
+  const program = 'podwire-proxy';
+  const options = await readOptions(argv, { env: {}, hostname: node, version: '0', program });
+  if ('kind' in options) throw new Error('no options');
+  const stop = new AbortController();
+  const note = (fields: object, message: string): void => {
+    log.push(`${message} ${JSON.stringify(fields)}`);
+  };
+  const collected: Logger = { debug: note, info: note, warn: note, error: note };
+  const context = {
+    env: {},
+    version: '0',
+    program,
+    log: collected,
+    setVerbosity: () => undefined,
+    reread: async () => options,
+  };
+  const over = runProxy(options, context, stop.signal).catch((error: unknown) => {
+    if (!stop.signal.aborted) log.push(`FAILED ${String(error)}`);
+  });
+  running = {
+    [Symbol.asyncDispose]: async () => {
+      stop.abort();
+      await over;
+    },
+  };
+  await expect.poll(() => answer('http://127.0.0.1:10249/proxyMode'), slow).toBe(mode);
+  await expect.poll(() => answer('http://127.0.0.1:10256/healthz'), slow).toContain('lastUpdated');
+  expect(log.join('\n')).not.toContain('FAILED');
+}
+
+async function answer(url: string): Promise<string> {
+  try {
+    const response = await fetch(url, { signal: AbortSignal.timeout(5_000) });
+    return response.ok ? await response.text() : `${response.status} ${log.join('\n')}`;
+  } catch (error) {
+    return `${String(error)} ${log.join('\n')}`;
+  }
+}
+
+interface Found {
+  /** "ip nat KUBE-SERVICES -A …", without counters. */
+  readonly rules: readonly string[];
+  readonly sets: readonly string[];
+  readonly servers: readonly string[];
+  readonly tables: readonly string[];
+  readonly hasDevice: boolean;
+}
+
+/** All that proxies put into the kernel. */
+async function found(): Promise<Found> {
+  const out = async (file: string, ...args: readonly string[]): Promise<string> =>
+    (await runCommand(file, args, { timeoutMs: 60_000 })).stdout;
+  const lines = (text: string): string[] => text.split('\n').filter((line) => line !== '');
+  const rules = [];
+  for (const tool of ['iptables-nft-save', 'ip6tables-nft-save']) {
+    let table = '';
+    for (const line of lines(await out(tool))) {
+      if (line.startsWith('*')) table = line.slice(1);
+      if (line.includes('KUBE-')) rules.push(`${tool} ${table} ${line.replace(/ \[.*/, '')}`);
+    }
+  }
+  return {
+    rules: rules.toSorted(),
+    sets: lines(await out('ipset', 'list', '-n')).toSorted(),
+    servers: lines(await out('ipvsadm', '-S', '-n')).toSorted(),
+    tables: lines(await out('nft', 'list', 'tables')).filter((line) => line.includes('proxy')),
+    hasDevice: networkDevices().includes('kube-ipvs0'),
+  };
+}
+
+function networkDevices(): string[] {
+  return (
+    readFileSync('/proc/net/dev', 'utf8')
+      .match(/^ *[^:\n]+(?=:)/gm)
+      ?.map((name) => name.trim()) ?? []
+  );
+}
+
+/** What is of a mode, by what only that mode has. */
+function modesIn({ hasDevice, rules, servers, sets, tables }: Found): ProxyMode[] {
+  const has = (pattern: RegExp): boolean => rules.some((line) => pattern.test(line));
+  const modes: ProxyMode[] = [];
+  if (has(/KUBE-(?:(?:SVC|SVL|SEP|EXT|FW|SVT)-|NODEPORTS|EXTERNAL-SERVICES)/))
+    modes.push('iptables');
+  const isIpvs = has(/KUBE-(?:IPVS|NODE-PORT|LOAD-BALANCER|SOURCE-RANGES)|match-set/);
+  if (isIpvs || hasDevice || servers.length + sets.length > 0) modes.push('ipvs');
+  if (tables.length > 0) modes.push('nftables');
+  return modes;
+}
+
+async function served(): Promise<void> {
+  const ask = { port: 80, timeoutMs: 5_000 };
+  const { client, outside } = small;
+  for (const [i, host] of vips.entries()) {
+    const from = i === 0 ? '10.1.1.2' : 'fd00:10:1::2';
+    expect(await small.connect(client, { ...ask, host })).toEqual([`one ${from}`]);
+    expect(await small.connect(client, { ...ask, host, protocol: 'udp' })).toEqual([`one ${from}`]);
+  }
+  const none = await small.connect(client, { ...ask, host: '10.96.0.11' });
+  expect(none).toEqual(['ECONNREFUSED']);
+  const nodePort = { ...ask, host: '203.0.113.1', port: 30080 };
+  expect(await small.connect(outside, nodePort)).toEqual(['one 10.1.2.1']);
+}
+
+/** What each mode was found to leave in the kernel when it was alone. */
+const alone = new Map<ProxyMode, Found>();
+
+/** Waits until nothing but the mode's own is there, the very same each time. */
+async function onlyOf(mode: ProxyMode): Promise<void> {
+  await expect.poll(() => log.join('\n'), slow).toContain('Looked for leftovers of other');
+  const now = await found();
+  expect(modesIn(now)).toEqual([mode]);
+  expect(now).toEqual(alone.get(mode) ?? now);
+  alone.set(mode, now);
+}
+
+it(
+  'starts with mode ipvs',
+  async () => {
+    await restartAs('ipvs');
+    await served();
+    await onlyOf('ipvs');
+  },
+  patienceMs,
+);
+
+const switches: readonly (readonly [from: ProxyMode, to: ProxyMode])[] = [
+  ['ipvs', 'iptables'],
+  ['iptables', 'nftables'],
+  ['nftables', 'ipvs'],
+  ['ipvs', 'nftables'],
+  ['nftables', 'iptables'],
+  ['iptables', 'ipvs'],
+];
+
+it.each(switches)(
+  'from %s to %s connections go on, new ones are served by the new mode, nothing of the old one is left',
+  async (from, to) => {
+    const client = small.agent(small.client);
+    for (const host of vips) {
+      const opened = await client.openStream(host, { host, port: 81 });
+      expect(opened.error).toBeUndefined();
+    }
+    await restartAs(to);
+    await served();
+    if (from === 'ipvs') {
+      await expect.poll(() => log.join('\n'), slow).toContain('What mode ipvs left stays until');
+    }
+    for (const host of vips) {
+      const { answered, error } = await client.closeStream(host, 15_000);
+      expect({ host, error, some: answered > 0 }).toEqual({ host, error: undefined, some: true });
+    }
+    await onlyOf(to);
+  },
+  patienceMs,
+);
