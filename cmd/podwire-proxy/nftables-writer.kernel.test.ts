@@ -6,7 +6,7 @@ import { createScratchNetns, type ScratchNetns } from '#pkg/netns/scratch.ts';
 import { renderTable } from '#pkg/nftables/render.ts';
 import { proxySkeleton } from '#pkg/proxy/nftables-base.ts';
 import { contentsOf } from '#pkg/proxy/nftables-ruleset.ts';
-import { affinityMap, proxySetNames, proxyTableName } from '#pkg/proxy/nftables-sets.ts';
+import { affinityMap, proxyTableName } from '#pkg/proxy/nftables-sets.ts';
 import type { ProxiedPort } from '#pkg/proxy/proxied-port.ts';
 import { service, slice, type Cluster } from '#pkg/proxy/testdata/records.ts';
 import { sixServices } from '#pkg/proxy/testdata/six-services.ts';
@@ -34,6 +34,9 @@ function rigFor(family: Family): NftablesRig {
   rigs.push(rig);
   return rig;
 }
+
+const { maps, sets: plainSets } = proxySkeleton(nftablesTestOptions(), []);
+const proxySetNames = [...plainSets, ...maps].map(({ name }) => name);
 
 /** Every element the kernel has, but for remembered clients. */
 function observed(

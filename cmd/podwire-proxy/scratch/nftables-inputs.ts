@@ -19,7 +19,7 @@ export function nftablesTestOptions(options: Partial<NftablesOptions> = {}): Nft
     nodePortAddresses: 'all',
     nodeAddress: undefined,
     serviceCIDRs: [],
-    counters: 'none',
+    counters: 'services',
     ...options,
   };
 }
