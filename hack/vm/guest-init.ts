@@ -53,13 +53,14 @@ export function guestInit({ root, argv, env, timeoutSeconds }: GuestCommand): st
     `mount -t 9p -o ro,trans=virtio,version=9p2000.L,msize=1048576,cache=loose machine /machine`,
     'mount -t tmpfs memory /memory; mkdir /memory/upper /memory/work',
     `mount -t overlay -o lowerdir=/system:/machine,upperdir=/memory/upper,workdir=/memory/work overlay ${newRoot}`,
-    `mkdir -p ${quote(newRoot + root)} ${newRoot}/lib/modules`,
-    `mount -o bind /repository ${quote(newRoot + root)}`,
+    `mkdir -p ${newRoot}/lib/modules`,
     `mount -o bind /lib/modules ${newRoot}/lib/modules`,
     `[ -e ${newRoot}/sbin/modprobe ] || cp /bin/busybox ${newRoot}/sbin/modprobe`,
     ...mounts.map(
       ([type, path]) => `mkdir -p ${newRoot}${path}; mount -t ${type} ${type} ${newRoot}${path}`,
     ),
+    // After those: a clone may lie below /tmp.
+    `mkdir -p ${quote(newRoot + root)}; mount -o bind /repository ${quote(newRoot + root)}`,
     `ln -s /proc/self/fd ${newRoot}/dev/fd`,
     'ip link set lo up',
     // Not switch_root: it would empty this file system, which holds the repository.

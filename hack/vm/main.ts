@@ -23,6 +23,7 @@ import { suitesOf } from './suites.ts';
 import { systemFiles } from './system-files.ts';
 
 const root = join(import.meta.dirname, '../..');
+const noMachine = 2;
 /** Where the bundled tests are in the VM; beside the packages, so that what they import is found. */
 const testProgram = join(root, 'node_modules/.podwire-vm-tests.mjs');
 const node = join(root, 'node_modules/node/bin/node');
@@ -62,7 +63,8 @@ async function main(args: VmArguments, signal: AbortSignal): Promise<number> {
     };
     say(`Linux ${kernel.version}, ${accelerator}`);
     const { code, ended } = await bootAndRun(machine, timeoutSeconds, signal);
-    if (code !== undefined) return code;
+    // A shell in there that fails with 2 does not mean that there can be no machine.
+    if (code !== undefined) return code === noMachine ? 1 : code;
     const how = ended === 'timeout' ? `not finished after ${timeoutSeconds} s` : `ended ${ended}`;
     say(`the machine gave no exit code (${how}); its console:`);
     process.stderr.write(lastLines(machine.consoleLog, 40));
@@ -143,5 +145,5 @@ try {
 } catch (error) {
   if (error instanceof NoMachine) say(error.message);
   else say(error instanceof TypeError ? `${error.message}\n${usage}` : messageOf(error));
-  process.exitCode = error instanceof NoMachine ? 2 : 1;
+  process.exitCode = error instanceof NoMachine ? noMachine : 1;
 }
