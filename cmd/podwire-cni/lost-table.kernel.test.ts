@@ -94,6 +94,10 @@ function del(
 
 const whole = (): object => ({});
 
+function killNow(): never {
+  throw new Error('killed');
+}
+
 /** Who has elements in the kernel's tables, and how many. */
 async function owners(): Promise<Readonly<Record<string, number>>> {
   const { stdout } = await netns.exec('nft', ['list', 'ruleset']);
@@ -179,6 +183,57 @@ describe('a table that was lost', () => {
     expect([store.has(going), store.isKept(going)]).toEqual([true, false]);
     inNode(() => del('going', whole));
     expect(store.has(going)).toBe(false);
+  });
+
+  it.each([
+    ['before it made a table', 0],
+    ['when it had made one', 1],
+    ['when it had made both', 2],
+  ])('comes back with every pod although the ADD was killed %s', async (_, made) => {
+    inNode(() => [first, going].forEach((pod) => install(pod)));
+    const before = await owners();
+    await netns.exec('nft', ['flush', 'ruleset']);
+    const killed = ({ run }: PacketFilter): Partial<PacketFilter> => {
+      let runs = 0;
+      return {
+        run(...args) {
+          if (runs === made) killNow();
+          runs++;
+          const said = run(...args);
+          return runs === made ? killNow() : said;
+        },
+      };
+    };
+    expect(() => inNode(() => install(podOf('victim', 5, 85), killed))).toThrow('killed');
+    // In the first table each has its port, itself and the link it is reached by: all, or no table.
+    const left = [{}, { first: 3, going: 3 }, before];
+    expect(await owners()).toEqual(left[made]);
+    inNode(() => {
+      del('victim', whole);
+      install(added);
+    });
+    expect(await owners()).toEqual({ ...before, added: before['first'] });
+  });
+
+  it('comes back with pods whose links have names that nft has no text for', async () => {
+    const odd = { ...first, hostLink: 'veth"2*' };
+    inNode(() => [odd, going].forEach((pod) => install(pod)));
+    const before = await owners();
+    await netns.exec('nft', ['flush', 'ruleset']);
+    inNode(() => install(added));
+    expect(await owners()).toEqual({ ...before, added: before['first'] });
+  });
+
+  it('comes back with every pod also where nft refuses one as text', async () => {
+    inNode(() => [first, going].forEach((pod) => install(pod)));
+    const before = await owners();
+    await netns.exec('nft', ['flush', 'ruleset']);
+    const refusing = ({ run }: PacketFilter): Partial<PacketFilter> => ({
+      run: (file, args, input = '') =>
+        run(file, args, input.replace('veth2', 'a name longer than there may be')),
+    });
+    inNode(() => install(added, refusing));
+    expect(await owners()).toEqual({ ...before, added: before['first'] });
   });
 
   it('does not give the host port of a pod that runs to the one that is added', async () => {

@@ -25,9 +25,27 @@ export function setsOf({ family, table }: FilterTable): readonly SetName[] {
 }
 
 /** What `nft -f -` makes the table from: it fails as a whole when there is one. */
-export function tableText({ family, table }: FilterTable): string {
-  const body = table === hostPortTable ? hostPortBody : antiSpoofBody[family];
-  return `create table ${family} ${table}\ntable ${family} ${table} {\n${body}}\n`;
+export function tableText(of: FilterTable): string {
+  const { family, table } = of;
+  return `create table ${family} ${table}\ntable ${family} ${table} {\n${bodyOf(of)}}\n`;
+}
+
+/** The words of nft that a set or map is declared with, one for each field. */
+export interface FieldTypes {
+  readonly key: readonly string[];
+  /** Empty for sets. */
+  readonly data: readonly string[];
+}
+
+/** How the elements of a set or map are laid out. */
+export function fieldTypes(of: SetName): FieldTypes {
+  const declared = new RegExp(String.raw`\b(?:set|map) ${of.set} \{ type(?:of)? ([^;]+);`);
+  const [key = '', data] = declared.exec(bodyOf(of))?.[1]?.split(' : ') ?? [];
+  return { key: key.split(' . '), data: data?.split(' . ') ?? [] };
+}
+
+function bodyOf({ family, table }: FilterTable): string {
+  return table === hostPortTable ? hostPortBody : antiSpoofBody[family];
 }
 
 const hostPortSets = [

@@ -17,6 +17,7 @@ import type { NetlinkSocket } from '#pkg/netlink/socket.ts';
 import type { Sys } from '#pkg/sys/sys.ts';
 import type { RunNetfilter } from '#plugins/meta/run-netfilter.ts';
 import type { AttachmentRecord } from './attachment-record.ts';
+import { elementLine } from './element-line.ts';
 import { filterTables, setsOf, tableText, type FilterTable } from './filter-tables.ts';
 import { refuseOverlaps, takenPort, withPortLock } from './host-port-owner.ts';
 import { ownerComment, podElements } from './pod-elements.ts';
@@ -134,11 +135,8 @@ function addOrMakeTables(
   const lost = filterTables.filter((table) =>
     elements.some(({ set }, i) => isErrno(errors[i], 'ENOENT') && isOf(set, table)),
   );
-  for (const table of lost) {
-    makeTable(filter, table);
-    // Before the new pod: nobody may take the host port of a pod that runs.
-    restorePods(filter, record, table);
-  }
+  // Before the new pod: nobody may take the host port of a pod that runs.
+  for (const table of lost) makeTable(filter, record, table);
   if (lost.length > 0) refuseOverlaps(filter, record);
   addMissing(filter, record, elements);
 }
@@ -166,9 +164,59 @@ function addMissing(
   }
 }
 
-function makeTable({ run }: PacketFilter, table: FilterTable): void {
+/**
+ * Makes a table with all pods but the one that is added. A table that was lost held them: somebody
+ * flushed the ruleset. They get their elements in the transaction that makes the table, so that who
+ * is killed leaves either no table, which the next ADD makes, or a whole one.
+ *
+ * A pod whose DEL runs at this moment must not come back: either that DEL deletes what was put back
+ * here, or it had said before that the pod is going, and then it is taken out again.
+ */
+function makeTable(filter: PacketFilter, added: AttachmentRecord, table: FilterTable): void {
+  const own = ownerComment(added);
+  const records = filter.everyRecord().filter((record) => ownerComment(record) !== own);
+  const elements = oldestOfEachKey(records.flatMap(podElements), table);
+  const lines = elements.map((element) => ({ element, line: elementLine(element) }));
+  const text = lines.flatMap(({ line }) => line ?? []).join('\n');
+  let unmade: readonly ElementChange[] = lines
+    .filter(({ line }) => line === undefined)
+    .map(({ element }) => element);
+  if (text === '' || !tryNft(filter, `${tableText(table)}${text}\n`)) {
+    createTable(filter, tableText(table));
+    // One that nft refuses must not keep the others out.
+    unmade = elements;
+  }
+  for (const element of unmade) addElements(filter.socket, [element]);
+  for (const record of records) if (!filter.isKept(record)) removePod(filter, record);
+}
+
+/** The elements of a table; where pods dispute a host port, it is the first one's. */
+function oldestOfEachKey(
+  elements: readonly ElementChange[],
+  table: FilterTable,
+): readonly ElementChange[] {
+  const byKey = new Map<string, ElementChange>();
+  for (const change of elements.filter(({ set }) => isOf(set, table))) {
+    const key = `${change.set.set} ${Buffer.from(change.element.key).toString('hex')}`;
+    if (!byKey.has(key)) byKey.set(key, change);
+  }
+  return [...byKey.values()];
+}
+
+/** False where nft refused, whatever it was. */
+function tryNft({ run }: PacketFilter, text: string): boolean {
   try {
-    run('nft', ['-f', '-'], tableText(table));
+    run('nft', ['-f', '-'], text);
+    return true;
+  } catch (error) {
+    if (isErrno(error, 'CommandFailed')) return false;
+    throw isErrno(error, 'CommandMissing') ? noNft(error) : error;
+  }
+}
+
+function createTable({ run }: PacketFilter, text: string): void {
+  try {
+    run('nft', ['-f', '-'], text);
   } catch (error) {
     if (isErrno(error, 'CommandMissing')) throw noNft(error);
     // A pod that starts at the same moment was faster.
@@ -184,22 +232,6 @@ function noNft(cause: unknown): AgentError {
       'install the package nftables on this node, or set antiSpoofing to false',
     { cause },
   );
-}
-
-/**
- * A table was lost, with all pods: somebody flushed the ruleset. They get their elements back, the
- * oldest pod first. A pod whose DEL runs at this moment must not: either that DEL deletes what was
- * put back here, or it had said before that the pod is going, and then it is taken out again.
- */
-function restorePods(filter: PacketFilter, added: AttachmentRecord, table: FilterTable): void {
-  const own = ownerComment(added);
-  for (const record of filter.everyRecord()) {
-    if (ownerComment(record) === own) continue;
-    const elements = podElements(record).filter(({ set }) => isOf(set, table));
-    // Each by itself: one that cannot be restored must not keep the others out.
-    for (const element of elements) addElements(filter.socket, [element]);
-    if (!filter.isKept(record)) removePod(filter, record);
-  }
 }
 
 function isOf(set: FilterTable, { family, table }: FilterTable): boolean {
