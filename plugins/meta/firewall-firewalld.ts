@@ -44,8 +44,8 @@ export function addSources(run: RunNetfilter, zone: string, sources: readonly st
 /** Sources that are not there count as removed. */
 export function removeSources(run: RunNetfilter, zone: string, sources: readonly string[]): void {
   for (const source of sources) {
-    // A zone that is gone has no sources.
-    unless(['UNKNOWN_SOURCE', 'NOT_ENABLED', 'INVALID_ZONE'], () =>
+    // A zone that is gone has no sources; one in another zone is not ours.
+    unless(['UNKNOWN_SOURCE', 'NOT_ENABLED', 'INVALID_ZONE', 'ZONE_CONFLICT'], () =>
       zoneCall(run, 'removeSource', zone, source),
     );
   }

@@ -2,6 +2,7 @@
  * The firewall plugin: lets a container's packets through the host's forward chain, and keeps
  * bridges apart; a drop-in for the reference plugin of that name. Chained behind another.
  */
+import type { AttachmentKey } from '#pkg/cni/attachment-store.ts';
 import { CniError, cniCode } from '#pkg/cni/cni-error.ts';
 import { readPrevResult, readValidAttachments } from '#pkg/cni/config.ts';
 import type { CniAddRequest, CniPlugin, CniRequest } from '#pkg/cni/plugin.ts';
@@ -18,13 +19,7 @@ import {
   possibleZone,
   type FirewallWish,
 } from './firewall-config.ts';
-import {
-  addSources,
-  isFirewalldRunning,
-  missingSource,
-  removeSources,
-  sourcesOf,
-} from './firewall-firewalld.ts';
+import { isFirewalldRunning, missingSource, sourcesOf } from './firewall-firewalld.ts';
 import { missingForward, planForward, removeForward } from './firewall-iptables.ts';
 import {
   firewallTable,
@@ -32,6 +27,12 @@ import {
   planNftForward,
   removeNftForward,
 } from './firewall-nftables.ts';
+import {
+  claimSources,
+  collectSources,
+  openSourceStore,
+  releaseSources,
+} from './firewall-sources.ts';
 import { withHostLock } from './host-lock.ts';
 import { readTable, updateTable } from './iptables-table.ts';
 import {
@@ -68,8 +69,9 @@ function openForward(system: CniSystem, request: CniAddRequest): CniResult {
   withHostLock(system.sys, () => {
     using undo = new DisposableStack();
     if (zone !== undefined) {
-      addSources(run, zone, sourcesOf(result));
-      undo.defer(() => removeSources(run, zone, sourcesOf(result)));
+      const tools = { store: openSourceStore(system.sys, request.config), run };
+      claimSources(tools, keyOf(request), { zone, sources: sourcesOf(result) });
+      undo.defer(() => releaseSources(tools, keyOf(request)));
     }
     const remove = (): void => {
       removeRules(run, (label) => isOfAttachment(label, request), undefined);
@@ -95,25 +97,17 @@ function closeForward(system: CniSystem, request: CniRequest): void {
   const run = netfilterRunner(system, request);
   const result = readPrevResult(request.config);
   const failure = withHostLock(system.sys, () => {
-    removeFromZone(run, request, result);
+    const zone = possibleZone(request.config);
+    const told = zone === undefined ? undefined : { zone, sources: sourcesOf(result) };
+    const store = openSourceStore(system.sys, request.config);
+    releaseSources({ store, run }, keyOf(request), told);
     return removeRules(run, (label) => isOfAttachment(label, request), result);
   });
   if (failure?.installed === true) throw failure.error;
 }
 
-/**
- * firewalld does not say whose a source is, so only a result tells what was added. When it does not
- * run it has no sources: they are not kept.
- */
-function removeFromZone(
-  run: RunNetfilter,
-  request: CniRequest,
-  result: CniResult | undefined,
-): void {
-  const sources = sourcesOf(result);
-  const zone = possibleZone(request.config);
-  if (zone === undefined || sources.length === 0 || !isFirewalldRunning(run)) return;
-  removeSources(run, zone, sources);
+function keyOf({ config, containerId, ifName }: CniRequest): AttachmentKey {
+  return { network: config.name, containerId, ifName };
 }
 
 function checkForward(system: CniSystem, request: CniAddRequest): void {
@@ -141,9 +135,12 @@ function checkForward(system: CniSystem, request: CniAddRequest): void {
 function collectForward(system: CniSystem, request: CniRequest): void {
   const valid = readValidAttachments(request.config);
   const run = netfilterRunner(system, request);
-  const failure = withHostLock(system.sys, () =>
-    removeRules(run, (label) => isStale(label, request.config.name, valid), undefined),
-  );
+  const { name } = request.config;
+  const failure = withHostLock(system.sys, () => {
+    const removal = removeRules(run, (label) => isStale(label, name, valid), undefined);
+    collectSources({ store: openSourceStore(system.sys, request.config), run }, name, valid);
+    return removal;
+  });
   if (failure?.installed === true) throw failure.error;
 }
 

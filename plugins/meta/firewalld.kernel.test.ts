@@ -1,3 +1,4 @@
+import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import {
   buildExecutable,
@@ -32,14 +33,21 @@ describe.runIf(hasFirewalld)('119. firewalld', () => {
   };
   const sources = ['10.1.2.3/32', 'fd00:1::3/128'];
 
-  function call(command: string, conf: object = {}): Promise<CniOutcome> {
+  /** `prevResult` of `more`: what the runtime kept, if anything. */
+  function call(
+    command: string,
+    conf: object = {},
+    more: Partial<Parameters<typeof callPlugin>[1]> = {},
+  ): Promise<CniOutcome> {
+    const plugin = { type: 'firewall', dataDir: join(node.stateDir, 'firewall'), ...conf };
     return callPlugin(node, {
       command,
-      cniVersion: command === 'STATUS' ? '1.1.0' : '1.0.0',
+      cniVersion: ['STATUS', 'GC'].includes(command) ? '1.1.0' : '1.0.0',
       netns: '/run/netns/x',
-      plugin: { type: 'firewall', ...conf },
+      plugin,
       prevResult,
       env: firewalld.env,
+      ...more,
     });
   }
 
@@ -63,6 +71,29 @@ describe.runIf(hasFirewalld)('119. firewalld', () => {
     expect((await call('CHECK', conf)).json.msg).toBe(
       `10.1.2.3/32 is not a source of firewalld's zone ${zone}`,
     );
+  });
+
+  it('143. 147. has none of a container whose DEL has no result, under whatever configuration', async () => {
+    expect(await call('ADD', { firewalldZone: 'internal' })).toMatchObject(done);
+    expect(await firewalld.sources('internal')).toEqual(sources);
+    const renamed = { prevResult: undefined, network: 'renamed' };
+    expect(await call('DEL', { backend: 'nftables' }, renamed)).toMatchObject(done);
+    expect(await firewalld.sources('internal')).toEqual([]);
+  });
+
+  it('145. has none after GC of a container that is not valid, and without a list keeps all', async () => {
+    const neighbour = { ...prevResult, ips: [{ interface: 2, address: '10.1.2.4/24' }] };
+    expect(await call('ADD', {}, { id: 'gone' })).toMatchObject(done);
+    expect(await call('ADD', {}, { id: 'valid', prevResult: neighbour })).toMatchObject(done);
+    const all = [sources[0], '10.1.2.4/32', sources[1]];
+    expect((await call('GC', {}, { prevResult: undefined })).exitCode).not.toBe(0);
+    expect(await firewalld.sources('trusted')).toEqual(all);
+    const valid = { 'cni.dev/valid-attachments': [{ containerID: 'valid', ifname: 'eth0' }] };
+    expect(await call('GC', {}, { prevResult: undefined, more: valid })).toMatchObject(done);
+    expect(await firewalld.sources('trusted')).toEqual(['10.1.2.4/32']);
+    const nobody = { 'cni.dev/valid-attachments': [] };
+    expect(await call('GC', {}, { prevResult: undefined, more: nobody })).toMatchObject(done);
+    expect(await firewalld.sources('trusted')).toEqual([]);
   });
 
   it('is left alone by another backend', async () => {

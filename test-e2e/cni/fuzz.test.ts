@@ -34,6 +34,7 @@ async function strayFiles(): Promise<string[]> {
   const relative = ['cwd/*/*', 'net', '.podwire', '.podwire-resting', 'attachments'];
   const places = [
     ...[...own, ...relative].map((name) => `${fuzzDirectory}/${name}`),
+    '/run/cni',
     '/run/netns',
     '/run/podwire',
     '/run/xtables.lock',
