@@ -144,8 +144,12 @@ describe('the nftables writer', () => {
     const writer = rig.newWriter();
     await writer.write({ ports, changed: 'all', node }, signal);
     expect(found(writer, rig)).toBeUndefined();
+    const sizes = [...(rig.driver.structure()?.sets.values() ?? [])];
     await rig.nft(['-f', '-'], script, signal);
-    expect(found(writer, rig)).toContain(finding);
+    // Kernels before 6.16 do not count elements: the watch reads them all then, later.
+    const isSeen = sizes.some((size) => size !== undefined) || !finding.includes(' has ');
+    if (isSeen) expect(found(writer, rig)).toContain(finding);
+    else expect(found(writer, rig)).toBeUndefined();
     writer.doubt();
     await writer.write({ ports, changed: new Set(), node }, signal);
     everythingIsWritten(rig, ports, 'ip');
