@@ -1,5 +1,5 @@
 /** What is measured of one contestant on its node, by what its clients notice. */
-import { readFileSync, rmSync } from 'node:fs';
+import { existsSync, readFileSync, rmSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { ApiAccess } from '#pkg/embedded-api/access.ts';
 import { deleteService, disturb, putEndpoints, putService, type Addressing } from './cluster.ts';
@@ -135,6 +135,8 @@ export async function measure(contestant: Contestant, where: Place): Promise<Fig
         await rest();
         rmSync(file, { force: true });
         await act();
+        // With many Services the effect of an earlier write can be seen before this one's begins.
+        for (let waited = 0; !existsSync(file) && waited < 300; waited++) await rest();
         await rest();
         inputs.push(inputOf(file));
       }
