@@ -14,7 +14,7 @@ import { createTun } from '#pkg/udp-forwarder/tun.ts';
 import { createBirdDriver } from './bird-driver.ts';
 import type { NodeMetrics } from './node-metrics.ts';
 import { ensurePrivateKey } from './private-key.ts';
-import type { ForwarderDriver, RoutingDriver } from './round.ts';
+import type { ForwarderDriver, RoutingDriver } from './round-parts.ts';
 import { createUdpForwarder, openForwardingPorts } from './udp-forwarder.ts';
 import { watchWireguard } from './wireguard-watch.ts';
 

@@ -6,7 +6,7 @@ import { readFile } from 'node:fs/promises';
 import { birdCommand } from '#pkg/bird/control.ts';
 import { AgentError, isErrno } from '#pkg/errors/agent-error.ts';
 import { birdConfigTitle } from '#pkg/overlay/bird-config.ts';
-import type { RoutingDriver } from './round.ts';
+import type { RoutingDriver } from './round-parts.ts';
 import { writeFileIfChanged } from './write-file.ts';
 
 export interface BirdOptions {

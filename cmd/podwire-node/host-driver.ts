@@ -10,7 +10,7 @@ import { observeNftables, type NftCommand } from '#pkg/nftables/observe.ts';
 import { masqueradeTable } from '#pkg/pod-network/masquerade.ts';
 import { readSysctl } from '#pkg/sysctl/sysctl.ts';
 import { observeHostLinks } from './host-facts.ts';
-import type { HostDriver, TableDriver } from './round.ts';
+import type { HostDriver, TableDriver } from './round-parts.ts';
 
 /**
  * Links, addresses, routes, neighbours and sysctls of the socket's namespace.

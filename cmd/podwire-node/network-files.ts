@@ -6,7 +6,7 @@ import type { Logger } from '#pkg/log/logger.ts';
 import { conflistText } from '#pkg/pod-network/conflist.ts';
 import type { Sys } from '#pkg/sys/sys.ts';
 import { createPluginInstaller, type PluginInstaller } from './plugin-installer.ts';
-import type { NetworkFiles } from './round.ts';
+import type { NetworkFiles } from './round-parts.ts';
 import { writeFileIfChanged } from './write-file.ts';
 
 /** Undefined: somebody else installs the plugins. */

@@ -11,7 +11,8 @@ import type { NodeRecord } from '#pkg/kube/types.ts';
 import type { PeerChange } from '#pkg/pod-network/peer-index.ts';
 import { desiredPodNetwork, type Desired, type HostFacts } from '#pkg/pod-network/desired.ts';
 import { createNodeMetrics } from './node-metrics.ts';
-import { PodNetworkRound, type RoundParts } from './round.ts';
+import type { RoundParts } from './round-parts.ts';
+import { PodNetworkRound } from './round.ts';
 import { NodeStatus } from './status.ts';
 
 const { signal } = new AbortController();

@@ -2,88 +2,22 @@
  * One round of the daemon: what the node wants now, against what its kernel has. Keeps what it
  * knows of the kernel between rounds, and forgets it on any doubt; decides nothing else.
  */
-import type { Clock } from '#pkg/clock/clock.ts';
 import { messageOf } from '#pkg/errors/agent-error.ts';
 import { isDevice } from '#pkg/host-network/device.ts';
 import type { HostObject } from '#pkg/host-network/object.ts';
 import { splitRetained } from '#pkg/host-network/plan-retained.ts';
 import { planHostNetwork } from '#pkg/host-network/plan.ts';
 import { StepError, type Step } from '#pkg/host-network/step.ts';
-import type { Logger } from '#pkg/log/logger.ts';
 import { observedOf, type ObservedTable, type Ruleset } from '#pkg/nftables/ruleset.ts';
 import { planNftables, type NftStep } from '#pkg/nftables/plan.ts';
 import type { NodeRecord } from '#pkg/kube/types.ts';
-import {
-  desiredPodNetwork,
-  type Desired,
-  type HostFacts,
-  type PodNetworkOptions,
-} from '#pkg/pod-network/desired.ts';
+import { desiredPodNetwork, type Desired, type HostFacts } from '#pkg/pod-network/desired.ts';
 import { PeerIndex, type PeerBasis, type PeerChange } from '#pkg/pod-network/peer-index.ts';
 import type { Prefix } from '#pkg/ip/prefix.ts';
 import { collect } from './collect.ts';
 import { HeldRoutes } from './held-routes.ts';
-import type { NodeMetrics } from './node-metrics.ts';
-import type { PacketFilterDriver } from './packet-filter-driver.ts';
-import type { OwnNode } from './own-node.ts';
-import type { NodeStatus } from './status.ts';
+import type { RoundParts } from './round-parts.ts';
 import { summaryOf } from './step-summary.ts';
-
-/** The host's links, addresses, routes and the like. */
-export interface HostDriver {
-  facts(): HostFacts;
-  /** What the kernel has of ours, and of the kinds of `want` that carry no mark of their owner. */
-  observe(want: readonly HostObject[]): readonly HostObject[];
-  /** Rejects with an AggregateError of what failed, the rest done. */
-  apply(steps: readonly Step[], signal: AbortSignal): Promise<void>;
-}
-
-export interface TableDriver {
-  observe(signal: AbortSignal): Promise<readonly ObservedTable[]>;
-  apply(steps: readonly NftStep[], signal: AbortSignal): Promise<void>;
-}
-
-/** Writes only what differs. */
-export interface NetworkFiles {
-  writeNodeFile(text: string): Promise<void>;
-  /** flannel's subnet.env. */
-  writeSubnetEnv(text: string): Promise<void>;
-  writeConflist(): Promise<void>;
-}
-
-/** Carries packets where the kernel does not; undefined = nothing to carry. */
-export interface ForwarderDriver {
-  apply(forwarding: Desired['forwarding']): Promise<void>;
-}
-
-/** A routing daemon beside this one; undefined = it has nothing to do with us. */
-export interface RoutingDriver {
-  apply(config: Desired['routingConfig'], signal: AbortSignal): Promise<void>;
-  /** What it said lately of its sessions that are not up. */
-  problems(): readonly string[];
-}
-
-export interface RoundParts {
-  readonly options: PodNetworkOptions;
-  readonly nodes: {
-    snapshot(): ReadonlyMap<string, NodeRecord>;
-    /** What changed since the last call. */
-    drain(): readonly PeerChange[];
-  };
-  readonly host: HostDriver;
-  readonly tables: TableDriver;
-  readonly packetFilter: Pick<PacketFilterDriver, 'converge' | 'doubt'>;
-  readonly forwarder: ForwarderDriver;
-  readonly routing: RoutingDriver;
-  readonly ownNode: OwnNode;
-  readonly files: NetworkFiles;
-  readonly status: NodeStatus;
-  readonly metrics: Pick<NodeMetrics, 'roundEnded' | 'hostChanged' | 'tablesChanged'>;
-  readonly clock: Clock;
-  readonly log: Logger;
-  /** Everything is read back from the kernel this often, against changes nobody reported. */
-  readonly observeIntervalMs: number;
-}
 
 /** The controller's taint while the condition NetworkUnavailable is True. */
 const networkTaint = 'node.kubernetes.io/network-unavailable';

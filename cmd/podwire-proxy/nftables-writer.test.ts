@@ -26,9 +26,8 @@ const after = portsOf(
 );
 const changed = new Set([...before.keys(), ...after.keys()]);
 
-/** Start, a change, a doubt: all that a daemon does, trying again what failed. */
-async function live(table: TestTable): Promise<number> {
-  const writer = createNftablesWriter({
+const newWriter = (table: TestTable) =>
+  createNftablesWriter({
     family: 'ip',
     driver: table,
     options: () => options,
@@ -36,6 +35,10 @@ async function live(table: TestTable): Promise<number> {
     clock: systemClock,
     log: quietLog,
   });
+
+/** Start, a change, a doubt: all that a daemon does, trying again what failed. */
+async function live(table: TestTable): Promise<number> {
+  const writer = newWriter(table);
   let rejections = 0;
   const write = async (ports: Map<string, ProxiedPort>, keys: 'all' | Set<string>) => {
     for (;;) {
@@ -79,14 +82,7 @@ describe('the nftables writer', () => {
 
   it('looks at no other port for a change of one', async () => {
     const table = new TestTable();
-    const writer = createNftablesWriter({
-      family: 'ip',
-      driver: table,
-      options: () => options,
-      onParked: () => undefined,
-      clock: systemClock,
-      log: quietLog,
-    });
+    const writer = newWriter(table);
     await writer.write({ ports: after, changed: 'all', node }, signal);
     const asked: string[] = [];
     const never = (): never => {

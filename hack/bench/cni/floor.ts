@@ -14,11 +14,11 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
-import { withNetns } from '#pkg/netns/netns.ts';
 import { createScratchNetns } from '#pkg/netns/scratch.ts';
 import { openSys } from '#pkg/sys/open-sys.ts';
-import { programOf, runChain, type Contestant } from './contestant.ts';
+import { programOf, runChain } from './contestant.ts';
 import { bridgeChain, goNode, standaloneNode, type NodeContext } from './nodes.ts';
+import { inNodeOf } from './in-node.ts';
 import { openSpawner } from './spawn.ts';
 import { ratioTable, type Sample } from './table.ts';
 import { openWarmPlugin } from './warm-call.ts';
@@ -26,6 +26,7 @@ import { openWarmPlugin } from './warm-call.ts';
 const root = join(import.meta.dirname, '../../..');
 const sys = await openSys();
 const spawner = openSpawner();
+const inNode = inNodeOf(sys);
 
 /** The cheapest programs that have what every plugin needs: an engine, files, system calls. */
 const lines: Readonly<Record<string, string>> = {
@@ -94,16 +95,6 @@ async function main([turnsText]: readonly string[]): Promise<void> {
   } finally {
     rmSync(dir, { recursive: true });
   }
-}
-
-function inNode<T>(
-  contestant: Contestant,
-  work: () => T extends PromiseLike<unknown> ? never : T,
-): T {
-  return withNetns(sys, contestant.node.path, work, (error) => {
-    console.error(error.message);
-    process.exit(1);
-  });
 }
 
 await main(process.argv.slice(2));

@@ -11,7 +11,6 @@ import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setImmediate } from 'node:timers/promises';
-import { withNetns } from '#pkg/netns/netns.ts';
 import { createScratchNetns } from '#pkg/netns/scratch.ts';
 import { openSys } from '#pkg/sys/open-sys.ts';
 import { bundle } from '#hack/bundle.ts';
@@ -27,6 +26,7 @@ import {
   writeLeases,
   type NodeContext,
 } from './nodes.ts';
+import { inNodeOf } from './in-node.ts';
 import { openSpawner } from './spawn.ts';
 import { median, ratioTable, type Row, type Sample } from './table.ts';
 
@@ -39,6 +39,7 @@ process.stdout.on('error', () => stopping.abort());
 
 const sys = await openSys();
 const spawner = openSpawner();
+const inNode = inNodeOf(sys);
 
 async function main([turnsText, podsText]: readonly string[]): Promise<void> {
   const turns = Number(turnsText ?? 30);
@@ -209,16 +210,6 @@ function rateOf(contestant: Contestant, command: 'ADD' | 'DEL', pods: readonly P
   const seconds = (performance.now() - startMs) / 1000;
   for (const run of runs) checkRun(contestant, command, run);
   return pods.length / seconds;
-}
-
-function inNode<T>(
-  contestant: Contestant,
-  work: () => T extends PromiseLike<unknown> ? never : T,
-): T {
-  return withNetns(sys, contestant.node.path, work, (error) => {
-    console.error(error.message);
-    process.exit(1);
-  });
 }
 
 /** Namespaces and daemons must go, so nobody ends this process but itself. */
