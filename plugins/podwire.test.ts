@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { parseNetworkConfig, type NetworkConfig } from '#pkg/cni/config.ts';
 import { parseNodeFacts } from './node-facts.ts';
-import { bridgeConfigOf } from './podwire/podwire-config.ts';
+import { bridgeConfigOf, parsePodwireConfig } from './podwire/podwire-config.ts';
 
 function configOf(more: object): NetworkConfig {
   return parseNetworkConfig(JSON.stringify({ cniVersion: '1.1.0', name: 'pods', ...more }));
@@ -70,4 +70,15 @@ describe('parseNodeFacts()', () => {
   ])('refuses %s', (text, message) => {
     expect(() => parseNodeFacts(text, 'f')).toThrow(message);
   });
+});
+
+it('parsePodwireConfig() puts the name of an interface in the place of IFNAME as it is', () => {
+  const config = configOf({ sysctl: { 'net.ipv4.conf.IFNAME.log_martians': '1' } });
+  expect(parsePodwireConfig(config, 'a$&b').sysctls).toEqual([
+    {
+      name: 'net.ipv4.conf.IFNAME.log_martians',
+      path: 'net/ipv4/conf/a$&b/log_martians',
+      value: '1',
+    },
+  ]);
 });

@@ -123,7 +123,7 @@ function distinctPorts(mappings: readonly PortMapping[]): readonly PortMapping[]
 function readSysctls(fields: JsonFields, ifName: string): readonly SysctlSetting[] {
   const sysctl = readObject(fields, 'sysctl');
   return Object.entries(sysctl?.values ?? {}).map(([name, value]) => {
-    const path = name.replaceAll('.', '/').replace('IFNAME', ifName);
+    const path = name.replaceAll('.', '/').replace('IFNAME', () => ifName);
     const where = `sysctl[${JSON.stringify(name)}]`;
     if (!/^net\/[^/\0]/.test(path) || path.split('/').some((s) => ['', '.', '..'].includes(s))) {
       throw unexpected(where, 'a name as net.ipv4.conf.IFNAME.log_martians', name);
