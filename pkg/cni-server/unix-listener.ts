@@ -54,7 +54,7 @@ export function listenUnix(sys: Sys, listenSys: ListenSys, path: string): UnixLi
 }
 
 /** struct sockaddr_un { u16 family; char path[108]; } */
-export function unixAddress(path: string): Uint8Array {
+function unixAddress(path: string): Uint8Array {
   const bytes = Buffer.from(path);
   if (bytes.byteLength >= maxPathBytes) {
     throw new AgentError(
