@@ -1,7 +1,13 @@
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
+import { CniError } from '#pkg/cni/cni-error.ts';
 import { parseNetworkConfig, type NetworkConfig } from '#pkg/cni/config.ts';
+import { openNodeSys } from '#pkg/sys/node-ffi.ts';
 import { parseNodeFacts } from './node-facts.ts';
 import { bridgeConfigOf, parsePodwireConfig } from './podwire/podwire-config.ts';
+import { podwirePlugin } from './podwire.ts';
 
 function configOf(more: object): NetworkConfig {
   return parseNetworkConfig(JSON.stringify({ cniVersion: '1.1.0', name: 'pods', ...more }));
@@ -81,4 +87,34 @@ it('parsePodwireConfig() puts the name of an interface in the place of IFNAME as
       value: '1',
     },
   ]);
+});
+
+describe('STATUS when the IPAM plugin', () => {
+  it.each([
+    ['has code 51: pods may have limited connectivity', new CniError(51, 'no uplink'), 51],
+    ['has code 50', new CniError(50, 'no uplink'), 50],
+    ['fails otherwise', new Error('no uplink'), 50],
+  ])('%s', (_, error, cniCode) => {
+    const directory = mkdtempSync(join(tmpdir(), 'podwire-status-'));
+    try {
+      const nodeFile = join(directory, 'node.json');
+      writeFileSync(nodeFile, '{"podCIDRs":["10.244.1.0/24"],"mtuBytes":1450}');
+      const unused = (): never => expect.unreachable();
+      const status = (): never => {
+        throw error;
+      };
+      const delegates = new Map([['other', { about: '', add: unused, del: unused, status }]]);
+      const system = { sys: openNodeSys(), runProgram: unused, delegates, die: unused };
+      const ipam = { type: 'other' };
+      const request = {
+        config: configOf({ nodeFile, stateDir: directory, antiSpoofing: false, ipam }),
+        ...{ containerId: '', ifName: '', netns: undefined, args: '', path: [], environment: {} },
+      };
+      expect(() => podwirePlugin(system).status?.(request)).toThrow(
+        expect.objectContaining({ cniCode, message: expect.stringContaining('no uplink') }),
+      );
+    } finally {
+      rmSync(directory, { recursive: true });
+    }
+  });
 });

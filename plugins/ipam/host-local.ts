@@ -146,7 +146,7 @@ function checkAddresses(host: Host, request: CniAddRequest): void {
   using store = openStore(host, request.config, false);
   if (store !== undefined && store.addressesOf(request).length > 0) return;
   throw new CniError(
-    cniCode.unknownContainer,
+    cniCode.internal,
     'host-local: Failed to find address added by container',
     { hint: `container ${request.containerId}, interface ${request.ifName}` },
   );
