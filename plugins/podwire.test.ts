@@ -111,7 +111,12 @@ describe('STATUS when the IPAM plugin', () => {
       const ipam = { type: 'other' };
       const request = {
         config: configOf({ nodeFile, stateDir: directory, antiSpoofing: false, ipam }),
-        ...{ containerId: '', ifName: '', netns: undefined, args: '', path: [], environment: {} },
+        containerId: '',
+        ifName: '',
+        netns: undefined,
+        args: '',
+        path: [],
+        environment: {},
       };
       expect(() => podwirePlugin(system).status?.(request)).toThrow(
         expect.objectContaining({ cniCode, message: expect.stringContaining('no uplink') }),
