@@ -53,15 +53,6 @@ export function changeLink(socket: NetlinkSocket, link: string | number, change:
   socket.request(changeLinkRequest(link, change));
 }
 
-/** Gives a link, by index, a new name. Kernels before 6.2 want it down. */
-export function renameLink(socket: NetlinkSocket, index: number, name: string): void {
-  socket.request({
-    type: RTM_NEWLINK,
-    body: [linkHeader({ index }), attributeString(IFLA_IFNAME, name)],
-    what: `rename link ${index} to ${name}`,
-  });
-}
-
 /** Changes the settings of a port of a bridge. */
 export function changeBridgePort(
   socket: NetlinkSocket,
