@@ -41,8 +41,8 @@ export interface NftablesDriver {
   forget(clients: readonly string[]): void;
 }
 
-/** What both families use. */
 export interface NftablesAccess {
+  /** For this driver alone: it reads in turns with others. */
   readonly socket: NetlinkSocket;
   readonly nft: NftCommand;
   readonly generations: Generations;

@@ -62,13 +62,13 @@ export async function createNftablesMode(
   const versions = await probeVersions(nft, signal);
   using opened = new DisposableStack();
   const sys = await openSys();
-  const socket = opened.use(openNetfilterSocket(sys, sendBufferBytes));
+  // While a table is read part by part nothing else can be asked on its socket: one for each.
+  const openSocket = (bufferBytes?: number) => opened.use(openNetfilterSocket(sys, bufferBytes));
   const { counters } = config.nftables;
   const counting =
-    counters === 'none'
-      ? {}
-      : { counters: createNftablesCounters(opened.use(openNetfilterSocket(sys)), counters) };
-  const generations = new Generations(() => readGeneration(socket));
+    counters === 'none' ? {} : { counters: createNftablesCounters(openSocket(), counters) };
+  const ofGenerations = openSocket();
+  const generations = new Generations(() => readGeneration(ofGenerations));
   const watched = new Map<Family, WatchedFamily>();
   const failures = new Map<Family, unknown>();
   for (const family of families) {
@@ -83,6 +83,7 @@ export async function createNftablesMode(
       failures.set(family, error);
       continue;
     }
+    const socket = openSocket(sendBufferBytes);
     const driver = createNftablesDriver(family, { socket, nft, generations });
     const writer = createNftablesWriter({ ...parts, family, driver, options });
     watched.set(family, { driver, writer });

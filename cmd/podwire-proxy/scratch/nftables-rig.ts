@@ -24,11 +24,14 @@ export interface NftablesRig extends Disposable {
 const sys = openNodeSys();
 
 export function createNftablesRig(netns: ScratchNetns, family: Family): NftablesRig {
-  const socket = withNetns(sys, netns.path, () => openNetfilterSocket(sys, 32 << 20), die);
+  const opened = new DisposableStack();
+  const openSocket = () =>
+    opened.use(withNetns(sys, netns.path, () => openNetfilterSocket(sys, 32 << 20), die));
   const nft: NftCommand = async (args, input) =>
     (await netns.exec('nft', args, input === undefined ? {} : { input, timeoutMs: 60_000 })).stdout;
-  const generations = new Generations(() => readGeneration(socket));
-  const driver = createNftablesDriver(family, { socket, nft, generations });
+  const ofGenerations = openSocket();
+  const generations = new Generations(() => readGeneration(ofGenerations));
+  const driver = createNftablesDriver(family, { socket: openSocket(), nft, generations });
   return {
     driver,
     generations,
@@ -42,7 +45,7 @@ export function createNftablesRig(netns: ScratchNetns, family: Family): Nftables
         onParked: () => undefined,
         options: () => nftablesTestOptions({ family, ...options }),
       }),
-    [Symbol.dispose]: () => socket[Symbol.dispose](),
+    [Symbol.dispose]: () => opened.dispose(),
   };
 }
 
