@@ -21,9 +21,8 @@ const timeoutMs = 30_000;
  * @throws {AgentError} IpvsUnusable, naming what is missing
  */
 export async function requireIpvs(
-  run: typeof runCommand,
-  socket: NetlinkSocket,
-  scheduler: string,
+  { run, socket }: { readonly run: typeof runCommand; readonly socket: NetlinkSocket },
+  { scheduler, schedulerFlags }: Pick<IpvsConfig, 'scheduler' | 'schedulerFlags'>,
   signal: AbortSignal,
 ): Promise<void> {
   const attempt = async (what: string, action: () => unknown): Promise<void> => {
@@ -40,8 +39,10 @@ export async function requireIpvs(
   );
   // Left over by a process that died here.
   await call('ipvsadm', '-D', ...trialServer).catch(() => signal.throwIfAborted());
-  await attempt(`no scheduler ${scheduler} (kernel module ip_vs_${scheduler})`, () =>
-    call('ipvsadm', '-A', ...trialServer, '-s', scheduler),
+  const flags = schedulerFlags === '' ? [] : ['-b', schedulerFlags];
+  const asked = [scheduler, ...flags].join(' ');
+  await attempt(`no scheduler ${asked} (kernel module ip_vs_${scheduler})`, () =>
+    call('ipvsadm', '-A', ...trialServer, '-s', scheduler, ...flags),
   );
   await call('ipvsadm', '-D', ...trialServer);
   const restore = (...types: readonly string[]) => {

@@ -151,6 +151,7 @@ function createWriter(): IpvsWriter {
     options: (_, own) => ({
       family: 'ip',
       scheduler: 'rr',
+      schedulerFlags: '',
       masqueradeBit: 14,
       masqueradeAll: false,
       localDetector: { kind: 'none' },
