@@ -78,13 +78,20 @@ export async function applyIpvsSettings(
       log.warn({ err, path, value }, 'A setting of the host stays as it is');
     }
   }
-  const seconds = (ms: number): number => Math.round(ms / 1000);
+  await setTimeouts(run, timeoutSeconds(config), signal);
+}
+
+/** In the kernel's unit; what is given stays more than 0, which would mean "as it is". */
+export function timeoutSeconds(
+  config: Pick<IpvsConfig, 'tcpFinTimeoutMs' | 'tcpTimeoutMs' | 'udpTimeoutMs'>,
+): Parameters<typeof setTimeouts>[1] {
   const { tcpFinTimeoutMs, tcpTimeoutMs, udpTimeoutMs } = config;
-  await setTimeouts(
-    run,
-    { tcp: seconds(tcpTimeoutMs), tcpFin: seconds(tcpFinTimeoutMs), udp: seconds(udpTimeoutMs) },
-    signal,
-  );
+  const seconds = (ms: number): number => (ms > 0 ? Math.max(1, Math.round(ms / 1000)) : 0);
+  return {
+    tcp: seconds(tcpTimeoutMs),
+    tcpFin: seconds(tcpFinTimeoutMs),
+    udp: seconds(udpTimeoutMs),
+  };
 }
 
 /** @param kernel as uname has it: "6.1.0-57-amd64" */
