@@ -23,6 +23,8 @@ class FakeKernel implements IpvsDriver {
   readonly lines: string[] = [];
   readonly connectionsOf = new Map<string, number>();
   failing: string | undefined;
+  /** What happens while it is read. */
+  onRead: (() => Promise<void>) | undefined;
   /** Lines with this in them are refused, as the kernel would: those before stay. */
   refused: RegExp | undefined;
   #servers = new Map<string, VirtualServer>();
@@ -39,6 +41,7 @@ class FakeKernel implements IpvsDriver {
   };
   servers = async (): Promise<ReadonlyMap<string, VirtualServer>> => {
     this.#call('servers');
+    await this.onRead?.();
     return new Map(this.#servers);
   };
   connections = async (key: string): Promise<ReadonlyMap<string, number>> => {
@@ -143,7 +146,7 @@ let clock: FakeClock;
 let writer: IpvsWriter;
 let parked: string[];
 
-function createWriter(): IpvsWriter {
+function createWriter(observeIntervalMs = 3_600_000): IpvsWriter {
   return createIpvsWriter({
     family: 'ip',
     driver: kernel,
@@ -161,7 +164,7 @@ function createWriter(): IpvsWriter {
       randomFully: true,
     }),
     isOurs: () => true,
-    observeIntervalMs: 3_600_000,
+    observeIntervalMs,
     onParked: ({ name }, error) => parked.push(`${name}: ${messageOf(error)}`),
     clock,
     log: silentLogger,
@@ -265,6 +268,31 @@ describe('ipvs writer', () => {
     await write(cluster('10.1.0.2'));
     writer = createWriter();
     expect(await write(cluster('10.1.0.2'))).toEqual({ kind: 'full', written: 0 });
+  });
+
+  it('comparing all takes at most a fiftieth of the time', async () => {
+    const interval = 30_000;
+    writer = createWriter(interval);
+    kernel.onRead = () => clock.advance(2_000);
+    await write(cluster('10.1.0.2'));
+    const kindAfter = async (ms: number): Promise<string> => {
+      await clock.advance(ms);
+      return (await write(cluster('10.1.0.2'), 'a/a:p80/tcp')).kind;
+    };
+    expect(await kindAfter(97_000)).toBe('partial');
+    // Fast from now on.
+    kernel.onRead = undefined;
+    expect(await kindAfter(1_000)).toBe('full');
+    expect(await kindAfter(interval - 1)).toBe('partial');
+    expect(await kindAfter(1)).toBe('full');
+  });
+
+  it('a doubt that comes while all is compared stands', async () => {
+    kernel.onRead = async () => writer.doubt();
+    await write(cluster('10.1.0.2'));
+    kernel.onRead = undefined;
+    expect((await write(cluster('10.1.0.2'), 'a/a:p80/tcp')).kind).toBe('full');
+    expect((await write(cluster('10.1.0.2'), 'a/a:p80/tcp')).kind).toBe('partial');
   });
 
   it.each(['applyServers', 'applySets', 'applyAddresses'])(
