@@ -27,6 +27,8 @@ class FakeKernel implements IpvsDriver {
   onRead: (() => Promise<void>) | undefined;
   /** Lines with this in them are refused, as the kernel would: those before stay. */
   refused: RegExp | undefined;
+  /** How often it was asked for what it refuses. */
+  refusals = 0;
   #servers = new Map<string, VirtualServer>();
   #setText = new Map<string, Set<string>>();
   #creations = new Map<string, string>();
@@ -111,7 +113,9 @@ class FakeKernel implements IpvsDriver {
   }
 
   #refuse(code: string, line: string): void {
-    if (this.refused?.test(line) === true) throw new AgentError(code, `refused: ${line}`);
+    if (this.refused?.test(line) !== true) return;
+    this.refusals += 1;
+    throw new AgentError(code, `refused: ${line}`);
   }
 
   #carryOut(step: IpvsStep): void {
@@ -145,6 +149,7 @@ let kernel: FakeKernel;
 let clock: FakeClock;
 let writer: IpvsWriter;
 let parked: string[];
+let masqueradeAll: boolean;
 
 function createWriter(observeIntervalMs = 3_600_000): IpvsWriter {
   return createIpvsWriter({
@@ -156,7 +161,7 @@ function createWriter(observeIntervalMs = 3_600_000): IpvsWriter {
       scheduler: 'rr',
       schedulerFlags: '',
       masqueradeBit: 14,
-      masqueradeAll: false,
+      masqueradeAll,
       localDetector: { kind: 'none' },
       nodePortAddresses: own,
       hostAddresses: own,
@@ -190,6 +195,7 @@ beforeEach(() => {
   kernel = new FakeKernel();
   clock = new FakeClock(1_000_000);
   parked = [];
+  masqueradeAll = false;
   writer = createWriter();
 });
 
@@ -337,7 +343,12 @@ describe('a port of which something is refused', () => {
     expect([...(await kernel.servers()).keys()]).toHaveLength(19);
     kernel.take();
     // Nothing is tried again for it, nor found to be missing.
+    const { refusals } = kernel;
     expect(await write(many(...twenty), keyOf(3))).toEqual({ kind: 'partial', written: 0 });
+    // Nor with other options, which every port is rendered for anew.
+    masqueradeAll = true;
+    expect(await write(many(...twenty), keyOf(3))).toEqual({ kind: 'full', written: 0 });
+    expect(kernel.refusals).toBe(refusals);
     kernel.refused = undefined;
     writer = createWriter();
     await write(many(...twenty.filter((n) => n !== 7)));
