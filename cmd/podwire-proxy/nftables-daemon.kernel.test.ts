@@ -2,6 +2,7 @@
 import { writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { patience } from '#pkg/clock/testdata/patience.ts';
 import type { ScratchNetns } from '#pkg/netns/scratch.ts';
 import {
   createProxiedNode,
@@ -10,7 +11,7 @@ import {
   type ProxiedNode,
 } from './scratch/proxied-node.ts';
 
-const slow = { timeout: 20_000, interval: 50 };
+const slow = { timeout: patience(20_000), interval: 50 };
 let node: ProxiedNode;
 let daemon: Daemon;
 let flags: string[];

@@ -49,7 +49,8 @@ async function main(args: VmArguments, signal: AbortSignal): Promise<number> {
     await bundleCniProgram(root, node, join(work, 'podwire-cni'));
     const isCommand = args.command.length > 0 && !isScript;
     const argv = isCommand ? args.command : [...testCommand, ...scriptArguments];
-    const init = guestInit({ root, argv, env: guestEnvironment, timeoutSeconds });
+    const env = { ...guestEnvironment, PODWIRE_SLOWNESS: slowness[accelerator] };
+    const init = guestInit({ root, argv, env, timeoutSeconds });
     const modules = { version: kernel.version, folder: kernel.modules };
     const system = systemFiles(guestEnvironment.PATH);
     writeImage(initrd, { busybox, init, modules, repository: root, programs, system });
@@ -121,6 +122,9 @@ const guestEnvironment = {
   NO_COLOR: '1',
   PODWIRE_VM: '1',
 } as const;
+
+/** How many times as long tests may take: pkg/clock/testdata/patience.ts. */
+const slowness = { kvm: '1', tcg: '10' } as const;
 
 function exitCode(path: string): number | undefined {
   const text = existsSync(path) ? readFileSync(path, 'utf8').trim() : '';

@@ -1,5 +1,6 @@
 /** Runs bundled tests in the VM and prints what became of each: the guest's half of vitest. */
 import { startTests } from 'vitest/internal/browser';
+import { patience } from '#pkg/clock/testdata/patience.ts';
 
 type TestFile = readonly [path: string, load: () => Promise<unknown>, only?: RegExp];
 type VitestRunner = Parameters<typeof startTests>[1];
@@ -33,7 +34,11 @@ export async function runTests(files: readonly TestFile[]): Promise<0 | 1> {
   // What vitest's own worker process sets; its matchers look for their configuration there.
   Object.assign(globalThis, {
     __vitest_worker__: {
-      config: { expect: {}, snapshotOptions: { expand: false }, chaiConfig: {} },
+      config: {
+        expect: { poll: { timeout: patience(1_000) } },
+        snapshotOptions: { expand: false },
+        chaiConfig: {},
+      },
       providedContext: {},
       onCleanup: () => undefined,
     },
