@@ -7,6 +7,7 @@ import type { ScratchNetns } from '#pkg/netns/scratch.ts';
 import {
   createProxiedNode,
   nodeName,
+  programPath,
   type Daemon,
   type ProxiedNode,
 } from './scratch/proxied-node.ts';
@@ -120,8 +121,7 @@ describe('podwire-proxy in nftables mode', () => {
     await expect.poll(refused, slow).toEqual(['ECONNREFUSED']);
 
     const podwireStatus = async (): Promise<string> => {
-      const command = new URL('../podwire/main.ts', import.meta.url).pathname;
-      const args = [command, 'status', '--services', 'default', '--endpoints'];
+      const args = [programPath('podwire'), 'status', '--services', 'default', '--endpoints'];
       return (await network.node.exec(process.execPath, args)).stdout;
     };
     const counted = (text: string): Record<string, number[]> =>

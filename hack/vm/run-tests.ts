@@ -81,7 +81,9 @@ function reportTest(task: Task, sums: Sums): void {
     sums.fail += 1;
     console.log(`  FAIL ${title} (${ms} ms)`);
     for (const { message, stack, diff } of errors) {
-      console.log(`${stack ?? message}${diff === undefined ? '' : `\n${diff}`}`);
+      // A test that took too long has its place in the stack, and why in the message alone.
+      const frames = stack?.match(/^ +at .*$/gm)?.join('\n') ?? '';
+      console.log([message, diff, frames].filter(Boolean).join('\n'));
     }
   } else reportSkipped(task, sums);
 }
