@@ -172,9 +172,16 @@ interface Found {
 async function found(): Promise<Found> {
   const lines = (text: string): string[] => text.split('\n').filter((line) => line !== '');
   const rules = [];
-  for (const tool of ['iptables-nft-save', 'ip6tables-nft-save']) {
+  const tools = ['iptables-nft-save', 'ip6tables-nft-save'];
+  const [sets = '', servers = '', tables = '', ...saves] = await Promise.all([
+    out('ipset', 'list', '-n'),
+    out('ipvsadm', '-S', '-n'),
+    out('nft', 'list', 'tables'),
+    ...tools.map((tool) => out(tool)),
+  ]);
+  for (const [i, tool] of tools.entries()) {
     let table = '';
-    for (const line of lines(await out(tool))) {
+    for (const line of lines(saves[i] ?? '')) {
       if (line.startsWith('*')) table = line.slice(1);
       // It stays, once there, since the setting does that makes it needed.
       if (line.includes('KUBE-FIREWALL')) continue;
@@ -183,9 +190,9 @@ async function found(): Promise<Found> {
   }
   return {
     rules: rules.toSorted(),
-    sets: lines(await out('ipset', 'list', '-n')).toSorted(),
-    servers: lines(await out('ipvsadm', '-S', '-n')).toSorted(),
-    tables: lines(await out('nft', 'list', 'tables')).filter((line) => line.includes('proxy')),
+    sets: lines(sets).toSorted(),
+    servers: lines(servers).toSorted(),
+    tables: lines(tables).filter((line) => line.includes('proxy')),
     hasDevice: networkDevices().includes('kube-ipvs0'),
   };
 }
@@ -270,13 +277,14 @@ it('mode ipvs has the settings that its configuration asks for', async () => {
   expect(await out('ipvsadm', '-S', '-n')).toContain('-A -t 10.96.0.10:80 -s sh -b sh-port\n');
 });
 
+/** One walk. */
 const switches: readonly (readonly [from: ProxyMode, to: ProxyMode])[] = [
   ['ipvs', 'iptables'],
-  ['iptables', 'nftables'],
-  ['nftables', 'ipvs'],
+  ['iptables', 'ipvs'],
   ['ipvs', 'nftables'],
   ['nftables', 'iptables'],
-  ['iptables', 'ipvs'],
+  ['iptables', 'nftables'],
+  ['nftables', 'ipvs'],
 ];
 
 it.each(switches)(
