@@ -173,7 +173,7 @@ async function found(): Promise<Found> {
   const lines = (text: string): string[] => text.split('\n').filter((line) => line !== '');
   const rules = [];
   const tools = ['iptables-nft-save', 'ip6tables-nft-save'];
-  const [sets = '', servers = '', tables = '', ...saves] = await Promise.all([
+  const [sets, servers, tables, ...saves] = await Promise.all([
     out('ipset', 'list', '-n'),
     out('ipvsadm', '-S', '-n'),
     out('nft', 'list', 'tables'),
