@@ -54,7 +54,7 @@ export async function runTests(files: readonly TestFile[]): Promise<0 | 1> {
       },
       onAfterRunTask: (test) => reportTest(test, sums),
     });
-    if (file !== undefined) reportSuites(file, sums);
+    if (file !== undefined) reportSuites(file, sums, only);
     const seconds = ((performance.now() - startedMs) / 1000).toFixed(1);
     console.log(`  ${seconds} s`);
   }
@@ -89,15 +89,24 @@ function reportTest(task: Task, sums: Sums): void {
 }
 
 /** Tests that never began, and errors of hooks and of files: a file that fails has no tests. */
-function reportSuites(suite: File | Extract<Task, { type: 'suite' }>, sums: Sums): void {
+function reportSuites(
+  suite: File | Extract<Task, { type: 'suite' }>,
+  sums: Sums,
+  only: RegExp | undefined,
+): void {
   for (const error of suite.result?.errors ?? []) {
     sums.fail += 1;
     console.log(`  FAIL ${titleOf(suite)}: ${error.stack ?? error.message}`);
   }
   for (const task of suite.tasks) {
-    if (task.type === 'suite') reportSuites(task, sums);
-    else if (task.result === undefined) reportSkipped(task, sums);
+    if (task.type === 'suite') reportSuites(task, sums, only);
+    else if (task.result === undefined && isAsked(task, only)) reportSkipped(task, sums);
   }
+}
+
+/** Tests beside those that were asked for are not skipped: they run elsewhere. */
+function isAsked(task: Task, only: RegExp | undefined): boolean {
+  return only === undefined || only.test(titleOf(task));
 }
 
 function reportSkipped(task: Task, sums: Sums): void {
