@@ -2,15 +2,17 @@
 import { writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { patience } from '#pkg/clock/testdata/patience.ts';
 import type { ScratchNetns } from '#pkg/netns/scratch.ts';
 import {
   createProxiedNode,
   nodeName,
+  programPath,
   type Daemon,
   type ProxiedNode,
 } from './scratch/proxied-node.ts';
 
-const slow = { timeout: 20_000, interval: 50 };
+const slow = { timeout: patience(20_000), interval: 50 };
 let node: ProxiedNode;
 let daemon: Daemon;
 let flags: string[];
@@ -119,8 +121,7 @@ describe('podwire-proxy in nftables mode', () => {
     await expect.poll(refused, slow).toEqual(['ECONNREFUSED']);
 
     const podwireStatus = async (): Promise<string> => {
-      const command = new URL('../podwire/main.ts', import.meta.url).pathname;
-      const args = [command, 'status', '--services', 'default', '--endpoints'];
+      const args = [programPath('podwire'), 'status', '--services', 'default', '--endpoints'];
       return (await network.node.exec(process.execPath, args)).stdout;
     };
     const counted = (text: string): Record<string, number[]> =>
@@ -168,60 +169,64 @@ describe('podwire-proxy in nftables mode', () => {
     await answersBecome(['two 10.1.1.2']);
   });
 
-  test('a killed and restarted one loses no connection, and writes nothing it finds', async () => {
-    const { network } = node;
-    await answersBecome(['two 10.1.1.2']);
-    const generation = async (): Promise<string> => {
-      const { stdout } = await network.node.exec('nft', [
-        '--stateless',
-        'list',
-        'table',
-        'ip',
-        'podwire-proxy',
-      ]);
-      return stdout;
-    };
-    const before = await generation();
-    // New connections all the while, about a thousand.
-    const stop = new AbortController();
-    const seen: string[] = [];
-    const traffic = (async () => {
-      while (!stop.signal.aborted) {
-        const to = { host: '10.96.0.10', port: 80, count: 100 };
-        seen.push(...(await network.connect(network.client, to)));
-      }
-    })();
-    const connections = async (more: number): Promise<void> => {
-      const goal = seen.length + more;
-      await expect.poll(() => seen.length, slow).toBeGreaterThanOrEqual(goal);
-    };
-    await connections(200);
-    await daemon.kill('SIGKILL');
-    await connections(200);
-    daemon = node.startDaemon(flags);
-    await expect.poll(() => daemon.log(), slow).toContain('Services are known');
-    await connections(200);
-    // The new one is at work: it takes in a change, of another Service.
-    node.api.objects.create({
-      apiVersion: 'v1',
-      kind: 'Service',
-      metadata: { namespace: 'default', name: 'other' },
-      spec: { clusterIP: '10.96.0.11', clusterIPs: ['10.96.0.11'], ports: [{ port: 80 }] },
-    });
-    await expect.poll(listing, slow).toContain('10.96.0.11');
-    await connections(200);
-    stop.abort();
-    await traffic;
-    expect(new Set(seen)).toEqual(new Set(['two 10.1.1.2']));
-    node.api.objects.delete({
-      apiVersion: 'v1',
-      kind: 'Service',
-      namespace: 'default',
-      name: 'other',
-    });
-    await expect.poll(generation, slow).toBe(before);
-    expect(daemon.log()).not.toContain('"level":"error"');
-  });
+  test(
+    'a killed and restarted one loses no connection, and writes nothing it finds',
+    async () => {
+      const { network } = node;
+      await answersBecome(['two 10.1.1.2']);
+      const generation = async (): Promise<string> => {
+        const { stdout } = await network.node.exec('nft', [
+          '--stateless',
+          'list',
+          'table',
+          'ip',
+          'podwire-proxy',
+        ]);
+        return stdout;
+      };
+      const before = await generation();
+      // New connections all the while, about a thousand.
+      const stop = new AbortController();
+      const seen: string[] = [];
+      const traffic = (async () => {
+        while (!stop.signal.aborted) {
+          const to = { host: '10.96.0.10', port: 80, count: 100 };
+          seen.push(...(await network.connect(network.client, to)));
+        }
+      })();
+      const connections = async (more: number): Promise<void> => {
+        const goal = seen.length + more;
+        await expect.poll(() => seen.length, slow).toBeGreaterThanOrEqual(goal);
+      };
+      await connections(200);
+      await daemon.kill('SIGKILL');
+      await connections(200);
+      daemon = node.startDaemon(flags);
+      await expect.poll(() => daemon.log(), slow).toContain('Services are known');
+      await connections(200);
+      // The new one is at work: it takes in a change, of another Service.
+      node.api.objects.create({
+        apiVersion: 'v1',
+        kind: 'Service',
+        metadata: { namespace: 'default', name: 'other' },
+        spec: { clusterIP: '10.96.0.11', clusterIPs: ['10.96.0.11'], ports: [{ port: 80 }] },
+      });
+      await expect.poll(listing, slow).toContain('10.96.0.11');
+      await connections(200);
+      stop.abort();
+      await traffic;
+      expect(new Set(seen)).toEqual(new Set(['two 10.1.1.2']));
+      node.api.objects.delete({
+        apiVersion: 'v1',
+        kind: 'Service',
+        namespace: 'default',
+        name: 'other',
+      });
+      await expect.poll(generation, slow).toBe(before);
+      expect(daemon.log()).not.toContain('"level":"error"');
+    },
+    patience(60_000),
+  );
 
   test('puts back what others delete within some seconds, and says so', async () => {
     await answersBecome(['two 10.1.1.2']);

@@ -60,6 +60,7 @@ export function completeProxyConfig(file: ProxyConfigFile): CompleteProxyConfig 
       syncPeriod: ipvs?.syncPeriod || 30_000,
       minSyncPeriod: ipvs?.minSyncPeriod ?? 0,
       scheduler: ipvs?.scheduler ?? '',
+      schedulerFlags: ipvs?.schedulerFlags ?? [],
       excludeCIDRs: ipvs?.excludeCIDRs ?? [],
       strictARP: ipvs?.strictARP ?? false,
       tcpTimeout: ipvs?.tcpTimeout ?? 0,

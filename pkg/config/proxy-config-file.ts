@@ -76,6 +76,8 @@ const schema = z.strictObject({
     syncPeriod: duration,
     minSyncPeriod: duration,
     scheduler: string,
+    /** Ours, not kube-proxy's: what else the scheduler is told. */
+    schedulerFlags: strings,
     excludeCIDRs: strings,
     strictARP: boolean,
     tcpTimeout: duration,

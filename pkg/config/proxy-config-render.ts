@@ -16,6 +16,7 @@ export function proxyConfigFields(config: CompleteProxyConfig): Record<string, u
   const { conntrack, iptables, ipvs, logging, nftables } = config;
   const { layout, ...ofKubeProxy } = iptables;
   // Only where they are not as by default: kube-proxy knows none of them.
+  const { schedulerFlags, ...ipvsOfKubeProxy } = ipvs;
   const { counters, serviceMetrics, ...nftablesOfKubeProxy } = nftables;
   return {
     ...config,
@@ -33,7 +34,8 @@ export function proxyConfigFields(config: CompleteProxyConfig): Record<string, u
       ...periods(iptables),
     },
     ipvs: {
-      ...ipvs,
+      ...ipvsOfKubeProxy,
+      ...(schedulerFlags.length === 0 ? {} : { schedulerFlags }),
       ...periods(ipvs),
       excludeCIDRs: list(ipvs.excludeCIDRs),
       tcpTimeout: formatDuration(ipvs.tcpTimeout),
