@@ -23,6 +23,7 @@ import { watchNftablesDrift, type WatchedFamily } from './nftables-watch.ts';
 import { createNftablesWriter } from './nftables-writer.ts';
 import type { ProxyMode } from './proxy-mode.ts';
 import { nftablesOptions } from './round-options.ts';
+import { openServiceTraffic } from './service-traffic.ts';
 
 export interface NftablesModeParts {
   readonly config: ProxyConfig;
@@ -68,6 +69,9 @@ export async function createNftablesMode(
     counters === 'none'
       ? {}
       : { counters: createNftablesCounters(opened.use(openNetfilterSocket(sys)), counters) };
+  const measuring = config.nftables.traffic
+    ? { traffic: opened.use(openServiceTraffic(sys, log)) }
+    : {};
   const generations = new Generations(() => readGeneration(socket));
   const watched = new Map<Family, WatchedFamily>();
   const failures = new Map<Family, unknown>();
@@ -105,6 +109,7 @@ export async function createNftablesMode(
   return {
     name: 'nftables',
     ...counting,
+    ...measuring,
     writers: new Map([...watched].map(([family, { writer }]) => [family, writer])),
     [Symbol.dispose]: () => running.dispose(),
   };
