@@ -6,6 +6,7 @@ import { FlowTally } from '#pkg/conntrack/flow-tally.ts';
 import { watchTraffic } from '#pkg/conntrack/observe-traffic.ts';
 import type { Logger } from '#pkg/log/logger.ts';
 import { ServiceAccounts } from '#pkg/proxy/service-accounts.ts';
+import { inSlices } from '#pkg/reconcile/slices.ts';
 import type { Sys } from '#pkg/sys/sys.ts';
 import { readSysctl } from '#pkg/sysctl/sysctl.ts';
 import type { ServiceTraffic } from './proxy-mode.ts';
@@ -32,9 +33,20 @@ export function openServiceTraffic(
   }
   const accounts = new ServiceAccounts();
   const watch = watchTraffic(sys, new FlowTally((flow) => accounts.of(flow)));
+  let work: Promise<void> = Promise.resolve();
   return {
-    update: (family, changes) => accounts.update(family, changes),
-    look: () => watch.look(),
+    update: (family, changes) => {
+      // At the first write these are all Services.
+      work = work.then(() =>
+        inSlices(changes, (change) => {
+          accounts.update(family, [change]);
+        }),
+      );
+    },
+    look: async () => {
+      await work;
+      await watch.look();
+    },
     total: (family, frontend) => accounts.total(family, frontend),
     endpoint: (family, frontend, endpoint) => accounts.endpoint(family, frontend, endpoint),
     get overflows() {

@@ -32,10 +32,10 @@ it('no part is long work, whatever the number of Services', () => {
   const slices = services.map(({ name }) => slice(`ns/${name}`, ['10.1.0.1']));
   const parts = [...newsParts(asChanges({ services, slices }))];
   const sizes = parts.map((part) => part.services.length + part.slices.length);
-  expect(Math.max(...sizes)).toBeLessThanOrEqual(400);
+  expect(Math.max(...sizes)).toBeLessThanOrEqual(200);
   expect(sizes.reduce((sum, size) => sum + size, 0)).toBe(20_000);
   // While what belongs together is sorted out.
-  expect(sizes.indexOf(400)).toBeGreaterThanOrEqual(4);
+  expect(sizes.indexOf(200)).toBeGreaterThanOrEqual(4);
 });
 
 it('a slice that is gone is gone', () => {

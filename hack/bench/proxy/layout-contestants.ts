@@ -10,13 +10,15 @@ import { silentLogger } from '#pkg/log/logger.ts';
 import { withNetns } from '#pkg/netns/netns.ts';
 import { openNetfilterSocket } from '#pkg/nfnetlink/nf-tables.ts';
 import { readGeneration } from '#pkg/nfnetlink/table-structure.ts';
+import type { Endpoint } from '#pkg/proxy/endpoints.ts';
 import { portKey, type ProxiedPort } from '#pkg/proxy/proxied-port.ts';
 import type { SmallCluster } from '#pkg/proxy/testdata/small-cluster.ts';
 import { openSys } from '#pkg/sys/open-sys.ts';
 import { addressing } from './cluster.ts';
 import { upstreamChange, upstreamTable } from './upstream-layout.ts';
 
-const { serviceCIDR } = addressing.ip;
+const addresses = addressing.ip;
+const { serviceCIDR } = addresses;
 const clusterCIDR = '10.0.0.0/8';
 const nodeAddress = '203.0.113.1';
 const sys = await openSys();
@@ -30,6 +32,50 @@ export interface LayoutContestant {
   load(ports: ReadonlyMap<string, ProxiedPort>): Promise<void>;
   change(ports: ReadonlyMap<string, ProxiedPort>, changed: ProxiedPort): Promise<void>;
   unload(): Promise<void>;
+}
+
+/** A Service with these endpoints, "address:port". */
+export function benchPort(
+  name: string,
+  at: { readonly ip: string; readonly port: number },
+  targets: readonly string[],
+): ProxiedPort {
+  const all = targets.map((target): Endpoint => {
+    const [address = '', port] = target.split(':');
+    const state = { ready: true, serving: true, terminating: false, local: false };
+    return { target, address, port: Number(port), ...state, zoneHints: [], nodeHints: [] };
+  });
+  return {
+    family: 'ip',
+    namespace: 'bench',
+    name,
+    portName: 'http',
+    printName: `bench/${name}:http`,
+    protocol: 'tcp',
+    clusterIP: at.ip,
+    port: at.port,
+    nodePort: 0,
+    externalIPs: [],
+    loadBalancerIPs: [],
+    sourceRanges: [],
+    internalPolicy: 'Cluster',
+    externalPolicy: 'Cluster',
+    affinitySeconds: 0,
+    healthCheckNodePort: 0,
+    endpoints: { cluster: all, local: [], all, reachable: all, hasAny: true },
+  };
+}
+
+/** Services with two endpoints each that are not there, and last the one that is probed. */
+export function benchCluster(services: number): Map<string, ProxiedPort> {
+  const ports = Array.from({ length: services - 1 }, (_, n) =>
+    benchPort(`service-${n}`, { ip: addresses.service(n + 1), port: 80 }, [
+      `${addresses.pod(2 * n)}:8080`,
+      `${addresses.pod(2 * n + 1)}:8080`,
+    ]),
+  );
+  ports.push(benchPort('zz-probed', addresses.probed, [`${addresses.pods[0]}:8080`]));
+  return new Map(ports.map((one) => [portKey(one), one]));
 }
 
 /** nft on a node, started as cheaply as a process can be. */

@@ -13,13 +13,20 @@
 import { appendFileSync } from 'node:fs';
 import { loadavg } from 'node:os';
 import { parseArgs } from 'node:util';
-import type { Endpoint } from '#pkg/proxy/endpoints.ts';
-import { portKey, type ProxiedPort } from '#pkg/proxy/proxied-port.ts';
+import { portKey } from '#pkg/proxy/proxied-port.ts';
 import { createSmallCluster, type SmallCluster } from '#pkg/proxy/testdata/small-cluster.ts';
 import { addressing } from './cluster.ts';
 import { connectRates, connectTimes, place } from './probes.ts';
 import { quantile } from './table.ts';
-import { GivenUp, nft, ours, upstream, type LayoutContestant } from './layout-contestants.ts';
+import {
+  benchCluster,
+  benchPort,
+  GivenUp,
+  nft,
+  ours,
+  upstream,
+  type LayoutContestant,
+} from './layout-contestants.ts';
 
 const { values } = parseArgs({
   options: {
@@ -51,41 +58,6 @@ interface Row {
   readonly podRate: number[];
 }
 
-function port(name: string, ip: string, addresses: readonly string[]): ProxiedPort {
-  const all = addresses.map((address): Endpoint => {
-    const state = { ready: true, serving: true, terminating: false, local: false };
-    const at = { target: `${address}:8080`, address, port: 8080 };
-    return { ...at, ...state, zoneHints: [], nodeHints: [] };
-  });
-  return {
-    family: 'ip',
-    namespace: 'bench',
-    name,
-    portName: 'http',
-    printName: `bench/${name}:http`,
-    protocol: 'tcp',
-    clusterIP: ip,
-    port: 80,
-    nodePort: 0,
-    externalIPs: [],
-    loadBalancerIPs: [],
-    sourceRanges: [],
-    internalPolicy: 'Cluster',
-    externalPolicy: 'Cluster',
-    affinitySeconds: 0,
-    healthCheckNodePort: 0,
-    endpoints: { cluster: all, local: [], all, reachable: all, hasAny: true },
-  };
-}
-
-function cluster(services: number): Map<string, ProxiedPort> {
-  const ports = Array.from({ length: services - 1 }, (_, n) =>
-    port(`service-${n}`, of.service(n + 1), [of.pod(2 * n), of.pod(2 * n + 1)]),
-  );
-  ports.push(port('zz-probed', of.probed.ip, [of.pods[0]]));
-  return new Map(ports.map((one) => [portKey(one), one]));
-}
-
 async function timed(act: () => Promise<unknown>): Promise<number> {
   const startedMs = performance.now();
   await act();
@@ -113,7 +85,7 @@ async function measure(services: number): Promise<void> {
     ]),
   );
   const row = ({ name }: { readonly name: string }): Row => rows.get(name) as Row;
-  const ports = cluster(services);
+  const ports = benchCluster(services);
   const isIn = (contestant: LayoutContestant): boolean =>
     row(contestant).givenUpAfterMs === undefined;
 
@@ -134,11 +106,13 @@ async function measure(services: number): Promise<void> {
   }
 
   for (let i = 0; i < Number(values.changes); i++) {
-    const name = `service-${i % (services - 1)}`;
-    const changed = port(name, of.service((i % (services - 1)) + 1), [
-      of.pod(90_000 + i),
-      of.pod(91_000 + i),
-    ]);
+    const n = i % (services - 1);
+    const pods = [of.pod(90_000 + i), of.pod(91_000 + i)];
+    const changed = benchPort(
+      `service-${n}`,
+      { ip: of.service(n + 1), port: 80 },
+      pods.map((pod) => `${pod}:8080`),
+    );
     ports.set(portKey(changed), changed);
     for (const contestant of contestants.filter(isIn)) {
       const ms = await timed(() => contestant.change(ports, changed));
