@@ -25,9 +25,14 @@ function iptables(layout: 'compatible' | 'tree', backend: 'legacy' | 'nf_tables'
   return { name, command: program, args: [], config, restMs: 1_300, backend };
 }
 
-function nftables(name: string, counters: 'none' | 'services' | 'endpoints'): Contestant {
-  // kube-proxy knows no counters: the default is not spelled out.
-  const counting = counters === 'services' ? '' : `, counters: ${counters}`;
+function nftables(
+  name: string,
+  counters: 'none' | 'services' | 'endpoints',
+  traffic = false,
+): Contestant {
+  // kube-proxy knows neither: defaults are not spelled out.
+  const counting =
+    (counters === 'services' ? '' : `, counters: ${counters}`) + (traffic ? ', traffic: true' : '');
   return {
     name,
     command: program,
@@ -48,6 +53,7 @@ const ours: readonly Contestant[] = [
   nftables('nftables', 'services'),
   nftables('nft uncounted', 'none'),
   nftables('nft endpoints counted', 'endpoints'),
+  nftables('nft traffic counted', 'services', true),
   {
     name: 'ipvs',
     command: program,

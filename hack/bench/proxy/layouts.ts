@@ -16,6 +16,7 @@ import { parseArgs } from 'node:util';
 import { portKey } from '#pkg/proxy/proxied-port.ts';
 import { createSmallCluster, type SmallCluster } from '#pkg/proxy/testdata/small-cluster.ts';
 import { addressing } from './cluster.ts';
+import type { LayoutResult } from './layouts-result.ts';
 import { connectRates, connectTimes, place } from './probes.ts';
 import { quantile } from './table.ts';
 import {
@@ -133,7 +134,8 @@ async function measure(services: number): Promise<void> {
   const pod = place(of.pods[1], 8080);
   const nodes = [
     ...contestants.filter(isIn).map((contestant) => ({ ...contestant, targets: [service, pod] })),
-    { name: 'no rules', cluster: bare, targets: [pod] },
+    // In turns between two pods here as well.
+    { name: 'no rules', cluster: bare, targets: [place(of.pods[0], 8080), pod] },
   ];
   for (let round = 0; round < Number(values.rounds); round++) {
     for (const { cluster: at, name, targets: all } of nodes) {
@@ -187,9 +189,9 @@ function report(services: number, rows: readonly Row[]): void {
   }
   if (values.results === undefined) return;
   for (const row of rows) {
-    const pair = (all: readonly number[]) =>
+    const pair = (all: readonly number[]): readonly [number, number] | undefined =>
       all.length === 0 ? undefined : [round(quantile(all, 0.5)), round(quantile(all, 0.99))];
-    const line = {
+    const line: LayoutResult = {
       name: row.name,
       services,
       endpoints: 2,
