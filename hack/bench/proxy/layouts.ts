@@ -12,6 +12,7 @@
  */
 import { appendFileSync } from 'node:fs';
 import { loadavg } from 'node:os';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
 import { portKey } from '#pkg/proxy/proxied-port.ts';
 import { createSmallCluster, type SmallCluster } from '#pkg/proxy/testdata/small-cluster.ts';
@@ -43,6 +44,7 @@ const { values } = parseArgs({
 const of = addressing.ip;
 const patienceMs = Number(values.patience) * 1000;
 const rateMs = 500;
+const restMs = 200;
 /** Of each process of the prober: its first connections are slower than the others. */
 const warmUp = 200;
 /** Figures of one layout at one size, milliseconds unless named otherwise. */
@@ -116,6 +118,8 @@ async function measure(services: number): Promise<void> {
     );
     ports.set(portKey(changed), changed);
     for (const contestant of contestants.filter(isIn)) {
+      // What the kernel clears away after the other's change is none of this one's.
+      await sleep(restMs);
       const ms = await timed(() => contestant.change(ports, changed));
       // The first finds programs and memory cold.
       if (i >= 3) row(contestant).changeMs.push(ms);
