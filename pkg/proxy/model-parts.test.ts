@@ -38,6 +38,32 @@ it('no part is long work, whatever the number of Services', () => {
   expect(sizes.indexOf(200)).toBeGreaterThanOrEqual(4);
 });
 
+it('reads news as it goes: what is made while it is read is not made at once', () => {
+  let read = 0;
+  const counted = <T>(items: readonly T[]): Iterable<T> & { readonly length: number } => ({
+    length: items.length,
+    *[Symbol.iterator]() {
+      for (const item of items) {
+        read += 1;
+        yield item;
+      }
+    },
+  });
+  const { services, slices } = asChanges(cluster);
+  const most = { read: 0 };
+  for (
+    let before = 0, parts = newsParts({ services: counted(services), slices: counted(slices) });
+    ;
+  ) {
+    const { done } = parts.next();
+    most.read = Math.max(most.read, read - before);
+    before = read;
+    if (done === true) break;
+  }
+  expect(read).toBe(2_000);
+  expect(most.read).toBeLessThanOrEqual(1_000);
+});
+
 it('a slice that is gone is gone', () => {
   const model = new ServiceModel('ip', { name: 'here', zone: undefined });
   for (const part of newsParts(asChanges(cluster))) model.update(part);
