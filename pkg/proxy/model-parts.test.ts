@@ -64,6 +64,16 @@ it('reads news as it goes: what is made while it is read is not made at once', (
   expect(most.read).toBeLessThanOrEqual(1_000);
 });
 
+it('slices whose Service is no news are taken in as well', () => {
+  const model = new ServiceModel('ip', { name: 'here', zone: undefined });
+  model.update(asChanges({ services: cluster.services }));
+  for (const part of newsParts(asChanges({ services: [], slices: cluster.slices }))) {
+    model.update(part);
+  }
+  expect(model.ports.size).toBe(1_000);
+  expect([...model.ports.values()].every((port) => port.endpoints.all.length === 1)).toBe(true);
+});
+
 it('a slice that is gone is gone', () => {
   const model = new ServiceModel('ip', { name: 'here', zone: undefined });
   for (const part of newsParts(asChanges(cluster))) model.update(part);
