@@ -25,12 +25,18 @@ afterEach(async () => {
 function ports(...bad: readonly number[]): Map<string, ProxiedPort> {
   const numbers = Array.from({ length: 20 }, (_, i) => i + 1);
   const services = numbers.map((n) => service(`ns/s${n}`, { clusterIPs: [`172.30.0.${n}`] }));
-  const slices = numbers.map((n) =>
-    slice(`ns/s${n}`, [`10.1.0.${n}`], {
-      ports: [{ name: 'p80', protocol: 'TCP', port: bad.includes(n) ? 70_000 : 8080 }],
-    }),
+  const all = portsOf(
+    { services, slices: numbers.map((n) => slice(`ns/s${n}`, [`10.1.0.${n}`])) },
+    'ip',
   );
-  return portsOf({ services, slices }, 'ip');
+  for (const n of bad) {
+    const port = all.get(key(n));
+    if (port === undefined) throw new Error(`no port ${n}`);
+    // The model lets no such thing pass.
+    const cluster = port.endpoints.cluster.map((endpoint) => ({ ...endpoint, port: 70_000 }));
+    all.set(key(n), { ...port, endpoints: { ...port.endpoints, cluster } });
+  }
+  return all;
 }
 
 const key = (n: number): string => `ns/s${n}:p80/tcp`;

@@ -64,7 +64,7 @@ export interface ServiceCounters {
 export interface ServiceTraffic {
   /** What the kernel serves now is different. */
   update(family: Family, changes: readonly PortChange[]): void;
-  /** Looks at what was carried: the others tell what the last look has found. */
+  /** Looks at what was carried: the others tell what the last look has found. Never rejects. */
   look(): Promise<void>;
   /** By frontend: {@link frontendKeys}. */
   total(family: Family, frontend: string): Traffic | undefined;

@@ -34,6 +34,7 @@ export function openServiceTraffic(
   const accounts = new ServiceAccounts();
   const watch = watchTraffic(sys, new FlowTally((flow) => accounts.of(flow)));
   let work: Promise<void> = Promise.resolve();
+  let isRefused = false;
   return {
     update: (family, changes) => {
       // At the first write these are all Services.
@@ -45,7 +46,14 @@ export function openServiceTraffic(
     },
     look: async () => {
       await work;
-      await watch.look();
+      try {
+        await watch.look();
+        isRefused = false;
+      } catch (err) {
+        // Nobody is to miss everything else that /metrics tells.
+        if (!isRefused) log.warn({ err }, 'Traffic of Services is as it was at the last look');
+        isRefused = true;
+      }
     },
     total: (family, frontend) => accounts.total(family, frontend),
     endpoint: (family, frontend, endpoint) => accounts.endpoint(family, frontend, endpoint),
