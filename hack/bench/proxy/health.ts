@@ -13,8 +13,9 @@ import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { startEmbeddedApi } from '#pkg/embedded-api/embedded-api.ts';
 import { addressing, putEndpoints, writeObjects } from './cluster.ts';
+import { nodeProgram } from './contestants.ts';
 import { createBenchNode, nodeName, startDaemon } from './node.ts';
-import { healthTimes, place } from './probes.ts';
+import { healthTimes, place as target } from './probes.ts';
 import { quantile } from './table.ts';
 
 const { values } = parseArgs({
@@ -28,15 +29,16 @@ const { values } = parseArgs({
 });
 const services = Number(values.services);
 const flags = values['node-flags'].split(' ').filter((flag) => flag !== '');
+const [node = '', ...rest] = nodeProgram(values.program);
 const dir = mkdtempSync(join(tmpdir(), 'podwire-bench-'));
 
 async function run(number: number): Promise<void> {
   const of = addressing.ip;
-  await using node = await createBenchNode();
+  await using place = await createBenchNode();
   const persistenceFile = join(dir, `objects-${number}`);
   writeObjects(persistenceFile, of, { services, endpoints: 2 });
   await using api = await startEmbeddedApi({
-    listen: [{ fd: node.apiFd }],
+    listen: [{ fd: place.apiFd }],
     serviceCIDRs: [of.serviceCIDR],
     persistenceFile,
     runControllers: false,
@@ -48,22 +50,17 @@ async function run(number: number): Promise<void> {
   const daemon = startDaemon(
     {
       name: 'nftables',
-      command: [
-        process.execPath,
-        '--disable-warning=ExperimentalWarning',
-        ...flags,
-        values.program,
-      ],
+      command: [node, ...flags, ...rest],
       args: ['-v', '2'],
       config: 'mode: nftables\nnftables: { minSyncPeriod: 10ms }\n',
       restMs: 0,
       backend: 'none',
     },
-    { netns: node.network.node, dir: ownDir, path: process.env['PATH'] ?? '' },
+    { netns: place.network.node, dir: ownDir, path: process.env['PATH'] ?? '' },
   );
   const micros = await healthTimes(
-    node.network.node,
-    place('127.0.0.1', 10256),
+    place.network.node,
+    target('127.0.0.1', 10256),
     2_000 + services / 4,
   );
   const written = /"msg":"Rules written"|Rules written/.test(daemon.log());
