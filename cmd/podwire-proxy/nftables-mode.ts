@@ -23,6 +23,7 @@ import { watchNftablesDrift, type WatchedFamily } from './nftables-watch.ts';
 import { createNftablesWriter } from './nftables-writer.ts';
 import type { ProxyMode } from './proxy-mode.ts';
 import { nftablesOptions } from './round-options.ts';
+import { openServiceTraffic } from './service-traffic.ts';
 
 export interface NftablesModeParts {
   readonly config: ProxyConfig;
@@ -67,6 +68,9 @@ export async function createNftablesMode(
   const { counters } = config.nftables;
   const counting =
     counters === 'none' ? {} : { counters: createNftablesCounters(openSocket(), counters) };
+  const measuring = config.nftables.traffic
+    ? { traffic: opened.use(openServiceTraffic(sys, log)) }
+    : {};
   const ofGenerations = openSocket();
   const generations = new Generations(() => readGeneration(ofGenerations));
   const watched = new Map<Family, WatchedFamily>();
@@ -106,6 +110,7 @@ export async function createNftablesMode(
   return {
     name: 'nftables',
     ...counting,
+    ...measuring,
     writers: new Map([...watched].map(([family, { writer }]) => [family, writer])),
     [Symbol.dispose]: () => running.dispose(),
   };

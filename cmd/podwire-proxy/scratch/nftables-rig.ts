@@ -6,6 +6,7 @@ import type { ScratchNetns } from '#pkg/netns/scratch.ts';
 import { withNetns } from '#pkg/netns/netns.ts';
 import type { NftCommand } from '#pkg/nftables/observe.ts';
 import type { NftablesOptions } from '#pkg/proxy/nftables-options.ts';
+import type { ProxiedPort } from '#pkg/proxy/proxied-port.ts';
 import { openNodeSys } from '#pkg/sys/node-ffi.ts';
 import { createNftablesDriver, type NftablesDriver } from '#cmd/podwire-proxy/nftables-driver.ts';
 import { Generations } from '#cmd/podwire-proxy/nftables-generations.ts';
@@ -17,7 +18,10 @@ export interface NftablesRig extends Disposable {
   readonly driver: NftablesDriver;
   readonly generations: Generations;
   /** What a daemon that was just started would have. */
-  newWriter(options?: Partial<NftablesOptions>): NftablesWriter;
+  newWriter(
+    options?: Partial<NftablesOptions>,
+    onParked?: (port: ProxiedPort) => void,
+  ): NftablesWriter;
   readonly nft: NftCommand;
 }
 
@@ -36,13 +40,13 @@ export function createNftablesRig(netns: ScratchNetns, family: Family): Nftables
     driver,
     generations,
     nft,
-    newWriter: (options = {}) =>
+    newWriter: (options = {}, onParked = () => undefined) =>
       createNftablesWriter({
         family,
         driver,
         log: quietLog,
         clock: systemClock,
-        onParked: () => undefined,
+        onParked,
         options: () => nftablesTestOptions({ family, ...options }),
       }),
     [Symbol.dispose]: () => opened.dispose(),
