@@ -133,7 +133,8 @@ export class PodNetworkRound {
   #forgetWhatIsInDoubt(): boolean {
     const { clock, observeIntervalMs } = this.#parts;
     const nowMs = clock.now();
-    if (nowMs - this.#observedAtMs >= observeIntervalMs) {
+    // Both ways: the machine's clock may be set back.
+    if (Math.abs(nowMs - this.#observedAtMs) >= observeIntervalMs) {
       this.doubtHost();
       this.doubtTables();
       this.#observedAtMs = nowMs;
