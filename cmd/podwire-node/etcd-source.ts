@@ -6,7 +6,7 @@ import type { Clock } from '#pkg/clock/clock.ts';
 import { AgentError, isErrno, messageOf } from '#pkg/errors/agent-error.ts';
 import type { EtcdClient } from '#pkg/etcd/client.ts';
 import type { EtcdEntry, EtcdEvent } from '#pkg/etcd/records.ts';
-import { formatAddress, type Address } from '#pkg/ip/address.ts';
+import { formatAddress, sameAddress, type Address } from '#pkg/ip/address.ts';
 import { samePrefix } from '#pkg/ip/prefix.ts';
 import { createStore, type Store } from '#pkg/kube/store.ts';
 import type { NodeRecord } from '#pkg/kube/types.ts';
@@ -57,6 +57,8 @@ export class EtcdSource {
   #previous: LeasedSubnets | undefined;
   /** The host's addresses when the lease was taken. */
   #addresses: ByFamily<Address> = {};
+  /** Ends the session under way. */
+  #startOver: (why: AgentError) => void = () => undefined;
   /** Keys that are none, reported once each. */
   readonly #odd = new Set<string>();
 
@@ -74,6 +76,13 @@ export class EtcdSource {
     // There is nobody to tell.
     reportNetworkUp: async () => undefined,
   };
+
+  /** This host has lost an address: if it was known by it, its lease must say another. */
+  addressGone(address: Address): void {
+    if (!Object.values(this.#addresses).some((own) => sameAddress(own, address))) return;
+    const reason = `Cannot go on as ${formatAddress(address)}: this host has lost the address`;
+    this.#startOver(new AgentError('AddressGone', reason));
+  }
 
   /** Returns when the signal aborts. */
   async run(signal: AbortSignal): Promise<void> {
@@ -108,11 +117,14 @@ export class EtcdSource {
     onListed();
     const inner = new AbortController();
     const both = AbortSignal.any([signal, inner.signal]);
-    const parts = [this.#follow(revision, own, both), this.#keepAlive(own, both)];
+    const over = Promise.withResolvers<never>();
+    this.#startOver = over.reject;
+    const parts = [this.#follow(revision, own, both), this.#keepAlive(own, both), over.promise];
     try {
       await Promise.race(parts);
     } finally {
       inner.abort();
+      over.reject(new AgentError('Over', 'The session is over'));
       await Promise.allSettled(parts);
     }
   }
@@ -124,6 +136,7 @@ export class EtcdSource {
       leases,
       publicIPs: { ...this.#addresses, ...publicIPs },
       previous: before,
+      held: this.#own,
       relist: async () => {
         const { entries } = await this.#parts.client.list(this.#subnetsPrefix, signal);
         return entries.flatMap((entry) => this.#read(entry));
@@ -216,7 +229,12 @@ export class EtcdSource {
     if (ip6 !== undefined) {
       overwrite[`${annotationPrefix}public-ipv6-overwrite`] = formatAddress(ip6);
     }
-    return { ...record, annotations: { ...record.annotations, ...overwrite } };
+    return {
+      ...record,
+      // The store takes two of one version for the same.
+      resourceVersion: [record.resourceVersion, ...record.internalIPs].join(' '),
+      annotations: { ...record.annotations, ...overwrite },
+    };
   }
 
   /** The lease an entry is, if it is one; a new configuration is told. */
