@@ -349,8 +349,11 @@ describe('PodNetworkRound', () => {
     expect(world.calls).toEqual([]);
     expect(world.status.state).toMatchObject({ kind: 'waiting' });
     world.nodes.set('a', own);
+    // Nobody tells of neighbours while it is not known which links are ours.
+    world.objects = world.objects.filter(({ kind }) => kind !== 'neighbor');
     await world.round.run(signal);
     expect(world.status.state).toEqual({ kind: 'ready' });
+    expect(world.leftToDo()).toEqual([]);
   });
 
   test('looks at the kernel again when told, and by itself after the interval', async () => {

@@ -88,6 +88,7 @@ export class PodNetworkRound {
       const want = desiredPodNetwork(records, this.#facts, options);
       if (want.kind === 'not-ready') {
         this.#watchedLinks = undefined;
+        this.#objects = undefined;
         status.roundEnded({ kind: 'waiting', reason: want.reason });
         metrics.roundEnded('waiting', clock.now() - startMs);
         return;
