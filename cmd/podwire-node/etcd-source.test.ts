@@ -1,5 +1,6 @@
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { FakeClock } from '#pkg/clock/fake-clock.ts';
+import { AgentError } from '#pkg/errors/agent-error.ts';
 import type { EtcdClient } from '#pkg/etcd/client.ts';
 import type { EtcdEntry } from '#pkg/etcd/records.ts';
 import { parseAddress, type Address } from '#pkg/ip/address.ts';
@@ -17,11 +18,16 @@ let running: Promise<void>;
 let addresses: ByFamily<Address>;
 let entries: Map<string, EtcdEntry>;
 let source: EtcdSource;
+let lists: number;
+let renew: () => Promise<number>;
 
 /** etcd as a map that tells of nothing by itself. */
 const client: EtcdClient = {
   get: async (key) => entries.get(key),
-  list: async () => ({ revision: '9', entries: [...entries.values()] }),
+  list: async () => {
+    lists += 1;
+    return { revision: '9', entries: [...entries.values()] };
+  },
   transact: async (conditions, changes) => {
     const holds = conditions.every(
       ({ key, createRevision }) => (entries.get(key)?.createRevision ?? '0') === createRevision,
@@ -38,7 +44,7 @@ const client: EtcdClient = {
     return '9';
   },
   grantLease: async () => 'a lease',
-  renewLease: async () => 86_400,
+  renewLease: () => renew(),
   revokeLease: async () => undefined,
   async *watch(_, __, signal) {
     await new Promise((_resolve, reject) => {
@@ -53,6 +59,8 @@ beforeEach(() => {
   stop = new AbortController();
   addresses = { ip: parseAddress('192.168.1.1') };
   entries = new Map();
+  lists = 0;
+  renew = async () => 86_400;
   source = new EtcdSource({
     client,
     prefix,
@@ -70,7 +78,6 @@ beforeEach(() => {
     log: silentLogger,
     onWaiting: () => undefined,
   });
-  running = source.run(stop.signal);
 });
 afterEach(async () => {
   stop.abort();
@@ -78,6 +85,7 @@ afterEach(async () => {
 });
 
 test('a host that gets another address keeps its subnet, and is known by the new one', async () => {
+  running = source.run(stop.signal);
   await source.nodes.whenSynced(stop.signal);
   await clock.advance(0);
   const before = source.nodes.get('a');
@@ -96,4 +104,21 @@ test('a host that gets another address keeps its subnet, and is known by the new
   expect([...entries.values()].map(({ key, value }) => [key, JSON.parse(value)])).toEqual([
     ['/net/subnets/10.3.1.0-24', { PublicIP: '192.168.1.77' }],
   ]);
+});
+
+test.each([
+  ['refuses to renew the lease', () => Promise.reject(new AgentError('EtcdRefused', 'no'))],
+  ['says that the lease has ended, and has its key still', () => Promise.resolve(0)],
+])('an etcd that %s is not asked again and again', async (_, answer) => {
+  renew = answer;
+  running = source.run(stop.signal);
+  await source.nodes.whenSynced(stop.signal);
+  for (let second = 0; second < 60; second++) await clock.advance(1_000);
+  expect(lists).toBeGreaterThan(4);
+  expect(lists).toBeLessThan(12);
+  renew = async () => 86_400;
+  await clock.advance(60_000);
+  const before = lists;
+  await clock.advance(60_000);
+  expect(lists).toBe(before);
 });

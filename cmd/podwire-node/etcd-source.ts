@@ -49,6 +49,8 @@ export interface EtcdSourceParts extends SubnetRules {
 /** Doubled after each failure in a row. */
 const firstRetryMs = 500;
 const maxRetryMs = 15_000;
+/** What has worked for so long works: the next failure is the first in a row. */
+const healthyAfterMs = 10_000;
 
 export class EtcdSource {
   readonly #parts: EtcdSourceParts;
@@ -89,12 +91,15 @@ export class EtcdSource {
     const { clock, log } = this.#parts;
     let failures = 0;
     while (!signal.aborted) {
+      const startedMs = clock.now();
       try {
-        await this.#session(signal, () => (failures = 0));
+        await this.#session(signal);
       } catch (error) {
         if (signal.aborted) return;
-        const atOnce = isErrno(error, 'EtcdCompacted') || isErrno(error, 'LeaseLost');
-        const retryInMs = atOnce ? 0 : Math.min(maxRetryMs, firstRetryMs * 2 ** failures);
+        if (clock.now() - startedMs >= healthyAfterMs) failures = 0;
+        const isExpected = isErrno(error, 'EtcdCompacted') || isErrno(error, 'LeaseLost');
+        const retryInMs =
+          isExpected && failures === 0 ? 0 : Math.min(maxRetryMs, firstRetryMs * 2 ** failures);
         failures += 1;
         this.#parts.onWaiting(messageOf(error));
         log.warn({ err: error, retryInMs }, 'Nodes in etcd: starting over');
@@ -104,7 +109,7 @@ export class EtcdSource {
   }
 
   /** Lists, makes sure of our own subnet, and follows: until something goes wrong. */
-  async #session(signal: AbortSignal, onListed: () => void): Promise<void> {
+  async #session(signal: AbortSignal): Promise<void> {
     const { client, prefix } = this.#parts;
     const { revision, entries } = await client.list(`${prefix}/`, signal);
     const leases = entries.flatMap((entry) => this.#read(entry));
@@ -114,7 +119,6 @@ export class EtcdSource {
     const own = await this.#acquire(leases, signal);
     const others = leases.filter(({ key }) => key !== own.key);
     this.#nodes.replace([own, ...others].map((lease) => this.#recordOf(lease)));
-    onListed();
     const inner = new AbortController();
     const both = AbortSignal.any([signal, inner.signal]);
     const over = Promise.withResolvers<never>();
