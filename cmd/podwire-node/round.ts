@@ -88,6 +88,7 @@ export class PodNetworkRound {
       const want = desiredPodNetwork(records, this.#facts, options);
       if (want.kind === 'not-ready') {
         this.#watchedLinks = undefined;
+        this.#objects = undefined;
         status.roundEnded({ kind: 'waiting', reason: want.reason });
         metrics.roundEnded('waiting', clock.now() - startMs);
         return;
@@ -98,7 +99,6 @@ export class PodNetworkRound {
       status.setProblems([...want.problems, ...sessions]);
       await this.#converge(want, records.get(options.nodeName), signal);
       this.#basis = want.basis;
-      this.#held = new HeldRoutes(want.objects);
       status.roundEnded({ kind: 'ready' });
       metrics.roundEnded('success', clock.now() - startMs);
     } catch (error) {
@@ -134,7 +134,8 @@ export class PodNetworkRound {
   #forgetWhatIsInDoubt(): boolean {
     const { clock, observeIntervalMs } = this.#parts;
     const nowMs = clock.now();
-    if (nowMs - this.#observedAtMs >= observeIntervalMs) {
+    // Both ways: the machine's clock may be set back.
+    if (Math.abs(nowMs - this.#observedAtMs) >= observeIntervalMs) {
       this.doubtHost();
       this.doubtTables();
       this.#observedAtMs = nowMs;
@@ -159,10 +160,15 @@ export class PodNetworkRound {
     const filter = (): Promise<void> => this.#applyPacketFilter(want, signal);
     const masquerades = want.packetFilter.some(needsNat);
     if (masquerades) await collect(failures, filter, signal);
-    await collect(failures, () => this.#applyObjects(want, signal), signal);
+    const ofObjects: unknown[] = [];
+    await collect(ofObjects, () => this.#applyObjects(want, signal), signal);
+    failures.push(...ofObjects);
     if (!masquerades) await collect(failures, filter, signal);
     const { forwarder, routing } = this.#parts;
-    await collect(failures, () => forwarder.apply(want.forwarding), signal);
+    // It would make a device that is not there: one that nobody could take for ours, nor replace.
+    if (ofObjects.every(concernsPeersOnly)) {
+      await collect(failures, () => forwarder.apply(want.forwarding), signal);
+    }
     await collect(failures, () => routing.apply(want.routingConfig, signal), signal);
     // A route to one peer that fails makes neither us nor the other peers unreachable.
     if (failures.every(concernsPeersOnly)) {
@@ -187,7 +193,13 @@ export class PodNetworkRound {
   ): Promise<void> {
     this.#objects ??= this.#parts.host.observe(want);
     const { retained, others } = splitRetained(want, this.#objects, retainedDevices);
-    await this.#writeObjects(this.#held.reclaim(planHostNetwork(want, others)), signal);
+    try {
+      await this.#writeObjects(this.#held.reclaim(planHostNetwork(want, others)), signal);
+      this.#held = new HeldRoutes(want);
+    } catch (error) {
+      if (concernsPeersOnly(error)) this.#held = this.#held.after(want, notPut(error));
+      throw error;
+    }
     this.#objects = [...want, ...retained];
   }
 
@@ -195,6 +207,7 @@ export class PodNetworkRound {
     const { host, log, metrics } = this.#parts;
     if (steps.length === 0) return;
     await host.apply(steps, signal);
+    this.#held.note(steps);
     metrics.hostChanged(steps);
     log.info(summaryOf(steps), 'Host network changed');
   }
@@ -248,9 +261,17 @@ const peerKinds: ReadonlySet<HostObject['kind']> = new Set([
   'wireguard-peer',
 ]);
 
-function concernsPeersOnly(error: unknown): boolean {
+function concernsPeersOnly(error: unknown): error is PeerFailures {
   return (
     error instanceof AggregateError &&
     error.errors.every((e) => e instanceof StepError && peerKinds.has(e.step.object.kind))
   );
+}
+
+interface PeerFailures extends AggregateError {
+  readonly errors: StepError[];
+}
+
+function notPut({ errors }: PeerFailures): ReadonlySet<HostObject> {
+  return new Set(errors.map(({ step }) => step.object));
 }
