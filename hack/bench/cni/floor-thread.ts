@@ -8,7 +8,6 @@ import { parseAddress, type Address } from '#pkg/ip/address.ts';
 import { defaultPrefix } from '#pkg/ip/prefix.ts';
 import { deleteLink } from '#pkg/netlink/link-change.ts';
 import { createVeth } from '#pkg/netlink/link-create.ts';
-import { getLink } from '#pkg/netlink/link.ts';
 import { NetlinkSocket } from '#pkg/netlink/socket.ts';
 import { openNetns, withNetns } from '#pkg/netns/netns.ts';
 import { CLONE_NEWNET } from '#pkg/sys/constants.ts';
@@ -16,7 +15,7 @@ import { openSys } from '#pkg/sys/open-sys.ts';
 import { addressMac, hostLinkMac, hostLinkName } from '#plugins/main/attachment-link.ts';
 import { ensureBridge } from '#plugins/main/bridge-device.ts';
 import { bringUp } from '#plugins/main/bridge-port.ts';
-import { configurePodLink } from '#plugins/main/pod-link.ts';
+import { configurePodLink, setPodSysctls } from '#plugins/main/pod-link.ts';
 import { waitUntilRunning } from '#plugins/main/wait-link.ts';
 import { delegatesOf, pluginOf } from '#plugins/registry.ts';
 import { programOf, type Plugin, type Pod } from './contestant.ts';
@@ -100,13 +99,15 @@ function messagesCall(): Call {
       },
       peer: { name: pod.ifName, netnsFd: netns.fd, mac: addressMac(address) },
     });
-    const { index = 0 } = getLink(inside, pod.ifName) ?? {};
-    configurePodLink(inside, index, {
+    const settings = { families: new Set(['ip'] as const) };
+    withNetns(sys, netns.fd, () => setPodSysctls(pod.ifName, settings), fail);
+    configurePodLink(inside, hostLink.peerIndex ?? 0, {
       ips: [{ address: { address, length: 20 }, gateway: gateway.address }],
       routes: [{ destination: defaultPrefix('ip') }],
     });
-    bringUp(host, { bridgeLink: bridge, hostLink });
-    waitUntilRunning(host, name);
+    const { running } = bringUp(host, { bridgeLink: bridge, hostLink }).hostLink;
+    if (!running) waitUntilRunning(host, name);
+    waitUntilRunning(inside, pod.ifName);
   };
   return (command, pod) => {
     if (command === 'ADD') add(pod, parseAddress(pod.address));

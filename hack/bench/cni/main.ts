@@ -159,7 +159,8 @@ async function compareMany(context: NodeContext, count: number): Promise<void> {
   const callers = contestants.flatMap((contestant) =>
     contestant === undefined ? [] : [programCaller(spawner, inNode, contestant)],
   );
-  await compareRates(callers, count, { opened: context.opened, refuseIfStopped });
+  const size = { count, turns: 3 };
+  await compareRates(callers, size, { opened: context.opened, refuseIfStopped });
 }
 
 /** Namespaces and daemons must go, so nobody ends this process but itself. */

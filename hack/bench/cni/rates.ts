@@ -12,9 +12,6 @@ export const workers = 8;
 /** More interfaces a namespace, since making five hundred namespaces takes longer than the rest. */
 const podsPerNetns = 10;
 
-/** Contestants take turns in rounds of as many: the machine does not stay as it is for all. */
-const podsPerRound = 100;
-
 /** Who adds and deletes many pods, `workers` at a time. */
 export interface Caller {
   readonly name: string;
@@ -36,45 +33,40 @@ export function programCaller(spawner: Spawner, inNode: InNode, contestant: Cont
   };
 }
 
-/** Calls in a second, round by round. */
+/** Calls in a second, turn by turn. */
 type Rates = Record<'ADD' | 'DEL', number[]>;
 
 /**
- * Prints the rates of all, next to those of the first.
+ * Prints the rates of all, next to those of the first. Each adds all pods and deletes them before it is
+ * another's turn: pods send for some seconds after they came, to every port of their bridge, and
+ * what that costs belongs to who added them.
  *
  * @param opened gets the pods' namespaces
  * @param refuseIfStopped throws when the user does not want to go on
  */
 export async function compareRates(
   callers: readonly Caller[],
-  count: number,
+  { count, turns }: { readonly count: number; readonly turns: number },
   { opened, refuseIfStopped }: { opened: AsyncDisposableStack; refuseIfStopped: () => void },
 ): Promise<void> {
   const namespaces: ScratchNetns[] = [];
   for (let i = 0; i < count / podsPerNetns; i++) {
     namespaces.push(opened.use(await createScratchNetns('pw-bench-many')));
   }
-  // All pods stay until all are there, so each has interfaces of its own in a namespace.
-  const podsOf = (caller: number): readonly Pod[] =>
-    Array.from({ length: count }, (_, i): Pod => ({
-      id: `many${i}`,
-      ifName: `c${caller}i${i % podsPerNetns}`,
-      netns: namespaces[Math.floor(i / podsPerNetns)]?.path ?? '',
-    }));
-  const all = callers.map((caller, i) => ({
-    caller,
-    pods: podsOf(i),
-    rates: { ADD: [], DEL: [] } as Rates,
+  const pods = Array.from({ length: count }, (_, i): Pod => ({
+    id: `many${i}`,
+    ifName: `eth${i % podsPerNetns}`,
+    netns: namespaces[Math.floor(i / podsPerNetns)]?.path ?? '',
   }));
-  for (const command of ['ADD', 'DEL'] as const) {
-    for (let at = 0; at < count; at += podsPerRound) {
-      for (const { caller, pods, rates } of all) {
+  const all = callers.map((caller) => ({ caller, rates: { ADD: [], DEL: [] } as Rates }));
+  for (let turn = 0; turn < turns; turn++) {
+    for (const { caller, rates } of all) {
+      for (const command of ['ADD', 'DEL'] as const) {
         await setImmediate();
         refuseIfStopped();
-        const round = pods.slice(at, at + podsPerRound);
         const startMs = performance.now();
-        await caller.run(command, round);
-        rates[command].push((round.length * 1000) / (performance.now() - startMs));
+        await caller.run(command, pods);
+        rates[command].push((count * 1000) / (performance.now() - startMs));
       }
     }
   }
@@ -83,7 +75,7 @@ export async function compareRates(
   for (const { caller, rates } of all) {
     const figures = (['ADD', 'DEL'] as const).map((command) => {
       const times = rates[command].map((rate, i) => rate / (all[0]?.rates[command][i] ?? 0));
-      return `${median(rates[command]).toFixed(0).padStart(7)}${median(times).toFixed(2).padStart(10)}`;
+      return `${median(rates[command]).toFixed(0).padStart(7)}${median(times).toFixed(2).padStart(11)}`;
     });
     console.log(`${caller.name.padEnd(44)}${figures.join(' ')}`);
   }
