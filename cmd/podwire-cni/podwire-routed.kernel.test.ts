@@ -1,6 +1,7 @@
 import { existsSync, readdirSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
+import { statesOfLinksUp } from './scratch-carrier.ts';
 import { eachOnScratchNode } from './scratch-each.ts';
 import {
   reaches,
@@ -84,6 +85,19 @@ describe('mode routed', () => {
       expect(json.ips[0]?.address).toBe('10.244.1.77/32');
       expect(await showLink(pod, 'eth0')).toMatchObject({ address: '0a:58:00:00:00:99' });
       expect(await reaches(pod, '10.244.1.1')).toBe(true);
+    },
+  );
+
+  it.each(['bridge', 'routed'])(
+    'never has a link up that waits for a carrier, nor has mode %s',
+    async (mode) => {
+      const pod = await node.pod();
+      const states = await statesOfLinksUp(node.netns, async () => {
+        const added = await call('ADD', { netns: pod.path, more: { mode } });
+        expect(added).toMatchObject({ exitCode: 0 });
+      });
+      expect(states).not.toEqual([]);
+      expect(states.filter((flags) => !flags.includes('LOWER_UP'))).toEqual([]);
     },
   );
 

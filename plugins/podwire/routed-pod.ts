@@ -69,6 +69,7 @@ export function addRouted(system: CniSystem, pod: RoutedPod): CniResult {
       name,
       mac: hostLinkMac(request),
       alias: hostLinkAlias(request.config.name, request),
+      up: false,
     },
     peer: { name: ifName, netnsFd: netns.fd, mac: pod.mac },
   });
@@ -82,9 +83,10 @@ export function addRouted(system: CniSystem, pod: RoutedPod): CniResult {
   withNetns(system.sys, netns.fd, () => setPodSysctls(ifName, { families }), system.die);
   refuseRouters(name);
   const routes = withDefaultRoutes(addresses.routes, ips);
-  send(host, hostRequests(hostLink, pod.mac, ips));
   send(inside, podRequests(podLink, hostLinkMac(request), { ips, routes }));
+  send(host, hostRequests(hostLink, pod.mac, ips));
   waitUntilRunning(host, name);
+  waitUntilRunning(inside, ifName);
   return {
     interfaces: [describe(hostLink), { ...describe(podLink), sandbox: request.netns }],
     ips: ips.map((ip) => ({ ...ip, interfaceIndex: podInterfaceIndex })),
@@ -152,6 +154,8 @@ function hostRequests(link: Link, mac: string, ips: readonly OwnIp[]): NetlinkRe
         noPrefixRoute: true,
       }),
     ),
+    // After the pod's end (see NewVeth), and before the routes: there are none by a link that is down.
+    changeLinkRequest(linkIndex, { up: true }),
     ...ips.flatMap(({ address }) => [
       putNeighborRequest({ linkIndex, address: address.address, mac }),
       addRouteRequest({ destination: address, linkIndex, scope: RT_SCOPE_LINK }),
