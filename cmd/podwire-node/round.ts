@@ -7,6 +7,7 @@ import { isDevice } from '#pkg/host-network/device.ts';
 import type { HostObject } from '#pkg/host-network/object.ts';
 import { splitRetained } from '#pkg/host-network/plan-retained.ts';
 import { planHostNetwork } from '#pkg/host-network/plan.ts';
+import { RoamedPeers } from '#pkg/host-network/roamed-peers.ts';
 import { StepError, type Step } from '#pkg/host-network/step.ts';
 import { observedOf, type ObservedTable, type Ruleset } from '#pkg/nftables/ruleset.ts';
 import { planNftables, type NftStep } from '#pkg/nftables/plan.ts';
@@ -35,6 +36,7 @@ export class PodNetworkRound {
   #basis: PeerBasis | undefined;
   #index: PeerIndex | undefined;
   #held = new HeldRoutes([]);
+  readonly #peers = new RoamedPeers();
   /** What was said of iptables last. */
   #filterTrouble: string | undefined;
   #watchedLinks: ReadonlySet<string> | undefined;
@@ -187,7 +189,9 @@ export class PodNetworkRound {
   ): Promise<void> {
     this.#objects ??= this.#parts.host.observe(want);
     const { retained, others } = splitRetained(want, this.#objects, retainedDevices);
-    await this.#writeObjects(this.#held.reclaim(planHostNetwork(want, others)), signal);
+    const steps = planHostNetwork(want, this.#peers.accept(want, others));
+    await this.#writeObjects(this.#held.reclaim(steps), signal);
+    this.#peers.settled(want);
     this.#objects = [...want, ...retained];
   }
 
@@ -195,6 +199,7 @@ export class PodNetworkRound {
     const { host, log, metrics } = this.#parts;
     if (steps.length === 0) return;
     await host.apply(steps, signal);
+    this.#peers.done(steps);
     metrics.hostChanged(steps);
     log.info(summaryOf(steps), 'Host network changed');
   }
