@@ -135,7 +135,7 @@ describe('wireguard', () => {
     expect(a.takeSteps()).toEqual([]);
   });
 
-  test('151. a peer that is heard from elsewhere is answered there, until its node says otherwise', async () => {
+  test('150. a peer that is heard from elsewhere is answered there, until its node says otherwise', async () => {
     const { a, b } = cluster.nodes;
     const endpoint = async (): Promise<string | undefined> => {
       const { stdout } = await a.netns.exec('wg', ['show', 'podwire-wg', 'endpoints']);
