@@ -7,6 +7,7 @@ import { isDevice } from '#pkg/host-network/device.ts';
 import type { HostObject } from '#pkg/host-network/object.ts';
 import { splitRetained } from '#pkg/host-network/plan-retained.ts';
 import { planHostNetwork } from '#pkg/host-network/plan.ts';
+import { RoamedPeers } from '#pkg/host-network/roamed-peers.ts';
 import { StepError, type Step } from '#pkg/host-network/step.ts';
 import { observedOf, type ObservedTable, type Ruleset } from '#pkg/nftables/ruleset.ts';
 import { planNftables, type NftStep } from '#pkg/nftables/plan.ts';
@@ -35,6 +36,7 @@ export class PodNetworkRound {
   #basis: PeerBasis | undefined;
   #index: PeerIndex | undefined;
   #held = new HeldRoutes([]);
+  readonly #peers = new RoamedPeers();
   /** What was said of iptables last. */
   #filterTrouble: string | undefined;
   #watchedLinks: ReadonlySet<string> | undefined;
@@ -193,13 +195,15 @@ export class PodNetworkRound {
   ): Promise<void> {
     this.#objects ??= this.#parts.host.observe(want);
     const { retained, others } = splitRetained(want, this.#objects, retainedDevices);
+    const steps = planHostNetwork(want, this.#peers.accept(want, others));
     try {
-      await this.#writeObjects(this.#held.reclaim(planHostNetwork(want, others)), signal);
+      await this.#writeObjects(this.#held.reclaim(steps), signal);
       this.#held = new HeldRoutes(want);
     } catch (error) {
       if (concernsPeersOnly(error)) this.#held = this.#held.after(want, notPut(error));
       throw error;
     }
+    this.#peers.settled(want);
     this.#objects = [...want, ...retained];
   }
 
@@ -208,6 +212,7 @@ export class PodNetworkRound {
     if (steps.length === 0) return;
     await host.apply(steps, signal);
     this.#held.note(steps);
+    this.#peers.done(steps);
     metrics.hostChanged(steps);
     log.info(summaryOf(steps), 'Host network changed');
   }
