@@ -2,7 +2,7 @@
 import { writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { patience } from '#pkg/clock/testdata/patience.ts';
+import { patience } from '#hack/vm/patience.ts';
 import type { ScratchNetns } from '#pkg/netns/scratch.ts';
 import {
   createProxiedNode,

@@ -97,7 +97,7 @@ const guestEnvironment = {
   PODWIRE_VM: '1',
 } as const;
 
-/** How many times as long tests may take: pkg/clock/testdata/patience.ts. */
+/** How many times as long tests may take: hack/vm/patience.ts. */
 const slowness = { kvm: '1', tcg: '10' } as const;
 
 function say(line: string): void {

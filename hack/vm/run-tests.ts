@@ -1,6 +1,6 @@
 /** Runs bundled tests in the VM and prints what became of each: the guest's half of vitest. */
 import { startTests } from 'vitest/internal/browser';
-import { patience } from '#pkg/clock/testdata/patience.ts';
+import { patience } from './patience.ts';
 
 type TestFile = readonly [path: string, load: () => Promise<unknown>, only?: RegExp];
 type VitestRunner = Parameters<typeof startTests>[1];
