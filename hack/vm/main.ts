@@ -49,7 +49,12 @@ async function main(args: VmArguments, signal: AbortSignal): Promise<number> {
     await bundleCniProgram(root, node, join(work, 'podwire-cni'));
     const isCommand = args.command.length > 0 && !isScript;
     const argv = isCommand ? args.command : [...testCommand, ...scriptArguments];
-    const env = { ...guestEnvironment, PODWIRE_SLOWNESS: slowness[accelerator] };
+    const env = {
+      ...guestEnvironment,
+      PODWIRE_SLOWNESS: slowness[accelerator],
+      // What hangs in a run of everything must leave time for the rest.
+      PODWIRE_TEST_SECONDS: args.quick ? '120' : '600',
+    };
     const init = guestInit({ root, argv, env, timeoutSeconds });
     const modules = { version: kernel.version, folder: kernel.modules };
     const system = systemFiles(guestEnvironment.PATH);
