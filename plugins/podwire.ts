@@ -25,7 +25,12 @@ export function podwirePlugin(system: CniSystem): CniPlugin {
       try {
         checkNode(podTools(system, request), withFacts(request));
       } catch (error) {
-        throw new CniError(cniCode.notAvailable, `Cannot add pods: ${messageOf(error)}`);
+        const said = error instanceof CniError ? error : undefined;
+        // An IPAM plugin's: pods that are there are concerned too.
+        if (said?.cniCode === cniCode.notAvailableConnectivityLimited) throw said;
+        throw new CniError(cniCode.notAvailable, `Cannot add pods: ${messageOf(error)}`, {
+          hint: said?.hint,
+        });
       }
     },
   };

@@ -1,3 +1,5 @@
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { describe, expect, it, type TestContext } from 'vitest';
 import type { ScratchNetns } from '#pkg/netns/scratch.ts';
 import { eachOnScratchNode } from './scratch-each.ts';
@@ -215,6 +217,21 @@ describe('macspoofchk', () => {
     await node.netns.exec('nft', ['flush', 'ruleset']);
     expect(await call({ more, netns: '', command: 'DEL' })).toEqual(fine);
     expect((await call(check)).exitCode).toBe(1);
+  });
+
+  it('GC that cannot reach the rules takes the rest all the same, and says so', async () => {
+    await add();
+    const gc = { ...more, 'cni.dev/valid-attachments': [] };
+    const program = join(node.dataDir, 'bridge-without-nft');
+    const script = `PATH=${node.binDir} exec ${node.binDir}/bridge`;
+    writeFileSync(program, `#!/bin/sh\n${script}\n`, { mode: 0o755 });
+    const { exitCode, json } = await call({ more: gc, command: 'GC', program });
+    expect({ exitCode, msg: json.msg }).toMatchObject({
+      exitCode: 1,
+      msg: expect.stringContaining('there is no program nft in PATH'),
+    });
+    expect(node.leases()).toEqual([]);
+    expect(await pod.ip('-br link')).not.toContain('eth0');
   });
 
   it('61. GC takes the rules of this network that no attachment has', async () => {

@@ -9,7 +9,7 @@ import { cniErrorDocument, CniError, cniCode } from '#pkg/cni/cni-error.ts';
 import { parseEnvironment, type Environment } from '#pkg/cni/environment.ts';
 import { answerCni } from '#pkg/cni/protocol.ts';
 import { newestCniVersion } from '#pkg/cni/versions.ts';
-import { netnsIdentity } from '#pkg/netns/netns.ts';
+import { isOwnNetns } from '#pkg/netns/netns.ts';
 import { openBunSys } from '#pkg/sys/bun-ffi.ts';
 import { isPluginName, pluginNames } from '#plugins/plugin-names.ts';
 import { delegatesOf, pluginOf } from '#plugins/registry.ts';
@@ -104,15 +104,6 @@ function retryWhileBusy(call: () => number): number {
       if (!isErrno(error, 'EAGAIN')) throw error;
       Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 1);
     }
-  }
-}
-
-function isOwnNetns(path: string): boolean {
-  try {
-    return netnsIdentity(path) === netnsIdentity('/proc/thread-self/ns/net');
-  } catch {
-    // Nothing there, or nothing to look at: opening it will say what is wrong.
-    return false;
   }
 }
 

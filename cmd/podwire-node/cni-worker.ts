@@ -10,7 +10,7 @@ import { enterHostMounts } from '#pkg/cni-server/host-mounts.ts';
 import { serveCni } from '#pkg/cni-server/serve.ts';
 import type { LauncherRequest } from '#pkg/cni-server/wire.ts';
 import { openWorkerState } from '#pkg/cni-server/worker-state.ts';
-import { netnsIdentity } from '#pkg/netns/netns.ts';
+import { isOwnNetns } from '#pkg/netns/netns.ts';
 import { openListenSys, type ListenSys } from '#pkg/sys/listen-sys.ts';
 import { openSys } from '#pkg/sys/open-sys.ts';
 import type { Sys } from '#pkg/sys/sys.ts';
@@ -68,7 +68,7 @@ function answerer(sys: Sys): (request: LauncherRequest) => Promise<CniAnswer> {
     const { exitCode, stdout, stderr } = answerCni(plugins.get(name) ?? (await load(name)), {
       environment: request.environment,
       readStdin: () => request.stdin,
-      isOwnNetns: (path) => isOwnNetns(path),
+      isOwnNetns,
     });
     return { exitCode, stdout, stderr: said + stderr };
   };
@@ -76,14 +76,6 @@ function answerer(sys: Sys): (request: LauncherRequest) => Promise<CniAnswer> {
 
 function baseName(path: string): string {
   return path.slice(path.lastIndexOf('/') + 1);
-}
-
-function isOwnNetns(path: string): boolean {
-  try {
-    return netnsIdentity(path) === netnsIdentity('/proc/thread-self/ns/net');
-  } catch {
-    return false;
-  }
 }
 
 /** This thread, and no other, is in a pod's namespace and cannot leave: nothing of it may go on. */

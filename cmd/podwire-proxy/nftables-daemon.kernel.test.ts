@@ -42,7 +42,7 @@ kind: KubeProxyConfiguration
 clientConnection: { kubeconfig: ${node.kubeconfig} }
 clusterCIDR: 10.1.0.0/16,fd00:10::/32
 mode: nftables
-nftables: { syncPeriod: 30s, minSyncPeriod: 10ms, counters: endpoints, serviceMetrics: 10 }
+nftables: { syncPeriod: 30s, minSyncPeriod: 10ms, counters: endpoints, serviceMetrics: 10, traffic: true }
 logging: { verbosity: 2 }
 `,
   );
@@ -129,9 +129,11 @@ describe('podwire-proxy in nftables mode', () => {
     };
     const counted = (text: string): Record<string, number[]> =>
       Object.fromEntries(
-        [...text.matchAll(/^(\S+) .* 10\.96\.0\.\d+ +\d+ +(\d+) +(\d+) +(\d+) +(\d+)$/gm)].map(
-          ([, name = '', ...numbers]) => [name, numbers.map(Number)],
-        ),
+        [
+          ...text.matchAll(
+            /^(\S+) .* 10\.96\.0\.\d+ +\d+ +(\d+) +(\d+) +(\d+) +(\d+)(?: +\d+){4}$/gm,
+          ),
+        ].map(([, name = '', ...numbers]) => [name, numbers.map(Number)]),
       );
     const before = await podwireStatus();
     await network.connect(network.client, { host: '10.96.0.10', port: 80, count: 5 });
@@ -143,7 +145,7 @@ describe('podwire-proxy in nftables mode', () => {
     expect(connections).toBeGreaterThan(0);
     expect(counted(after)['default/web']).toEqual([connections + 5, 0, 0, 0]);
     const ofEndpoint = (text: string): number =>
-      Number(/ 10\.96\.0\.10 .*\n +10\.1\.3\.2:8080 +(\d+)$/m.exec(text)?.[1]);
+      Number(/ 10\.96\.0\.10 .*\n +10\.1\.3\.2:8080 +(\d+)(?: +\d+){4}$/m.exec(text)?.[1]);
     expect(ofEndpoint(after)).toBe(ofEndpoint(before) + 5);
     const [, packets = 0] = counted(before)['default/empty'] ?? [];
     expect(counted(after)['default/empty']).toEqual([0, packets + 1, 0, 0]);
@@ -158,6 +160,80 @@ describe('podwire-proxy in nftables mode', () => {
         'm',
       ),
     );
+  });
+
+  test('counts packets and bytes, of connections that are and that were', async () => {
+    const { network } = node;
+    node.api.objects.create({
+      apiVersion: 'v1',
+      kind: 'Service',
+      metadata: { namespace: 'default', name: 'datagrams' },
+      spec: {
+        clusterIP: '10.96.0.23',
+        clusterIPs: ['10.96.0.23', 'fd00:96::23'],
+        ipFamilyPolicy: 'RequireDualStack',
+        ports: [{ name: 'udp', port: 53, targetPort: 8080, protocol: 'UDP' }],
+      },
+    });
+    for (const [family, address] of [
+      ['IPv4', '10.1.3.2'],
+      ['IPv6', 'fd00:10:3::2'],
+    ] as const) {
+      node.api.objects.create({
+        apiVersion: 'discovery.k8s.io/v1',
+        kind: 'EndpointSlice',
+        metadata: {
+          namespace: 'default',
+          name: `datagrams-${family.toLowerCase()}`,
+          labels: { 'kubernetes.io/service-name': 'datagrams' },
+        },
+        addressType: family,
+        ports: [{ name: 'udp', port: 8080, protocol: 'UDP' }],
+        endpoints: [{ addresses: [address], conditions: { ready: true } }],
+      });
+    }
+    const ask = (host: string, count: number): Promise<string[]> =>
+      network.connect(network.client, { host, port: 53, count, protocol: 'udp', timeoutMs: 500 });
+    const sample = (of: 'service' | 'endpoint', family: string) => async (): Promise<unknown> => {
+      const { body } = await node.ask('http://127.0.0.1:10249/metrics');
+      const read = (unit: string, direction: string): number => {
+        const labels = `\\{[^}]*"datagrams"[^}]*"${family}"[^}]*"${direction}"\\}`;
+        const line = new RegExp(`^podwire_${of}_${unit}_total${labels} (\\d+)$`, 'm');
+        return Number(line.exec(body)?.[1] ?? 0);
+      };
+      const [into, out] = ['in', 'out'];
+      return {
+        packets: [read('packets', into), read('packets', out)],
+        bytes: [read('bytes', into), read('bytes', out)],
+      };
+    };
+    await expect.poll(() => ask('10.96.0.23', 1), slow).toEqual(['two 10.1.1.2']);
+    await expect.poll(() => ask('fd00:96::23', 1), slow).toEqual(['two fd00:10:1::2']);
+    // Those of before there was an answer are none of the Service's, or ended without one.
+    const before = (await sample('service', 'IPv4')()) as { packets: number[]; bytes: number[] };
+    // "?" in 29 bytes of IPv4, and "two 10.1.1.2" in 40.
+    const more = (count: number): unknown => ({
+      packets: before.packets.map((packets) => packets + count),
+      bytes: [(before.bytes[0] ?? 0) + count * 29, (before.bytes[1] ?? 0) + count * 40],
+    });
+    await ask('10.96.0.23', 10);
+    expect(await sample('service', 'IPv4')()).toEqual(more(10));
+    expect(await sample('endpoint', 'IPv4')()).toEqual(more(10));
+    // None is there any more, and some that no look has seen come and go.
+    await network.node.exec('conntrack', ['-D', '-p', 'udp']);
+    await ask('10.96.0.23', 5);
+    await network.node.exec('conntrack', ['-D', '-p', 'udp']);
+    expect(await sample('service', 'IPv4')()).toEqual(more(15));
+    await ask('10.96.0.23', 3);
+    expect(await sample('service', 'IPv4')()).toEqual(more(18));
+    expect(await sample('service', 'IPv6')()).toMatchObject({ packets: [1, 1], bytes: [49, 64] });
+    const command = new URL('../podwire/main.ts', import.meta.url).pathname;
+    const args = [command, 'status', '--services', 'default/datagrams'];
+    const { stdout } = await network.node.exec(process.execPath, args);
+    const { bytes, packets } = more(18) as { bytes: number[]; packets: number[] };
+    const row = [packets[0], bytes[0], packets[1], bytes[1]].join(' +');
+    expect(stdout).toMatch(new RegExp(`PACKETS IN  BYTES IN  PACKETS OUT  BYTES OUT\\n`));
+    expect(stdout).toMatch(new RegExp(` 10\\.96\\.0\\.23 .* ${row}\\n`));
   });
 
   test('S113. drops what goes to an address of no Service, in the ranges the API knows', async () => {

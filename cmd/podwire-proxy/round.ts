@@ -30,6 +30,9 @@ export type AfterWrite = (
   report: WriteReport,
 ) => void;
 
+/** What so many cost is none of anybody's concern. */
+const fewChanges = 100;
+
 export interface RoundParts {
   readonly nodeName: string;
   readonly feed: Pick<ApiFeed, 'take'>;
@@ -89,6 +92,8 @@ export function createRound(parts: RoundParts): (signal: AbortSignal) => Promise
       isFirst = false;
       for (const state of states) takeIn(state, state.model.update(part));
     }
+    // The last part and what writers do first were one long turn otherwise.
+    if (news.services.length + news.slices.length > fewChanges) await breathe();
     const failures: unknown[] = [];
     let isIdle = true;
     for (const state of states) {
@@ -127,7 +132,11 @@ export function createRound(parts: RoundParts): (signal: AbortSignal) => Promise
       const counts = { ports: ports.size, changes: changes.length, written, ms: durationMs };
       log.debug({ family, kind, ...counts }, 'Rules written');
     }
-    for (const tell of parts.afterWrite) tell(family, changes, report);
+    for (const tell of parts.afterWrite) {
+      // Each looks at all changes: at the first write, at all Services.
+      if (changes.length > fewChanges) await breathe();
+      tell(family, changes, report);
+    }
     return report;
   }
 

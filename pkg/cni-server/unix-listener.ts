@@ -23,7 +23,7 @@ const maxPathBytes = 108;
  * Listens at a path, for root only. What is there, a socket that a killed daemon left or that of
  * one still running, is replaced in one step: callers find the old one or the new one.
  *
- * @throws {AgentError} ENAMETOOLONG for a path of more than 107 bytes; what the kernel says
+ * @throws {AgentError} ENAMETOOLONG for a path of more than 103 bytes; what the kernel says
  */
 export function listenUnix(sys: Sys, listenSys: ListenSys, path: string): UnixListener {
   const temporary = `${path}.new`;
@@ -54,7 +54,7 @@ export function listenUnix(sys: Sys, listenSys: ListenSys, path: string): UnixLi
 }
 
 /** struct sockaddr_un { u16 family; char path[108]; } */
-export function unixAddress(path: string): Uint8Array {
+function unixAddress(path: string): Uint8Array {
   const bytes = Buffer.from(path);
   if (bytes.byteLength >= maxPathBytes) {
     throw new AgentError(

@@ -29,9 +29,10 @@ describe('a request', () => {
     });
   });
 
-  it('may have no standard input', () => {
-    const bytes = launcherRequest(strings, '');
-    expect(parseRequest(bytes.subarray(headerBytes))?.stdin).toBe('');
+  // A byte order mark is no JSON, whoever reads it.
+  it.each(['', '\uFEFF{}'])('may have %j as standard input', (stdin) => {
+    const bytes = launcherRequest(strings, stdin);
+    expect(parseRequest(bytes.subarray(headerBytes))?.stdin).toBe(stdin);
   });
 
   it('of somebody else is none', () => {

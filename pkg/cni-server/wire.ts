@@ -69,7 +69,7 @@ export function parseRequest(body: Uint8Array): LauncherRequest | undefined {
   const fields = viewOf(body);
   const end = fixedBytes + fields.getUint32(0, littleEndian);
   if (end > body.byteLength || body[end - 1] !== 0) return undefined;
-  const decoder = new TextDecoder();
+  const decoder = new TextDecoder('utf-8', { ignoreBOM: true });
   const [name = '', ...variables] = decoder.decode(body.subarray(fixedBytes, end - 1)).split('\0');
   const identity = (index: number): string =>
     `${fields.getBigUint64(8 + index * 16, littleEndian)}:${fields.getBigUint64(16 + index * 16, littleEndian)}`;

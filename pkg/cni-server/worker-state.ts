@@ -6,7 +6,10 @@
 
 export interface WorkerState {
   readonly buffer: SharedArrayBuffer;
-  /** Locks a container against all other threads; disposing unlocks. Waits. */
+  /**
+   * Locks a container against all other threads; disposing unlocks. Waits, but not for "": a call
+   * for no container (STATUS, GC) has nothing to wait for.
+   */
   lockContainer(worker: number, containerId: string): Disposable;
   /** The worker waits for callers now. */
   waiting(pool: number): void;
@@ -41,6 +44,7 @@ export function openWorkerState(buffer: SharedArrayBuffer): WorkerState {
   return {
     buffer,
     lockContainer(worker, containerId) {
+      if (containerId === '') return { [Symbol.dispose]: () => undefined };
       const slot = slotOf(containerId);
       const owner = worker + 1;
       for (;;) {

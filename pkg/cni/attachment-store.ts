@@ -24,8 +24,8 @@ import { isErrno } from '#pkg/errors/agent-error.ts';
 import { makeDirectory } from '#pkg/files/make-directory.ts';
 import { LOCK_EX } from '#pkg/sys/constants.ts';
 import type { Sys } from '#pkg/sys/sys.ts';
+import { attachmentFileName } from './attachment-name.ts';
 import { isIdentifier, type Attachment } from './environment.ts';
-import { shortHash } from './short-hash.ts';
 
 /** What the store knows of an attachment; the rest is its user's. */
 export interface StoredAttachment extends Attachment {
@@ -86,10 +86,10 @@ export function openAttachmentStore(sys: Sys, directory: string): AttachmentStor
       readJson(temporaryOf(fileOf(directory, key))) !== undefined,
     isKept: (key) => existsSync(fileOf(directory, key)),
     find(key) {
-      const own = readAttachment(directory, key.network, fileName(key));
+      const own = readAttachment(directory, key.network, attachmentFileName(key));
       if (own !== undefined) return own;
       for (const network of listNetworks(directory)) {
-        const other = readAttachment(directory, network, fileName(key));
+        const other = readAttachment(directory, network, attachmentFileName(key));
         if (other !== undefined) return other;
       }
       return undefined;
@@ -143,16 +143,7 @@ export function readBootId(): string {
 }
 
 function fileOf(directory: string, key: AttachmentKey): string {
-  return join(directory, key.network, fileName(key));
-}
-
-/** ":" is in no container ID and no interface name. A file name ends at 255 bytes, an ID nowhere. */
-function fileName({ containerId, ifName }: Attachment): string {
-  const id =
-    containerId.length <= 200
-      ? containerId
-      : `${containerId.slice(0, 180)}:${shortHash(containerId)}`;
-  return `${id}:${ifName}`;
+  return join(directory, key.network, attachmentFileName(key));
 }
 
 /**

@@ -4,11 +4,9 @@
  */
 import { AgentError, messageOf } from '#pkg/errors/agent-error.ts';
 
-/** Numbers of the specification; 1–99 are reserved, 100 and above belong to a plugin. */
+/** Numbers of the specification that we answer with; 1–99 are reserved, 100 and above a plugin's own. */
 export const cniCode = {
   incompatibleVersion: 1,
-  unsupportedField: 2,
-  unknownContainer: 3,
   invalidEnvironment: 4,
   io: 5,
   decode: 6,

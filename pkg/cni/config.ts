@@ -3,9 +3,7 @@ import { messageOf } from '#pkg/errors/agent-error.ts';
 import { CniError, cniCode } from './cni-error.ts';
 import { isIdentifier, type Attachment } from './environment.ts';
 import {
-  fieldName,
   fieldsOf,
-  readArray,
   readObject,
   readObjects,
   readString,
@@ -13,7 +11,13 @@ import {
   type JsonFields,
 } from './json-fields.ts';
 import type { CniResult } from './result.ts';
-import { cniVersions, isCniVersion, parseResult, type CniVersion } from './versions.ts';
+import {
+  cniVersions,
+  isCniVersion,
+  parseResult,
+  readVersion,
+  type CniVersion,
+} from './versions.ts';
 
 export interface NetworkConfig {
   readonly cniVersion: CniVersion;
@@ -27,7 +31,7 @@ export interface NetworkConfig {
 
 /**
  * Checks, in this order: JSON (code 6), `name` (code 7), `cniVersion` (code 1). A configuration
- * without `cniVersion` is of version 0.1.0, which did not have the field.
+ * without `cniVersion` is of version 0.1.0, which did not have the field; libcni writes "" then.
  *
  * @throws {CniError}
  */
@@ -41,7 +45,7 @@ export function parseNetworkConfig(text: string): NetworkConfig {
       fields.values['name'],
     );
   }
-  const cniVersion = readString(fields, 'cniVersion') ?? '0.1.0';
+  const cniVersion = readVersion(fields) ?? '0.1.0';
   if (!isCniVersion(cniVersion)) {
     throw new CniError(cniCode.incompatibleVersion, 'incompatible CNI versions', {
       hint: `config is "${cniVersion}", plugin supports ${JSON.stringify(cniVersions)}`,
@@ -62,16 +66,18 @@ export function readPrevResult(config: NetworkConfig): CniResult | undefined {
 
 /**
  * The attachments GC must keep. A missing list is an error and never "none": nothing asked us to
- * delete everything. The field was named `cni.dev/attachments` before 1.1.0 was final, and
- * runtimes send both.
+ * delete everything. But `null` is Go's empty list: CRI-O sends it when the network has no pod, as
+ * after a reboot. The field was named `cni.dev/attachments` before 1.1.0 was final, and runtimes
+ * send both.
  *
  * @throws {CniError} code 7
  */
 export function readValidAttachments(config: NetworkConfig): readonly Attachment[] {
   const { fields } = config;
-  const key = ['cni.dev/valid-attachments', 'cni.dev/attachments'].find((k) =>
-    Array.isArray(fields.values[k]),
-  );
+  const keys = ['cni.dev/valid-attachments', 'cni.dev/attachments'];
+  const key =
+    keys.find((k) => Array.isArray(fields.values[k])) ??
+    keys.find((k) => fields.values[k] === null);
   if (key === undefined) {
     throw unexpected(
       'cni.dev/valid-attachments',
@@ -98,26 +104,6 @@ export function readArgs(config: NetworkConfig): JsonFields | undefined {
 /** What the runtime adds for one container, from the capabilities the configuration declares. */
 export function readRuntimeConfig(config: NetworkConfig): JsonFields | undefined {
   return readObject(config.fields, 'runtimeConfig');
-}
-
-/**
- * Refuses fields the reference plugin acts on and this one does not: silence would leave a
- * network that looks as configured and is not. False, 0, "" and empty are "not wanted".
- *
- * @throws {CniError} code 2
- */
-export function refuseFields(fields: JsonFields, keys: readonly string[]): void {
-  for (const key of keys) {
-    const value = fields.values[key];
-    const wanted = Array.isArray(value) ? readArray(fields, key).length > 0 : Boolean(value);
-    if (!wanted) continue;
-    const name = fieldName(fields, key);
-    throw new CniError(
-      cniCode.unsupportedField,
-      `Cannot use configuration field "${name}": not supported`,
-      { hint: `${name}=${JSON.stringify(value)}` },
-    );
-  }
 }
 
 function parseDocument(text: string): JsonFields {

@@ -132,13 +132,17 @@ describe('the configuration', () => {
     });
   });
 
-  it('11. is of version 0.1.0 when it does not say', () => {
-    expect(answer({ stdin: { name: 'net' } }).json).toEqual({
-      cniVersion: '0.1.0',
-      ip4: { ip: '10.1.2.3/24' },
-      dns: {},
-    });
-  });
+  // libcni writes "" for a list that does not say.
+  it.each([{}, { cniVersion: '' }])(
+    '11. is of version 0.1.0 when it does not say: %j',
+    (version) => {
+      expect(answer({ stdin: { name: 'net', ...version } }).json).toEqual({
+        cniVersion: '0.1.0',
+        ip4: { ip: '10.1.2.3/24' },
+        dns: {},
+      });
+    },
+  );
 });
 
 describe('commands newer than the configuration', () => {

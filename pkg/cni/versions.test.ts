@@ -105,11 +105,14 @@ describe('an old result', () => {
 });
 
 describe('parseResult()', () => {
-  it('takes the version of the configuration when there is none', () => {
-    const ip4 = { ip: '10.1.2.3/24' };
-    expect(parseResult({ ip4 }, '0.2.0').ips).toHaveLength(1);
-    expect(parseResult({ ip4 }, '1.0.0').ips).toHaveLength(0);
-  });
+  it.each([{}, { cniVersion: '' }])(
+    'takes the version of the configuration when there is none: %j',
+    (version) => {
+      const old = { ...version, ip4: { ip: '10.1.2.3/24' } };
+      expect(parseResult(old, '0.2.0').ips).toHaveLength(1);
+      expect(parseResult(old, '1.0.0').ips).toHaveLength(0);
+    },
+  );
 
   it.each([
     ['an address without length', { ips: [{ address: '10.1.2.3' }] }, 'prevResult.ips[0].address'],

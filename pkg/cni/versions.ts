@@ -43,6 +43,12 @@ export function isAtLeast(version: CniVersion, floor: CniVersion): boolean {
   return cniVersions.indexOf(version) >= cniVersions.indexOf(floor);
 }
 
+/** What a configuration or result says of its version; undefined when that is nothing, or "". */
+export function readVersion(fields: JsonFields): string | undefined {
+  const version = readString(fields, 'cniVersion');
+  return version === '' ? undefined : version;
+}
+
 /**
  * The result as a document of `version`.
  *
@@ -78,7 +84,7 @@ export function parseResult(
   path = 'prevResult',
 ): CniResult {
   const fields = fieldsOf(json, path);
-  const version = readString(fields, 'cniVersion') ?? fallbackVersion;
+  const version = readVersion(fields) ?? fallbackVersion;
   if (!isCniVersion(version)) {
     throw new CniError(
       cniCode.incompatibleVersion,

@@ -72,6 +72,7 @@ export function completeProxyConfig(file: ProxyConfigFile): CompleteProxyConfig 
       masqueradeAll: nftables?.masqueradeAll ?? false,
       counters: nftables?.counters || 'services',
       serviceMetrics: nftables?.serviceMetrics ?? 0,
+      traffic: nftables?.traffic ?? false,
       syncPeriod: nftables?.syncPeriod || 30_000,
       minSyncPeriod: nftables?.minSyncPeriod || 1_000,
     },

@@ -90,6 +90,7 @@ const schema = z.strictObject({
     /** Ours, not kube-proxy's: what is counted, and of how many Services /metrics tells it. */
     counters: string,
     serviceMetrics: integer,
+    traffic: boolean,
     syncPeriod: duration,
     minSyncPeriod: duration,
   }),

@@ -17,7 +17,7 @@ export function proxyConfigFields(config: CompleteProxyConfig): Record<string, u
   const { layout, ...ofKubeProxy } = iptables;
   // Only where they are not as by default: kube-proxy knows none of them.
   const { schedulerFlags, ...ipvsOfKubeProxy } = ipvs;
-  const { counters, serviceMetrics, ...nftablesOfKubeProxy } = nftables;
+  const { counters, serviceMetrics, traffic, ...nftablesOfKubeProxy } = nftables;
   return {
     ...config,
     featureGates: Object.keys(config.featureGates).length === 0 ? undefined : config.featureGates,
@@ -46,6 +46,7 @@ export function proxyConfigFields(config: CompleteProxyConfig): Record<string, u
       ...nftablesOfKubeProxy,
       ...(counters === 'services' ? {} : { counters }),
       ...(serviceMetrics === 0 ? {} : { serviceMetrics }),
+      ...(traffic ? { traffic } : {}),
       ...periods(nftables),
     },
     nodePortAddresses: list(config.nodePortAddresses),

@@ -191,6 +191,7 @@ it("kubeadm's file is read without a warning; its empty values are defaults", ()
     nftables: {
       counters: 'services',
       serviceMetrics: 0,
+      traffic: false,
       masqueradeBit: 14,
       masqueradeAll: false,
       syncPeriodMs: 30_000,
@@ -223,7 +224,7 @@ enableProfiling: true
 featureGates: { AllowServiceExternalIPs: false }
 mode: nftables
 iptables: { masqueradeBit: 0, localhostNodePorts: false, syncPeriod: 1m30s, minSyncPeriod: 250ms, layout: tree, masqueradeAll: true }
-nftables: { masqueradeBit: 7, masqueradeAll: true, syncPeriod: 10s, minSyncPeriod: 2s, counters: endpoints, serviceMetrics: 50 }
+nftables: { masqueradeBit: 7, masqueradeAll: true, syncPeriod: 10s, minSyncPeriod: 2s, counters: endpoints, serviceMetrics: 50, traffic: true }
 ipvs: { syncPeriod: 1m, minSyncPeriod: 5s, scheduler: sh, schedulerFlags: [sh-port, sh-fallback], strictARP: true, tcpTimeout: 1s, tcpFinTimeout: 2s, udpTimeout: 3s }
 detectLocalMode: BridgeInterface
 detectLocal: { bridgeInterface: cni0, interfaceNamePrefix: veth }
@@ -254,6 +255,7 @@ logging: { verbosity: 4, format: json, flushFrequency: 5000000000, vmodule: [{ f
     nftables: {
       counters: 'endpoints',
       serviceMetrics: 50,
+      traffic: true,
       masqueradeBit: 7,
       masqueradeAll: true,
       syncPeriodMs: 10_000,

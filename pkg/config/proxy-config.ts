@@ -47,6 +47,8 @@ export interface NftablesConfig extends SyncPeriods {
   readonly counters: 'none' | 'services' | 'endpoints';
   /** Of so many Services /metrics tells what is counted: those with most connections. */
   readonly serviceMetrics: number;
+  /** Packets and bytes of Services and endpoints are counted, by connection tracking. */
+  readonly traffic: boolean;
   readonly masqueradeBit: number;
   readonly masqueradeAll: boolean;
 }
@@ -150,6 +152,7 @@ function convert(file: CompleteProxyConfig, problems: FieldProblem[]): ProxyConf
     nftables: {
       counters: nftables.counters as NftablesConfig['counters'],
       serviceMetrics: nftables.serviceMetrics,
+      traffic: nftables.traffic,
       masqueradeBit: nftables.masqueradeBit,
       masqueradeAll: nftables.masqueradeAll,
       syncPeriodMs: nftables.syncPeriod,

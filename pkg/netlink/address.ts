@@ -39,7 +39,10 @@ export interface NewAddress {
   readonly noDad?: boolean;
   /** Without a route to the subnet. */
   readonly noPrefixRoute?: boolean;
-  /** Set the subnet's last address as broadcast address; IPv4 only. */
+  /**
+   * Set the subnet's last address as broadcast address; IPv4 only. A subnet of one address or two
+   * has none (RFC 3021): there it would be a host's, and no packet would get to that.
+   */
   readonly broadcast?: boolean;
 }
 
@@ -96,6 +99,7 @@ export function listAddresses(
 /** As {@link addAddress}, for a batch. */
 export function addAddressRequest(address: NewAddress): NetlinkRequest {
   const { prefix, linkIndex } = address;
+  const hasBroadcast = address.broadcast === true && prefix.length <= longestBroadcast;
   const flags =
     (address.noDad === true ? IFA_F_NODAD : 0) |
     (address.noPrefixRoute === true ? IFA_F_NOPREFIXROUTE : 0);
@@ -106,11 +110,13 @@ export function addAddressRequest(address: NewAddress): NetlinkRequest {
       ...addressBody(address),
       // The header's flags are a byte; NOPREFIXROUTE does not fit there.
       attributeU32(IFA_FLAGS, flags),
-      ...(address.broadcast === true ? [attributeAddress(IFA_BROADCAST, lastAddress(prefix))] : []),
+      ...(hasBroadcast ? [attributeAddress(IFA_BROADCAST, lastAddress(prefix))] : []),
     ],
     what: `add address ${formatPrefix(prefix)} to link ${linkIndex}`,
   };
 }
+
+const longestBroadcast = 30;
 
 /** As {@link deleteAddress}, for a batch; a missing address is EADDRNOTAVAIL. */
 export function deleteAddressRequest(

@@ -39,6 +39,15 @@ on('the same bytes as iproute2 sends (captured from ip and bridge 6.1)', () => {
       },
     ],
     [
+      'ip addr add 10.244.1.4/31 brd + dev eth0',
+      addAddressRequest({ linkIndex: 3, prefix: parsePrefix('10.244.1.4/31'), broadcast: true }),
+      {
+        header: 8,
+        nests: [],
+        bytes: '021f0000 03000000 080002000af40104 080001000af40104',
+      },
+    ],
+    [
       'ip route add 10.244.2.0/24 via 10.244.2.0 dev eth0 onlink proto 196 mtu 1400',
       addRouteRequest({
         destination: parsePrefix('10.244.2.0/24'),

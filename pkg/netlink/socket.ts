@@ -59,6 +59,7 @@ export class NetlinkSocket implements Disposable {
   readonly #fd: number;
   readonly #buffer = new Uint8Array(datagramBytes);
   #sequence = 0;
+  #isDumping = false;
 
   /**
    * Opens in the calling thread's network namespace.
@@ -134,26 +135,31 @@ export class NetlinkSocket implements Disposable {
 
   /**
    * Reads a long table bit by bit, so that the caller can do something else meanwhile; but nothing
-   * with this socket. Ends with `EINTR` when the table changed while it was read.
+   * with this socket: until the end, or until the caller wants no more, all else is `EBUSY`.
    *
-   * @throws {NetlinkError} when the kernel refuses, and EINTR
+   * @throws {NetlinkError} when the kernel refuses, and EINTR when the table changed meanwhile
    */
   *dumpParts(request: NetlinkRequest): Generator<readonly Message[], void, undefined> {
     this.#send([{ request, flags: NLM_F_DUMP }]);
+    this.#isDumping = true;
     const of = { sequence: this.#sequence, what: request.what };
-    for (;;) {
-      const received = this.#receive();
-      if (received === undefined) {
-        this.#drain();
-        throw new NetlinkError(request.what, { errno: ENOBUFS, text: 'the answer was lost' });
+    let isOver = false;
+    try {
+      while (!isOver) {
+        const received = this.#receive();
+        if (received === undefined) {
+          throw new NetlinkError(request.what, { errno: ENOBUFS, text: 'the answer was lost' });
+        }
+        const { isInterrupted, isLast, messages } = readDumpPart(received, of);
+        if (isInterrupted) {
+          throw new NetlinkError(request.what, { errno: EINTR, text: 'changed while being read' });
+        }
+        isOver = isLast;
+        yield messages;
       }
-      const { isInterrupted, isLast, messages } = readDumpPart(received, of);
-      if (isInterrupted) {
-        this.#drain();
-        throw new NetlinkError(request.what, { errno: EINTR, text: 'changed while being read' });
-      }
-      yield messages;
-      if (isLast) return;
+    } finally {
+      this.#isDumping = false;
+      if (!isOver) this.#drain();
     }
   }
 
@@ -215,6 +221,11 @@ export class NetlinkSocket implements Disposable {
   }
 
   #send(items: readonly { readonly request: NetlinkRequest; readonly flags: number }[]): void {
+    if (this.#isDumping) {
+      // Whoever waits for another answer would throw parts of the dump away.
+      const what = items[0]?.request.what ?? '';
+      throw new AgentError('EBUSY', `Cannot ${what}: a table is being read with this socket`);
+    }
     const datagram = concatBytes(
       items.map(({ request, flags }) => {
         this.#sequence += 1;

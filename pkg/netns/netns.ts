@@ -107,14 +107,13 @@ export function netnsIdentity(target: string | number): string {
   return `${dev}:${ino}`;
 }
 
-/** Whether there is a namespace at the path. */
-export function isNetns(path: string): boolean {
+/** Whether the path is the calling thread's own namespace; false also when there is nothing there. */
+export function isOwnNetns(path: string): boolean {
   try {
-    openNetns(path)[Symbol.dispose]();
-    return true;
-  } catch (error) {
-    if (isErrno(error, 'NetnsMissing') || isErrno(error, 'NetnsInvalid')) return false;
-    throw error;
+    return netnsIdentity(path) === netnsIdentity(ownPath);
+  } catch {
+    // Opening it will say what is wrong.
+    return false;
   }
 }
 

@@ -432,7 +432,13 @@ describe('DEL', () => {
 describe('CHECK', () => {
   it('84. fails before ADD and after DEL', () => {
     const check = (): void => plugin.check?.(request({}));
-    expect(check).toThrow('Failed to find address added by container');
+    // Code 3 would tell the runtime that there is nothing to DEL, whatever else the pod has.
+    expect(check).toThrow(
+      expect.objectContaining({
+        cniCode: 999,
+        message: expect.stringContaining('Failed to find address added by container'),
+      }),
+    );
     add();
     check();
     del();

@@ -145,11 +145,9 @@ function releaseAddresses(host: Host, request: CniRequest): void {
 function checkAddresses(host: Host, request: CniAddRequest): void {
   using store = openStore(host, request.config, false);
   if (store !== undefined && store.addressesOf(request).length > 0) return;
-  throw new CniError(
-    cniCode.unknownContainer,
-    'host-local: Failed to find address added by container',
-    { hint: `container ${request.containerId}, interface ${request.ifName}` },
-  );
+  throw new CniError(cniCode.internal, 'host-local: Failed to find address added by container', {
+    hint: `container ${request.containerId}, interface ${request.ifName}`,
+  });
 }
 
 function collectLeases(host: Host, request: CniRequest): void {

@@ -10,8 +10,8 @@
 import { readFileSync, readlinkSync, rmSync, symlinkSync, unlinkSync } from 'node:fs';
 import { isErrno } from '#pkg/errors/agent-error.ts';
 import { makeDirectory } from '#pkg/files/make-directory.ts';
+import { attachmentFileName } from '#pkg/cni/attachment-name.ts';
 import type { Attachment } from '#pkg/cni/environment.ts';
-import { shortHash } from '#pkg/cni/short-hash.ts';
 import { overwriteFile } from './overwrite-file.ts';
 
 export interface LeaseIndex {
@@ -32,7 +32,8 @@ export function openLeaseIndex(dataDir: string, network: string): LeaseIndex {
   // A network's name starts with a letter or digit: ".podwire" is none.
   const directory = `${dataDir}/.podwire/${network}`;
   const stampFile = `${directory}/.stamp`;
-  const linkOf = (attachment: Attachment): string => `${directory}/${entryName(attachment)}`;
+  const linkOf = (attachment: Attachment): string =>
+    `${directory}/${attachmentFileName(attachment)}`;
   return {
     isComplete: (stamp) => tolerate('ENOENT', () => readFileSync(stampFile, 'utf8')) === stamp,
     get: (attachment) =>
@@ -54,15 +55,6 @@ export function openLeaseIndex(dataDir: string, network: string): LeaseIndex {
     },
     seal: (stamp) => overwriteFile(stampFile, stamp, 0o600),
   };
-}
-
-/** ":" is in no container ID and no interface name. A file name ends at 255 bytes, an ID nowhere. */
-function entryName({ containerId, ifName }: Attachment): string {
-  const id =
-    containerId.length <= 200
-      ? containerId
-      : `${containerId.slice(0, 180)}:${shortHash(containerId)}`;
-  return `${id}:${ifName}`;
 }
 
 function tolerate<T>(code: string, call: () => T): T | undefined {

@@ -3,6 +3,7 @@ import { readBoolean } from '#pkg/cni/json-fields.ts';
 import type { CniRequest } from '#pkg/cni/plugin.ts';
 import { getLink } from '#pkg/netlink/link.ts';
 import type { CniSystem } from '#plugins/cni-system.ts';
+import { collectAll } from '#plugins/collect-all.ts';
 import { parseBridgeName } from './bridge-config.ts';
 import { collectMasquerade, deleteMasquerade, parseMasquerade } from './ip-masquerade.ts';
 import { ipamOf } from './ipam.ts';
@@ -22,10 +23,13 @@ export function deleteFromBridge(system: CniSystem, request: CniRequest): void {
 
 /** Removes what belongs to this network and to no valid attachment. */
 export function collectBridge(system: CniSystem, request: CniRequest): void {
-  collectVeths(system, request);
-  if (parseMasquerade(request.config) !== undefined) collectMasquerade(system, request);
-  if (checksSpoofing(request)) collectSpoofChecks(system, request);
-  ipamOf(system, request)?.gc(request);
+  const masquerades = parseMasquerade(request.config) !== undefined;
+  collectAll(request, [
+    () => collectVeths(system, request),
+    ...(masquerades ? [() => collectMasquerade(system, request)] : []),
+    ...(checksSpoofing(request) ? [() => collectSpoofChecks(system, request)] : []),
+    () => ipamOf(system, request)?.gc(request),
+  ]);
 }
 
 function checksSpoofing({ config }: CniRequest): boolean {

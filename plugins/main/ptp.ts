@@ -8,6 +8,7 @@ import { NetlinkSocket } from '#pkg/netlink/socket.ts';
 import { withNetns } from '#pkg/netns/netns.ts';
 import type { CniDelegate } from '#pkg/cni/delegate.ts';
 import type { CniSystem } from '#plugins/cni-system.ts';
+import { collectAll } from '#plugins/collect-all.ts';
 import { openPodNetns } from '#plugins/pod-netns.ts';
 import {
   collectMasquerade,
@@ -27,9 +28,12 @@ export function ptpPlugin(system: CniSystem): CniPlugin {
     del: (request) => deletePointToPoint(system, request),
     check: (request) => checkPointToPoint(system, request),
     gc: (request) => {
-      collectVeths(system, request);
-      if (parseMasquerade(request.config) !== undefined) collectMasquerade(system, request);
-      requireIpam(system, request).gc(request);
+      const masquerades = parseMasquerade(request.config) !== undefined;
+      collectAll(request, [
+        () => collectVeths(system, request),
+        ...(masquerades ? [() => collectMasquerade(system, request)] : []),
+        () => requireIpam(system, request).gc(request),
+      ]);
     },
     status: (request) => {
       parseMasquerade(request.config);

@@ -17,7 +17,7 @@ export interface RateLimit {
  * Bursts that runtimes send for "no limit" (containerd 2^32−1 bits, CRI-O 2^35−9) are too long for
  * the kernel's 32 bits at most rates. The reference lets the number wrap around, and so do we, lest
  * its CHECK fails; only where what remains could not hold one frame, and the pod would be cut off,
- * the bucket is as large as can be.
+ * the bucket is as large as can be, and one frame may wait.
  *
  * @param ticksPerMicrosecond see {@link parseTicks}
  */
@@ -31,7 +31,7 @@ export function tokenBucketFor(limit: RateLimit, ticksPerMicrosecond: number): T
     rateBytesPerSecond,
     // A truncated microsecond is no wrap-around.
     bufferTicks: wrapped >= needed - ticksPerMicrosecond - 1 ? wrapped : u32 - 1,
-    limitBytes: wrap32(wrap32(rateBytesPerSecond * latencySeconds) + burstBytes),
+    limitBytes: Math.max(wrappedLimit(burstBytes, rateBytesPerSecond), smallest),
   };
 }
 
@@ -47,7 +47,8 @@ export function isBucketFor(
   const theirs = wrappedTicks(burstBytes, { rateBytesPerSecond, ticksPerMicrosecond });
   return (
     bucket.rateBytesPerSecond === rateBytesPerSecond &&
-    bucket.limitBytes === want.limitBytes &&
+    (bucket.limitBytes === want.limitBytes ||
+      bucket.limitBytes === wrappedLimit(burstBytes, rateBytesPerSecond)) &&
     (bucket.bufferTicks === want.bufferTicks || bucket.bufferTicks === theirs)
   );
 }
@@ -83,6 +84,11 @@ function wrappedTicks(
 ): number {
   const microseconds = wrap32((burstBytes * 1e6) / at.rateBytesPerSecond);
   return wrap32(microseconds * at.ticksPerMicrosecond);
+}
+
+/** A burst, and what comes in the time a frame may wait, in bytes. */
+function wrappedLimit(burstBytes: number, rateBytesPerSecond: number): number {
+  return wrap32(wrap32(rateBytesPerSecond * latencySeconds) + burstBytes);
 }
 
 function wrap32(value: number): number {

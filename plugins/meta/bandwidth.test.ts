@@ -31,6 +31,14 @@ describe('tokenBucketFor()', () => {
     expect(isBucketFor({ ...bucket, bufferTicks: 123_250 }, limit, ticks)).toBe(true);
   });
 
+  it('never leaves a queue that holds no frame: the reference would under CRI-O, 310 bytes here', () => {
+    const limit = { rateBitsPerSecond: 1e5, burstBits: 34_359_738_359 };
+    const bucket = tokenBucketFor(limit, ticks);
+    expect(bucket.limitBytes).toBe(65_536);
+    expect(isBucketFor({ ...bucket, limitBytes: 310 }, limit, ticks)).toBe(true);
+    expect(isBucketFor({ ...bucket, limitBytes: 311 }, limit, ticks)).toBe(false);
+  });
+
   it.each([8, 1e3, 9e3, 125e3, 1e6, 3e6, 1e7, 1e8, 1e9, 1e10, 1e11])(
     'at %d bit/s holds a frame, or as much as the kernel can count',
     (rateBitsPerSecond) => {
@@ -39,6 +47,8 @@ describe('tokenBucketFor()', () => {
         const seconds = bucket.bufferTicks / ticks / 1e6;
         const enough = seconds * bucket.rateBytesPerSecond > 65_000;
         expect(enough || bucket.bufferTicks === 0xffffffff, `${burstBits}`).toBe(true);
+        // And lets one wait.
+        expect(bucket.limitBytes, `${burstBits}`).toBeGreaterThan(65_000);
       }
     },
   );

@@ -1,15 +1,17 @@
 import { describe, expect, it } from 'vitest';
 import { parseNetworkConfig } from '#pkg/cni/config.ts';
+import { openNodeSys } from '#pkg/sys/node-ffi.ts';
 import { repeatedKey } from './repeated-key.ts';
 import { notAllowed } from './tuning-allowlist.ts';
 import { parseTuningConfig } from './tuning-config.ts';
+import { tuningPlugin } from './tuning.ts';
 
-function parse(config: object | string, { ifName = 'eth0', args = '' } = {}) {
+function requestOf(config: object | string, { ifName = 'eth0', args = '' } = {}) {
   const text =
     typeof config === 'string'
       ? config
       : JSON.stringify({ cniVersion: '1.0.0', name: 'net', type: 'tuning', ...config });
-  return parseTuningConfig({
+  return {
     config: parseNetworkConfig(text),
     containerId: 'pod',
     ifName,
@@ -17,7 +19,11 @@ function parse(config: object | string, { ifName = 'eth0', args = '' } = {}) {
     args,
     path: [],
     environment: {},
-  });
+  };
+}
+
+function parse(config: object | string, of = {}) {
+  return parseTuningConfig(requestOf(config, of));
 }
 
 describe('sysctl names', () => {
@@ -122,6 +128,16 @@ describe('which source counts', () => {
   ])('89. %j is an error', (config, message) => {
     expect(() => parse(config)).toThrow(message);
   });
+});
+
+it('STATUS has no interface, and reads settings of one all the same', () => {
+  const unused = (): never => expect.unreachable();
+  const system = { sys: openNodeSys(), runProgram: unused, delegates: new Map(), die: unused };
+  const plugin = tuningPlugin(system);
+  const status = (key: string): void =>
+    plugin.status?.(requestOf({ cniVersion: '1.1.0', sysctl: { [key]: '1' } }, { ifName: '' }));
+  expect(() => status('net.ipv4.conf.IFNAME.log_martians')).not.toThrow();
+  expect(() => status('kernel.panic')).toThrow('invalid net sysctl key');
 });
 
 describe('the allowlist', () => {

@@ -40,7 +40,8 @@ export function tuningPlugin(system: CniSystem): CniPlugin {
       const valid = readValidAttachments(request.config);
       collectBackups(tuningDataDir(request), request.config.name, valid);
     },
-    status: (request) => checkAllowed(parseTuningConfig(request).sysctls),
+    // Without an interface, whose name stands in for IFNAME.
+    status: (request) => checkAllowed(parseTuningConfig({ ...request, ifName: 'eth0' }).sysctls),
   };
 }
 

@@ -33,7 +33,7 @@ export function checkPod(tools: PodTools, request: CniAddRequest): void {
   const record = stored === undefined ? undefined : readRecord(stored);
   if (record === undefined) {
     throw new CniError(
-      cniCode.unknownContainer,
+      cniCode.internal,
       `Cannot confirm the pod's network: there is no record of ${ifName} of container ${containerId}`,
     );
   }

@@ -8,6 +8,7 @@ import { readValidAttachments } from '#pkg/cni/config.ts';
 import type { CniRequest } from '#pkg/cni/plugin.ts';
 import { deleteLink } from '#pkg/netlink/link-change.ts';
 import { NetlinkSocket } from '#pkg/netlink/socket.ts';
+import { collectAll } from '#plugins/collect-all.ts';
 import { bridgePlugin } from '#plugins/main/bridge.ts';
 import { isOfAttachment, isStale } from '#plugins/meta/attachment-comment.ts';
 import { ifbName } from '#plugins/meta/bandwidth-names.ts';
@@ -37,32 +38,24 @@ export function reclaimPod(tools: PodTools, request: CniRequest, stale: StoredAt
  * Removes what belongs to this network and to no valid attachment. One that cannot be removed keeps
  * no other.
  *
- * @throws {AggregateError} of all that failed
+ * @throws {AggregateError} of all that failed, where several did
  */
 export function collectPods(tools: PodTools, request: CniRequest): void {
   const { config } = request;
   const valid = readValidAttachments(config);
   const isValid = (a: StoredAttachment): boolean =>
     valid.some(({ containerId, ifName }) => a.containerId === containerId && a.ifName === ifName);
-  const errors: unknown[] = [];
-  const attempt = (work: () => void): void => {
-    try {
-      work();
-    } catch (error) {
-      errors.push(error);
-    }
-  };
-  for (const stored of tools.store.list(config.name)) {
-    if (!isValid(stored)) attempt(() => reclaimPod(tools, request, stored));
-  }
-  // What has no record: another version made it, or the record was lost.
-  attempt(() => bridgePlugin(tools.system).gc?.(withoutIpam(request, 'none')));
-  attempt(() => bandwidthPlugin(tools.system).gc?.(request));
-  attempt(() => removeWhere(tools, (comment) => isStale(comment, config.name, valid)));
-  attempt(() => ipamOf(tools.system, request).gc(request));
-  if (errors.length > 0) {
-    throw new AggregateError(errors, `Cannot collect garbage of network ${config.name}`);
-  }
+  collectAll(request, [
+    ...tools.store
+      .list(config.name)
+      .filter((stored) => !isValid(stored))
+      .map((stored) => () => reclaimPod(tools, request, stored)),
+    // What has no record: another version made it, or the record was lost.
+    () => bridgePlugin(tools.system).gc?.(withoutIpam(request, 'none')),
+    () => bandwidthPlugin(tools.system).gc?.(request),
+    () => removeWhere(tools, (comment) => isStale(comment, config.name, valid)),
+    () => ipamOf(tools.system, request).gc(request),
+  ]);
 }
 
 /**

@@ -39,8 +39,20 @@ export interface HostPortElement extends ElementChange {
   readonly family: Family;
 }
 
-/** The host ports of a pod, for the first address it has of each family. */
+/**
+ * The host ports of a pod, for the first address it has of each family. Each once: a port of "0.0.0.0"
+ * is one of all addresses too.
+ */
 export function hostPortMaps(record: AttachmentRecord): readonly HostPortElement[] {
+  const byKey = new Map<string, HostPortElement>();
+  for (const entry of hostPortEntries(record)) {
+    const key = `${entry.set.set} ${entry.element.key.join(' ')}`;
+    if (!byKey.has(key)) byKey.set(key, entry);
+  }
+  return [...byKey.values()];
+}
+
+function hostPortEntries(record: AttachmentRecord): readonly HostPortElement[] {
   return record.hostPorts.flatMap((port) =>
     firstAddresses(record)
       .filter(({ family }) => port.hostIp === undefined || port.hostIp.family === family)

@@ -9,6 +9,7 @@
  *     bridge, mtu, hairpinMode, ipam, dns, ... as of the bridge plugin
  */
 import { join } from 'node:path';
+import { families } from '#pkg/ip/address.ts';
 import { formatPrefix } from '#pkg/ip/prefix.ts';
 import type { NetworkConfig } from '#pkg/cni/config.ts';
 import {
@@ -98,22 +99,31 @@ function readMode(fields: JsonFields): PodMode {
 
 /** The same port twice is one; one port that leads to two is none. */
 function distinctPorts(mappings: readonly PortMapping[]): readonly PortMapping[] {
-  const byPort = new Map<string, PortMapping>();
-  for (const mapping of mappings) {
-    const { protocol, hostPort, hostIp, containerPort } = mapping;
-    const address = hostIp === undefined ? '' : `${hostIp.family} ${hostIp.value}`;
-    const port = `${protocol} ${hostPort} ${address}`;
-    const other = byPort.get(port);
-    if (other !== undefined && other.containerPort !== containerPort) {
-      throw unexpected(
-        'runtimeConfig.portMappings',
-        `one container port for host port ${protocol} ${hostPort}`,
-        [other.containerPort, containerPort],
-      );
+  const leadsTo = new Map<string, number>();
+  return mappings.filter((mapping) => {
+    const { protocol, hostPort, containerPort } = mapping;
+    const ports = hostAddresses(mapping).map((address) => `${protocol} ${hostPort} ${address}`);
+    const isNew = ports.some((port) => !leadsTo.has(port));
+    for (const port of ports) {
+      const other = leadsTo.get(port) ?? containerPort;
+      if (other !== containerPort) {
+        throw unexpected(
+          'runtimeConfig.portMappings',
+          `one container port for host port ${protocol} ${hostPort}`,
+          [other, containerPort],
+        );
+      }
+      leadsTo.set(port, containerPort);
     }
-    byPort.set(port, mapping);
-  }
-  return [...byPort.values()];
+    return isNew;
+  });
+}
+
+/** The host's addresses that a mapping is for; none at all is all of both families. */
+function hostAddresses({ hostIp }: PortMapping): readonly string[] {
+  return hostIp === undefined
+    ? families.map((f) => `${f} 0`)
+    : [`${hostIp.family} ${hostIp.value}`];
 }
 
 /**
@@ -123,7 +133,7 @@ function distinctPorts(mappings: readonly PortMapping[]): readonly PortMapping[]
 function readSysctls(fields: JsonFields, ifName: string): readonly SysctlSetting[] {
   const sysctl = readObject(fields, 'sysctl');
   return Object.entries(sysctl?.values ?? {}).map(([name, value]) => {
-    const path = name.replaceAll('.', '/').replace('IFNAME', ifName);
+    const path = name.replaceAll('.', '/').replace('IFNAME', () => ifName);
     const where = `sysctl[${JSON.stringify(name)}]`;
     if (!/^net\/[^/\0]/.test(path) || path.split('/').some((s) => ['', '.', '..'].includes(s))) {
       throw unexpected(where, 'a name as net.ipv4.conf.IFNAME.log_martians', name);
