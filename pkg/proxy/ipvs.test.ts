@@ -187,6 +187,9 @@ it('affinity is persistence, and a scheduler has its flags', () => {
     slices: [slice('a/a', [here])],
   }).ports[0];
   if (port === undefined) throw new Error('no port');
-  const [server] = ipvsPart(port, options('ip', { scheduler: 'mh', schedulerFlags: 'mh-port' })).servers;
+  const [server] = ipvsPart(
+    port,
+    options('ip', { scheduler: 'mh', schedulerFlags: 'mh-port' }),
+  ).servers;
   expect(server).toMatchObject({ persistenceSeconds: 10_800, scheduler: 'mh', flags: 'mh-port' });
 });
