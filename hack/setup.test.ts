@@ -156,10 +156,8 @@ describe.runIf(isRoot)('setup on a machine without anything', () => {
 describe.runIf(isRoot)('the second run', () => {
   beforeEach(() => expect(setup('demo').status).toBe(0));
 
-  it('installs and builds nothing, in less than a second', () => {
-    const startMs = performance.now();
+  it('installs and builds nothing', () => {
     expect(setup('demo')).toMatchObject({ status: 0, stderr: '' });
-    expect(performance.now() - startMs).toBeLessThan(1000);
   });
 
   it('builds again when a source changed, not when a test changed', () => {

@@ -262,10 +262,20 @@ describe('macspoofchk', () => {
   });
 });
 
-describe('enabledad', () => {
-  const setting = async (name: string): Promise<string> =>
-    (await pod.exec('sysctl', ['-n', `net.ipv6.conf.eth0.${name}`])).stdout.trim();
+const setting = async (name: string): Promise<string> =>
+  (await pod.exec('sysctl', ['-n', `net.ipv6.conf.eth0.${name}`])).stdout.trim();
 
+it.each([
+  ['10.1.2.0/24', '0'],
+  ['fd00:1::/64', '1'],
+])('a pod of %s announces its IPv6 addresses: %s', async (subnet, announces) => {
+  await add({
+    more: { ipam: { type: 'host-local', dataDir: node.dataDir, ranges: [[{ subnet }]] } },
+  });
+  expect(await setting('ndisc_notify')).toBe(announces);
+});
+
+describe('enabledad', () => {
   it('64. off: addresses are usable at once', async () => {
     await add();
     expect(await setting('accept_dad')).toBe('0');

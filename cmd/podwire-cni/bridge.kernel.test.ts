@@ -127,6 +127,14 @@ describe('ADD', () => {
     expect(await showLink(pod, 'eth0')).toMatchObject({ address: inPod.mac, mtu: 1400 });
   });
 
+  it('gives the port no address: it would send to the pod what the bridge is to send', async () => {
+    const { interfaces } = await add({ ranges: subnets.dual });
+    const of = (link = ''): Promise<string> => node.netns.ip(`-o addr show dev ${link}`);
+    expect(await of(interfaces[1]?.name)).toBe('');
+    expect(await of('cni0')).toContain('inet6 fe80::');
+    expect(await reaches(pod, 'fd00:1::1')).toBe(true);
+  });
+
   it('48. needs no addresses: a layer 2 network', async () => {
     // Which has nothing to masquerade either.
     const more = { ipam: {}, isDefaultGateway: false, ipMasq: true };

@@ -1,6 +1,7 @@
 import { existsSync, readdirSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
+import { statesOfLinksUp } from './scratch-carrier.ts';
 import { eachOnScratchNode } from './scratch-each.ts';
 import {
   reaches,
@@ -111,6 +112,19 @@ describe('mode routed', () => {
     expect(await pod.ip('route show default')).toMatch(/^default via 10.244.1.1 dev eth0\s*$/);
     expect(await reaches(pod, '10.99.0.1')).toBe(true);
   });
+
+  it.each(['bridge', 'routed'])(
+    'never has a link up that waits for a carrier, nor has mode %s',
+    async (mode) => {
+      const pod = await node.pod();
+      const states = await statesOfLinksUp(node.netns, async () => {
+        const added = await call('ADD', { netns: pod.path, more: { mode } });
+        expect(added).toMatchObject({ exitCode: 0 });
+      });
+      expect(states).not.toEqual([]);
+      expect(states.filter((flags) => !flags.includes('LOWER_UP'))).toEqual([]);
+    },
+  );
 
   it('a route that leads nowhere leaves nothing', async () => {
     const pod = await node.pod();

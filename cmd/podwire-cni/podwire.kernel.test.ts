@@ -199,6 +199,14 @@ describe('the executable', () => {
     },
   );
 
+  it('has its heap in huge pages, and no thread that gives them back', async () => {
+    const copy = join(node.dataDir, 'bridge');
+    copyFileSync(join(import.meta.dirname, '../../dist/podwire-cni'), copy);
+    const { stderr } = await node.netns.exec('env', ['MIMALLOC_VERBOSE=1', copy]);
+    expect(stderr).toContain("option 'allow_thp': 2");
+    expect(stderr).toContain("option 'scavenger': 0");
+  });
+
   it('reads no configuration from the directory it runs in', async () => {
     writeFileSync(join(node.dataDir, '.env'), 'CNI_COMMAND=VERSION\n');
     writeFileSync(join(node.dataDir, 'bunfig.toml'), 'preload = ["./nowhere.ts"]\n');

@@ -39,6 +39,8 @@ export class IptablesDriver implements PacketFilterDriver {
   #tools: ReadonlyMap<Family, IptablesTool> | undefined;
   /** By family what the kernel is known to hold. */
   readonly #known = new Map<Family, Ruleset>();
+  /** How often it was put in doubt: what was read before a doubt is not known after it. */
+  #doubts = 0;
   #watch: TableWatch | undefined;
   #probing: NodeJS.Timeout | undefined;
 
@@ -48,6 +50,7 @@ export class IptablesDriver implements PacketFilterDriver {
 
   doubt(): void {
     this.#known.clear();
+    this.#doubts += 1;
   }
 
   async converge(want: readonly Ruleset[], signal: AbortSignal): Promise<readonly Step[]> {
@@ -61,10 +64,11 @@ export class IptablesDriver implements PacketFilterDriver {
       }
       if (isDeepStrictEqual(this.#known.get(ruleset.family), ruleset)) continue;
       this.#known.delete(ruleset.family);
+      const doubts = this.#doubts;
       const steps = planPacketFilter(ruleset, await observe(tool, signal));
       const write = (): Promise<number> => applyIptables(tool, steps, signal);
       if (steps.length > 0) await (this.#watch?.exempt(write) ?? write());
-      this.#known.set(ruleset.family, ruleset);
+      if (doubts === this.#doubts) this.#known.set(ruleset.family, ruleset);
       done.push(...steps);
     }
     return done;

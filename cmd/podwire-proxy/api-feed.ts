@@ -1,11 +1,11 @@
 /** What the API says anew, each time a round asks: everything first, then what changed. */
 import type { Store, Subscription } from '#pkg/kube/store.ts';
 import type { EndpointSliceRecord, ServiceRecord } from '#pkg/kube/types.ts';
-import type { ModelInput } from '#pkg/proxy/service-model.ts';
+import type { News, NewsOf } from '#pkg/proxy/model-parts.ts';
 
 export interface ApiFeed extends Disposable {
   /** Everything at the first call, afterwards what changed since the one before. */
-  take(): ModelInput;
+  take(): News;
 }
 
 /** The first call may come once both stores are synced, not before. */
@@ -38,8 +38,13 @@ export function createApiFeed(
   };
 }
 
-function everything<T extends ServiceRecord | EndpointSliceRecord>(
-  store: Store<T>,
-): { readonly key: string; readonly new: T }[] {
-  return [...store.snapshot()].map(([key, record]) => ({ key, new: record }));
+/** Made as it is read: all at once would take long, and memory. */
+function everything<T extends ServiceRecord | EndpointSliceRecord>(store: Store<T>): NewsOf<T> {
+  const records = store.snapshot();
+  return {
+    length: records.size,
+    *[Symbol.iterator]() {
+      for (const [key, record] of records) yield { key, new: record };
+    },
+  };
 }

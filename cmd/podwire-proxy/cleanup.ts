@@ -4,7 +4,7 @@ import type { ProxyMode } from '#pkg/config/proxy-config.ts';
 import { AgentError, isErrno } from '#pkg/errors/agent-error.ts';
 import { runCommand } from '#pkg/exec/run.ts';
 import type { Clock } from '#pkg/clock/clock.ts';
-import { parseAddress, type Family } from '#pkg/ip/address.ts';
+import { families, parseAddress, type Family } from '#pkg/ip/address.ts';
 import { containsAddress, type Prefix } from '#pkg/ip/prefix.ts';
 import { applyIptables } from '#pkg/iptables/apply.ts';
 import type { Backend, CommandRunner, IptablesTool } from '#pkg/iptables/detect.ts';
@@ -13,6 +13,7 @@ import { getLink } from '#pkg/netlink/link.ts';
 import { NetlinkSocket } from '#pkg/netlink/socket.ts';
 import { deleteLink } from '#pkg/netlink/link-change.ts';
 import { openSys } from '#pkg/sys/open-sys.ts';
+import { readSysctl } from '#pkg/sysctl/sysctl.ts';
 import { retireIpvs } from './ipvs-retirement.ts';
 import { retiringIpvs } from './retiring-ipvs.ts';
 import {
@@ -99,10 +100,18 @@ async function remove(
   };
   const kernel = new Kernel(run, signal);
   const found = await kernel.observe(keep, attempt);
-  for (const step of planCleanup(found, { keep, excludeCIDRs })) {
+  const steps = planCleanup(found, { keep, excludeCIDRs });
+  const tried = new Set<CleanupStep['kind']>();
+  const gone = new Set<CleanupStep>();
+  for (const step of steps) {
+    if (isMassive(step) && !tried.has(step.kind)) {
+      tried.add(step.kind);
+      const alike = steps.filter(isMassive).filter(({ kind }) => kind === step.kind);
+      for (const one of await kernel.applyTogether(alike)) gone.add(one);
+    }
     const what = describeStep(step);
     await attempt(`remove ${what}`, async () => {
-      await kernel.apply(step);
+      if (!gone.has(step)) await kernel.apply(step);
       log.info({ removed: what }, 'Removed what a proxy left');
     });
     if (step.kind !== 'iptables') continue;
@@ -112,6 +121,13 @@ async function remove(
     }
   }
   return failures;
+}
+
+/** Of which there are many, and for which a program of its own is slow. */
+type MassiveStep = Extract<CleanupStep, { readonly kind: 'virtual-server' | 'ipset' }>;
+
+function isMassive(step: CleanupStep): step is MassiveStep {
+  return step.kind === 'virtual-server' || step.kind === 'ipset';
 }
 
 type Attempt = (what: string, action: () => Promise<void>) => Promise<void>;
@@ -133,7 +149,11 @@ class Kernel {
       virtualServers: [] as string[],
       hasDummyDevice: false,
       ipsets: [] as string[],
+      routesLocalnet: false,
     };
+    await attempt('read a setting', async () => {
+      found.routesLocalnet = readSysctl('net/ipv4/conf/all/route_localnet') === '1';
+    });
     await attempt(`look for device ${dummyDevice}`, async () => {
       using socket = new NetlinkSocket(await openSys());
       found.hasDummyDevice = getLink(socket, dummyDevice) !== undefined;
@@ -141,16 +161,12 @@ class Kernel {
     // A kernel without IPVS has no such file, nor anything to clean up.
     if (found.hasDummyDevice && existsSync('/proc/net/ip_vs')) {
       await attempt('list IPVS virtual servers', async () => {
-        for (const [, server = ''] of (await this.#out('ipvsadm', ['-S', '-n'])).matchAll(
-          /^-A ((?:-[tu]|--sctp-service) \S+)/gm,
-        )) {
-          found.virtualServers.push(server);
-        }
+        found.virtualServers.push(...(await this.#virtualServers()));
       });
     }
     // Kernels without ipset have none, and say so as an error.
-    const sets = await this.#out('ipset', ['list', '-n']).catch(() => '');
-    found.ipsets.push(...sets.split('\n').filter((name) => name.startsWith('KUBE-')));
+    const sets = await this.#ipsets().catch(() => []);
+    found.ipsets.push(...sets.filter((name) => name.startsWith('KUBE-')));
     await attempt('list nftables tables', async () => {
       for (const [, family = '', name = ''] of (
         await this.#out('nft', ['list', 'tables'])
@@ -161,18 +177,57 @@ class Kernel {
     // Reading large rulesets takes seconds; without these the ipvs mode was not here.
     if (keep === 'iptables' && !found.hasDummyDevice && found.ipsets.length === 0) return found;
     for (const backend of ['nf_tables', 'legacy'] as const) {
-      for (const family of ['ip', 'ip6'] as const) {
+      const saved = new Map<Family, string>();
+      const lists = families.map(async (family) => {
         const { save } = toolOf(family, backend, this.#run);
         const list = async (): Promise<void> => {
-          found.iptables.push({ family, backend, save: await this.#out(save, []) });
+          saved.set(family, await this.#out(save, []));
         };
         // A kernel without the legacy filter has no rules in it.
         if (backend === 'legacy') await list().catch(() => undefined);
         else await attempt(`list rules with ${save}`, list);
-        this.#signal.throwIfAborted();
+      });
+      await Promise.all(lists);
+      for (const family of families) {
+        const save = saved.get(family);
+        if (save !== undefined) found.iptables.push({ family, backend, save });
       }
+      this.#signal.throwIfAborted();
     }
     return found;
+  }
+
+  /**
+   * Steps of one kind by one program, and those that are done after it: the program does not say
+   * which line was refused, or stops there.
+   */
+  async applyTogether(steps: readonly MassiveStep[]): Promise<readonly MassiveStep[]> {
+    const [first] = steps;
+    if (first === undefined) return [];
+    try {
+      const isServer = first.kind === 'virtual-server';
+      const input = steps.map((step) => `${lineOf(step)}\n`).join('');
+      const file = isServer ? 'ipvsadm' : 'ipset';
+      const args = [isServer ? '--restore' : 'restore'];
+      await this.#run(file, args, { input, timeoutMs: 120_000, signal: this.#signal }).catch(
+        () => undefined,
+      );
+      const left = new Set(await (isServer ? this.#virtualServers() : this.#ipsets()));
+      return steps.filter((step) => !left.has(step.kind === 'ipset' ? step.name : step.server));
+    } catch {
+      this.#signal.throwIfAborted();
+      return [];
+    }
+  }
+
+  /** As ipvsadm names them: "-t 10.96.0.1:443". */
+  async #virtualServers(): Promise<string[]> {
+    const saved = await this.#out('ipvsadm', ['-S', '-n']);
+    return [...saved.matchAll(/^-A ((?:-[tu]|--sctp-service) \S+)/gm)].map(([, at = '']) => at);
+  }
+
+  async #ipsets(): Promise<string[]> {
+    return (await this.#out('ipset', ['list', '-n'])).split('\n').filter((name) => name !== '');
   }
 
   async apply(step: CleanupStep): Promise<void> {
@@ -213,6 +268,10 @@ class Kernel {
       throw error;
     }
   }
+}
+
+function lineOf(step: MassiveStep): string {
+  return step.kind === 'ipset' ? `destroy ${step.name}` : `-D ${step.server}`;
 }
 
 /** The program of one packet filter, whichever this node uses now. */

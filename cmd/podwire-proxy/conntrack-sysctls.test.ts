@@ -1,9 +1,9 @@
 import { expect, it } from 'vitest';
 import { AgentError } from '#pkg/errors/agent-error.ts';
-import type { ConntrackConfig } from '#pkg/conntrack/sysctls.ts';
+import type { ConntrackNeeds } from '#pkg/conntrack/sysctls.ts';
 import { applyConntrackSysctls } from './conntrack-sysctls.ts';
 
-const defaults: ConntrackConfig = {
+const defaults: ConntrackNeeds = {
   maxPerCore: 32_768,
   min: 131_072,
   tcpEstablishedTimeoutMs: 86_400_000,
@@ -11,6 +11,7 @@ const defaults: ConntrackConfig = {
   tcpBeLiberal: false,
   udpTimeoutMs: 0,
   udpStreamTimeoutMs: 0,
+  accounting: false,
 };
 
 /** A host that holds no value yet, and refuses some. */

@@ -4,7 +4,7 @@ import {
   bucketsPath,
   conntrackSysctls,
   maxPath,
-  type ConntrackConfig,
+  type ConntrackNeeds,
   type SysctlWrite,
 } from '#pkg/conntrack/sysctls.ts';
 import { readSysctl, writeSysctl } from '#pkg/sysctl/sysctl.ts';
@@ -35,7 +35,7 @@ export interface ConntrackSetup {
 
 /** Writes what differs; one setting that is refused does not keep the others from being written. */
 export function applyConntrackSysctls(
-  config: ConntrackConfig,
+  config: ConntrackNeeds,
   host: ConntrackHost = conntrackHost,
 ): ConntrackSetup {
   const written: SysctlWrite[] = [];

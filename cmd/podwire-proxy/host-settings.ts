@@ -20,7 +20,11 @@ export function applyHostSettings(
 ): readonly Error[] {
   const failures: Error[] = [];
   if (which.conntrack) {
-    const { failures: refused, written } = applyConntrackSysctls(config.conntrack);
+    const accounting = config.mode === 'nftables' && config.nftables.traffic;
+    const { failures: refused, written } = applyConntrackSysctls({
+      ...config.conntrack,
+      accounting,
+    });
     for (const { path, value } of written) log.info({ path, value }, 'Setting written');
     failures.push(...refused);
   }

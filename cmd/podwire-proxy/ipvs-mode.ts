@@ -41,7 +41,7 @@ export async function createIpvsMode(
   const { clock, config, log, request } = parts;
   using disposables = new DisposableStack();
   const socket = disposables.use(new NetlinkSocket(await openSys()));
-  await requireIpvs(runCommand, socket, config.ipvs.scheduler, signal);
+  await requireIpvs({ run: runCommand, socket }, config.ipvs, signal);
   await applyIpvsSettings({ run: runCommand, log }, config.ipvs, signal);
   const tools = await usableTools(log, signal);
   const writers = new Map<Family, IpvsWriter>();
@@ -96,7 +96,7 @@ export function ipvsDriver(
   return {
     sets: (signal) => observeIpSets(run, prefix, signal),
     servers: (signal) => observeIpvs(run, signal),
-    connections: (key, signal) => observeConnections(run, key, signal),
+    connections: (keys, signal) => observeConnections(run, keys, signal),
     boundAddresses: () => boundAddresses(socket, family),
     ownAddresses: () => ownAddresses(socket, family),
     applySets: (steps, signal) => applyIpSets(run, steps, signal),
@@ -120,6 +120,7 @@ function optionsOf(
   return {
     family,
     scheduler: config.ipvs.scheduler,
+    schedulerFlags: config.ipvs.schedulerFlags,
     masqueradeBit,
     masqueradeAll,
     localDetector,

@@ -21,9 +21,8 @@ const timeoutMs = 30_000;
  * @throws {AgentError} IpvsUnusable, naming what is missing
  */
 export async function requireIpvs(
-  run: typeof runCommand,
-  socket: NetlinkSocket,
-  scheduler: string,
+  { run, socket }: { readonly run: typeof runCommand; readonly socket: NetlinkSocket },
+  { scheduler, schedulerFlags }: Pick<IpvsConfig, 'scheduler' | 'schedulerFlags'>,
   signal: AbortSignal,
 ): Promise<void> {
   const attempt = async (what: string, action: () => unknown): Promise<void> => {
@@ -40,8 +39,10 @@ export async function requireIpvs(
   );
   // Left over by a process that died here.
   await call('ipvsadm', '-D', ...trialServer).catch(() => signal.throwIfAborted());
-  await attempt(`no scheduler ${scheduler} (kernel module ip_vs_${scheduler})`, () =>
-    call('ipvsadm', '-A', ...trialServer, '-s', scheduler),
+  const flags = schedulerFlags === '' ? [] : ['-b', schedulerFlags];
+  const asked = [scheduler, ...flags].join(' ');
+  await attempt(`no scheduler ${asked} (kernel module ip_vs_${scheduler})`, () =>
+    call('ipvsadm', '-A', ...trialServer, '-s', scheduler, ...flags),
   );
   await call('ipvsadm', '-D', ...trialServer);
   const restore = (...types: readonly string[]) => {
@@ -77,13 +78,20 @@ export async function applyIpvsSettings(
       log.warn({ err, path, value }, 'A setting of the host stays as it is');
     }
   }
-  const seconds = (ms: number): number => Math.round(ms / 1000);
+  await setTimeouts(run, timeoutSeconds(config), signal);
+}
+
+/** In the kernel's unit; what is given stays more than 0, which would mean "as it is". */
+export function timeoutSeconds(
+  config: Pick<IpvsConfig, 'tcpFinTimeoutMs' | 'tcpTimeoutMs' | 'udpTimeoutMs'>,
+): Parameters<typeof setTimeouts>[1] {
   const { tcpFinTimeoutMs, tcpTimeoutMs, udpTimeoutMs } = config;
-  await setTimeouts(
-    run,
-    { tcp: seconds(tcpTimeoutMs), tcpFin: seconds(tcpFinTimeoutMs), udp: seconds(udpTimeoutMs) },
-    signal,
-  );
+  const seconds = (ms: number): number => (ms > 0 ? Math.max(1, Math.round(ms / 1000)) : 0);
+  return {
+    tcp: seconds(tcpTimeoutMs),
+    tcpFin: seconds(tcpFinTimeoutMs),
+    udp: seconds(udpTimeoutMs),
+  };
 }
 
 /** @param kernel as uname has it: "6.1.0-57-amd64" */

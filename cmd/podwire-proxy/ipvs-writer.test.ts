@@ -22,9 +22,14 @@ class FakeKernel implements IpvsDriver {
   readonly bound = new Set<string>();
   readonly lines: string[] = [];
   readonly connectionsOf = new Map<string, number>();
+  connectionsAsked = 0;
   failing: string | undefined;
+  /** What happens while it is read. */
+  onRead: (() => Promise<void>) | undefined;
   /** Lines with this in them are refused, as the kernel would: those before stay. */
   refused: RegExp | undefined;
+  /** How often it was asked for what it refuses. */
+  refusals = 0;
   #servers = new Map<string, VirtualServer>();
   #setText = new Map<string, Set<string>>();
   #creations = new Map<string, string>();
@@ -39,12 +44,16 @@ class FakeKernel implements IpvsDriver {
   };
   servers = async (): Promise<ReadonlyMap<string, VirtualServer>> => {
     this.#call('servers');
+    await this.onRead?.();
     return new Map(this.#servers);
   };
-  connections = async (key: string): Promise<ReadonlyMap<string, number>> => {
+  connections = async (
+    keys: ReadonlySet<string>,
+  ): Promise<ReadonlyMap<string, ReadonlyMap<string, number>>> => {
     this.#call('connections');
-    expect(this.#servers.has(key)).toBe(true);
-    return this.connectionsOf;
+    this.connectionsAsked += 1;
+    for (const key of keys) expect(this.#servers.has(key)).toBe(true);
+    return new Map([...keys].map((key) => [key, this.connectionsOf]));
   };
   boundAddresses = () => new Set(this.bound);
   ownAddresses = () => ['192.168.0.2'];
@@ -108,7 +117,9 @@ class FakeKernel implements IpvsDriver {
   }
 
   #refuse(code: string, line: string): void {
-    if (this.refused?.test(line) === true) throw new AgentError(code, `refused: ${line}`);
+    if (this.refused?.test(line) !== true) return;
+    this.refusals += 1;
+    throw new AgentError(code, `refused: ${line}`);
   }
 
   #carryOut(step: IpvsStep): void {
@@ -142,8 +153,9 @@ let kernel: FakeKernel;
 let clock: FakeClock;
 let writer: IpvsWriter;
 let parked: string[];
+let masqueradeAll: boolean;
 
-function createWriter(): IpvsWriter {
+function createWriter(observeIntervalMs = 3_600_000): IpvsWriter {
   return createIpvsWriter({
     family: 'ip',
     driver: kernel,
@@ -151,8 +163,9 @@ function createWriter(): IpvsWriter {
     options: (_, own) => ({
       family: 'ip',
       scheduler: 'rr',
+      schedulerFlags: '',
       masqueradeBit: 14,
-      masqueradeAll: false,
+      masqueradeAll,
       localDetector: { kind: 'none' },
       nodePortAddresses: own,
       hostAddresses: own,
@@ -160,7 +173,7 @@ function createWriter(): IpvsWriter {
       randomFully: true,
     }),
     isOurs: () => true,
-    observeIntervalMs: 3_600_000,
+    observeIntervalMs,
     onParked: ({ name }, error) => parked.push(`${name}: ${messageOf(error)}`),
     clock,
     log: silentLogger,
@@ -186,6 +199,7 @@ beforeEach(() => {
   kernel = new FakeKernel();
   clock = new FakeClock(1_000_000);
   parked = [];
+  masqueradeAll = false;
   writer = createWriter();
 });
 
@@ -250,6 +264,29 @@ describe('ipvs writer', () => {
     expect(kernel.take()).toEqual(['ipvsadm -d -t 10.96.0.1:80 -r 10.1.0.3:80']);
   });
 
+  it('S137. endpoints that leave many Services together cost one question', async () => {
+    const many = (n: number): Cluster => ({
+      services: [1, 2, 3].map((i) => service(`a/s${i}`, { clusterIPs: [`10.96.1.${i}`] })),
+      slices: [1, 2, 3].map((i) =>
+        slice(
+          `a/s${i}`,
+          Array.from({ length: n }, (_, j) => `10.1.${i}.${j}`),
+        ),
+      ),
+    });
+    await write(many(2));
+    await write(many(1), ...[1, 2, 3].map((i) => `a/s${i}:p80/tcp`));
+    kernel.take();
+    kernel.connectionsOf.set('10.1.2.1:80', 1);
+    kernel.connectionsAsked = 0;
+    await clock.advance(20_000);
+    await write(many(1), 'a/s1:p80/tcp');
+    expect(kernel.connectionsAsked).toBe(1);
+    expect(kernel.take()).toEqual(
+      [1, 3].map((i) => `ipvsadm -d -t 10.96.1.${i}:80 -r 10.1.${i}.1:80`),
+    );
+  });
+
   it('134, 137. one that comes back, also after a restart, has its weight again', async () => {
     await write(cluster('10.1.0.2', '10.1.0.3'));
     kernel.connectionsOf.set('10.1.0.3:80', 1);
@@ -264,6 +301,31 @@ describe('ipvs writer', () => {
     await write(cluster('10.1.0.2'));
     writer = createWriter();
     expect(await write(cluster('10.1.0.2'))).toEqual({ kind: 'full', written: 0 });
+  });
+
+  it('comparing all takes at most a fiftieth of the time', async () => {
+    const interval = 30_000;
+    writer = createWriter(interval);
+    kernel.onRead = () => clock.advance(2_000);
+    await write(cluster('10.1.0.2'));
+    const kindAfter = async (ms: number): Promise<string> => {
+      await clock.advance(ms);
+      return (await write(cluster('10.1.0.2'), 'a/a:p80/tcp')).kind;
+    };
+    expect(await kindAfter(97_000)).toBe('partial');
+    // Fast from now on.
+    kernel.onRead = undefined;
+    expect(await kindAfter(1_000)).toBe('full');
+    expect(await kindAfter(interval - 1)).toBe('partial');
+    expect(await kindAfter(1)).toBe('full');
+  });
+
+  it('a doubt that comes while all is compared stands', async () => {
+    kernel.onRead = async () => writer.doubt();
+    await write(cluster('10.1.0.2'));
+    kernel.onRead = undefined;
+    expect((await write(cluster('10.1.0.2'), 'a/a:p80/tcp')).kind).toBe('full');
+    expect((await write(cluster('10.1.0.2'), 'a/a:p80/tcp')).kind).toBe('partial');
   });
 
   it.each(['applyServers', 'applySets', 'applyAddresses'])(
@@ -308,7 +370,12 @@ describe('a port of which something is refused', () => {
     expect([...(await kernel.servers()).keys()]).toHaveLength(19);
     kernel.take();
     // Nothing is tried again for it, nor found to be missing.
+    const { refusals } = kernel;
     expect(await write(many(...twenty), keyOf(3))).toEqual({ kind: 'partial', written: 0 });
+    // Nor with other options, which every port is rendered for anew.
+    masqueradeAll = true;
+    expect(await write(many(...twenty), keyOf(3))).toEqual({ kind: 'full', written: 0 });
+    expect(kernel.refusals).toBe(refusals);
     kernel.refused = undefined;
     writer = createWriter();
     await write(many(...twenty.filter((n) => n !== 7)));

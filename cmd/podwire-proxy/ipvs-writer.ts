@@ -53,6 +53,9 @@ export interface IpvsKnown {
 /** Endpoints that are leaving are asked for their connections this often. */
 const drainIntervalMs = 15_000;
 
+/** Comparing takes at most this part of the time: ipvsadm asks for each virtual server apart. */
+const observeShare = 50;
+
 const never = Number.NEGATIVE_INFINITY;
 
 export function createIpvsWriter(parts: IpvsWriterParts): IpvsWriter {
@@ -64,12 +67,14 @@ export function createIpvsWriter(parts: IpvsWriterParts): IpvsWriter {
   let known: IpvsKnown | undefined;
   let room = new Map<string, number>();
   let written: Ruleset | undefined;
-  let observedAtMs = never;
+  let dueAtMs = never;
   let drainedAtMs = never;
 
   async function writeAll(next: IpvsBook, signal: AbortSignal): Promise<number> {
     const startedMs = clock.now();
     have = undefined;
+    // Before it is read: a doubt that comes meanwhile stands.
+    dueAtMs = startedMs + parts.observeIntervalMs;
     const observed = await driver.servers(signal);
     const ofFamily = new Map([...observed].filter(([, server]) => server.family === family));
     const sets = await driver.sets(signal);
@@ -86,6 +91,10 @@ export function createIpvsWriter(parts: IpvsWriterParts): IpvsWriter {
       },
       writeRules: () => rules.writeAll(ruleset, written, signal),
     };
+    const costMs = clock.now() - startedMs;
+    if (dueAtMs !== never) {
+      dueAtMs = startedMs + Math.max(parts.observeIntervalMs, observeShare * costMs);
+    }
     const count = await applyInOrder(driver, steps, signal);
     have = new Map([...wanted].map(([key, server]) => [key, afterPlan(server, ofFamily.get(key))]));
     room = new Map(
@@ -96,7 +105,6 @@ export function createIpvsWriter(parts: IpvsWriterParts): IpvsWriter {
       }),
     );
     written = ruleset;
-    observedAtMs = startedMs;
     return count;
   }
 
@@ -136,12 +144,18 @@ export function createIpvsWriter(parts: IpvsWriterParts): IpvsWriter {
   async function drain(signal: AbortSignal): Promise<number> {
     if (have === undefined || clock.now() - drainedAtMs < drainIntervalMs) return 0;
     drainedAtMs = clock.now();
-    const steps: IpvsStep[] = [];
+    const leaving = new Map<string, VirtualServer>();
     for (const [key, server] of have) {
-      const leaving = server.realServers.filter(({ weight }) => weight === 0);
-      if (leaving.length === 0) continue;
-      const connections = await driver.connections(key, signal);
-      const idle = leaving.filter((real) => (connections.get(endpointText(real)) ?? 0) === 0);
+      if (server.realServers.some(({ weight }) => weight === 0)) leaving.set(key, server);
+    }
+    if (leaving.size === 0) return 0;
+    const connections = await driver.connections(new Set(leaving.keys()), signal);
+    const steps: IpvsStep[] = [];
+    for (const [key, server] of leaving) {
+      const of = connections.get(key);
+      const idle = server.realServers.filter(
+        (real) => real.weight === 0 && (of?.get(endpointText(real)) ?? 0) === 0,
+      );
       if (idle.length === 0) continue;
       steps.push(...idle.map((real): IpvsStep => ({ op: 'delete-real', key, real })));
       const realServers = server.realServers.filter((real) => !idle.includes(real));
@@ -158,7 +172,7 @@ export function createIpvsWriter(parts: IpvsWriterParts): IpvsWriter {
   function isFullDue(options: IpvsOptions): boolean {
     return (
       !isDeepStrictEqual(book?.options, options) ||
-      clock.now() - observedAtMs >= parts.observeIntervalMs ||
+      clock.now() >= dueAtMs ||
       rules.nextKind === 'full'
     );
   }
@@ -231,7 +245,7 @@ export function createIpvsWriter(parts: IpvsWriterParts): IpvsWriter {
       rules.doubt();
       written = undefined;
       known = undefined;
-      observedAtMs = never;
+      dueAtMs = never;
     },
     get written() {
       return written;

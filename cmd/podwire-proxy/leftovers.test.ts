@@ -1,8 +1,15 @@
 import { describe, expect, it } from 'vitest';
 import { families } from '#pkg/ip/address.ts';
 import { parsePrefix } from '#pkg/ip/prefix.ts';
+import { planIptables } from '#pkg/iptables/plan.ts';
+import type { Ruleset } from '#pkg/iptables/ruleset.ts';
+import { iptablesRuleset } from '#pkg/proxy/iptables-ruleset.ts';
+import { ipvsRuleset } from '#pkg/proxy/ipvs-rules.ts';
 import { ipvsSets } from '#pkg/proxy/ipvs-sets.ts';
+import { snapshot } from '#pkg/proxy/testdata/records.ts';
+import { sixServices } from '#pkg/proxy/testdata/six-services.ts';
 import { describeStep, planCleanup, type Found } from './leftovers.ts';
+import { FakeIptables } from './scratch/fake-iptables.ts';
 
 const nothing: Found = {
   iptables: [],
@@ -10,6 +17,7 @@ const nothing: Found = {
   virtualServers: [],
   hasDummyDevice: false,
   ipsets: [],
+  routesLocalnet: false,
 };
 
 const filter = (chains: readonly string[]): Found => ({
@@ -107,8 +115,14 @@ describe('planCleanup()', () => {
     ],
     [
       'only those of iptables while ipvs is in use',
-      ['KUBE-SERVICES', 'KUBE-IPVS-FILTER', 'KUBE-EXTERNAL-SERVICES'],
-      ['KUBE-EXTERNAL-SERVICES'],
+      ['KUBE-SERVICES', 'KUBE-IPVS-FILTER', 'KUBE-EXTERNAL-SERVICES', 'KUBE-FORWARD'],
+      ['KUBE-SERVICES', 'KUBE-EXTERNAL-SERVICES'],
+      'ipvs',
+    ],
+    [
+      'nor what the kubelet keeps, while ipvs is in use',
+      ['KUBE-SERVICES', 'KUBE-FIREWALL', 'KUBE-KUBELET-CANARY'],
+      ['KUBE-SERVICES'],
       'ipvs',
     ],
     [
@@ -119,5 +133,61 @@ describe('planCleanup()', () => {
     ],
   ])('takes chains: %s', (_, present, expected, keep) => {
     expect(chains(filter(present), keep)).toEqual(expected);
+  });
+
+  it.each([undefined, 'ipvs', 'nftables'] as const)(
+    'leaves the guard of 127.0.0.0/8 while the node routes there (%s)',
+    (keep) => {
+      const found = { ...filter(['KUBE-SERVICES', 'KUBE-FIREWALL']), routesLocalnet: true };
+      expect(chains(found, keep)).toEqual(['KUBE-SERVICES']);
+    },
+  );
+});
+
+describe.each(families)('a switch between modes of iptables rules, %s', (family) => {
+  const iptables = iptablesRuleset(snapshot(sixServices, family).ports, {
+    family,
+    layout: 'compatible',
+    masqueradeBit: 14,
+    masqueradeAll: false,
+    localDetector: { kind: 'none' },
+    localhostNodePorts: true,
+    nodePortAddresses: 'all',
+    nodeAddress: undefined,
+    randomFully: true,
+    conntrackLiberal: false,
+  });
+  const ipvs = ipvsRuleset({
+    family,
+    scheduler: 'rr',
+    schedulerFlags: '',
+    masqueradeBit: 14,
+    masqueradeAll: false,
+    localDetector: { kind: 'none' },
+    nodePortAddresses: [],
+    hostAddresses: [],
+    nodeAddress: undefined,
+    randomFully: true,
+  });
+  const write = async (kernel: FakeIptables, want: Ruleset): Promise<void> => {
+    await kernel.apply(planIptables(want, await kernel.observe()));
+  };
+
+  it.each([
+    ['iptables', 'ipvs', iptables, ipvs],
+    ['ipvs', 'iptables', ipvs, iptables],
+  ] as const)('from %s to %s leaves what the new one has alone', async (_, to, before, after) => {
+    const fresh = new FakeIptables();
+    await write(fresh, after);
+    const kernel = new FakeIptables();
+    await write(kernel, before);
+    await write(kernel, after);
+    expect(kernel.saved()).not.toEqual(fresh.saved());
+    const save = kernel.saved().join('\n');
+    const found = { ...nothing, iptables: [{ family, backend: 'nf_tables', save } as const] };
+    for (const step of planCleanup(found, { keep: to, excludeCIDRs: [] })) {
+      if (step.kind === 'iptables') await kernel.apply(step.steps);
+    }
+    expect(kernel.saved()).toEqual(fresh.saved());
   });
 });

@@ -20,6 +20,8 @@ export interface Found {
   readonly virtualServers: readonly string[];
   readonly hasDummyDevice: boolean;
   readonly ipsets: readonly string[];
+  /** net.ipv4.conf.all.route_localnet: neighbours reach 127.0.0.0/8 of this node but for the guard. */
+  readonly routesLocalnet: boolean;
 }
 
 export interface NftTable {
@@ -51,8 +53,10 @@ export const dummyDevice = 'kube-ipvs0';
 export function planCleanup(found: Found, { excludeCIDRs, keep }: Spared): CleanupStep[] {
   const steps: CleanupStep[] = [];
   for (const { backend, family, save } of found.iptables) {
-    const isOurs = removableChains(keep, save);
-    const removal = planRemoval(save, { isOurs, isShared: isSharedWithKubelet });
+    const guarded = family === 'ip' && found.routesLocalnet ? [guard] : [];
+    const isOurs = removableChains(keep, save, guarded);
+    const isStray = keep === 'ipvs' ? isStrayBesideIpvs : () => false;
+    const removal = planRemoval(save, { isOurs, isShared: isSharedWithKubelet, isStray });
     if (removal.steps.length > 0) steps.push({ kind: 'iptables', family, backend, ...removal });
   }
   if (keep !== 'ipvs' && found.hasDummyDevice) {
@@ -113,24 +117,36 @@ const ipvsChains: Readonly<Record<TableName, readonly string[]>> = {
 };
 
 /** Chains that mode iptables has and mode ipvs has not, beside those of single Services. */
-const iptablesChains: readonly string[] = ['KUBE-EXTERNAL-SERVICES', 'KUBE-NODEPORTS'];
+const iptablesChains: Readonly<Record<TableName, readonly string[]>> = {
+  filter: ['KUBE-EXTERNAL-SERVICES', 'KUBE-FIREWALL', 'KUBE-NODEPORTS', 'KUBE-SERVICES'],
+  nat: ['KUBE-NODEPORTS'],
+  mangle: [],
+};
 
+/** Drops what comes from elsewhere to 127.0.0.0/8. */
+const guard = 'KUBE-FIREWALL';
+
+/** @param guarded chains that stay because the node needs them */
 function removableChains(
   keep: ProxyMode | undefined,
   save: string,
+  guarded: readonly string[],
 ): (table: TableName, chain: string) => boolean {
   if (keep === 'iptables') return (table, chain) => ipvsChains[table].includes(chain);
-  if (keep === 'ipvs') {
-    return (_, chain) => isPerService(chain) || iptablesChains.includes(chain);
-  }
-  // The kubelet keeps the guard of 127.0.0.0/8 and, before 1.28, the mark to drop, where it runs.
+  // The kubelet keeps the guard and, before 1.28, the mark to drop, where it runs.
   const hasKubelet = /^:KUBE-(?:KUBELET-CANARY|IPTABLES-HINT) /m.test(save);
-  const ofKubelet = hasKubelet ? ['KUBE-FIREWALL', 'KUBE-MARK-DROP'] : [];
+  const staying = [...guarded, ...(hasKubelet ? [guard, 'KUBE-MARK-DROP'] : [])];
+  const isOfMode = (table: TableName, chain: string): boolean =>
+    keep === 'ipvs'
+      ? iptablesChains[table].includes(chain)
+      : commonChains[table].includes(chain) || ipvsChains[table].includes(chain);
   return (table, chain) =>
-    !ofKubelet.includes(chain) &&
-    (isPerService(chain) ||
-      commonChains[table].includes(chain) ||
-      ipvsChains[table].includes(chain));
+    !staying.includes(chain) && (isPerService(chain) || isOfMode(table, chain));
+}
+
+/** A jump of mode iptables, from where mode ipvs has none, into a chain that both have. */
+function isStrayBesideIpvs(table: TableName, chain: string, target: string): boolean {
+  return table === 'filter' && chain === 'OUTPUT' && target === 'KUBE-PROXY-FIREWALL';
 }
 
 /** KUBE-XLB- was KUBE-SVL- until Kubernetes 1.24; KUBE-SVT- are those of the layout "tree". */

@@ -17,6 +17,7 @@ import { openNetns, openOwnNetns } from '#pkg/netns/netns.ts';
 import { createSmallCluster, type SmallCluster } from '#pkg/proxy/testdata/small-cluster.ts';
 import { CLONE_NEWNET } from '#pkg/sys/constants.ts';
 import { openSys } from '#pkg/sys/open-sys.ts';
+import { readSysctl } from '#pkg/sysctl/sysctl.ts';
 import { readOptions } from './options.ts';
 import { runProxy } from './wire.ts';
 
@@ -115,6 +116,7 @@ kind: KubeProxyConfiguration
 clientConnection: { kubeconfig: ${kubeconfig} }
 clusterCIDR: 10.1.0.0/16,fd00:10::/32
 mode: ${mode}
+ipvs: { scheduler: sh, schedulerFlags: [sh-port], strictARP: true, tcpTimeout: 800s, udpTimeout: 250s }
 `,
   );
   const argv = ['--config', configPath, '--hostname-override', node, '--strict-mode'];
@@ -158,7 +160,7 @@ async function answer(url: string): Promise<string> {
 }
 
 interface Found {
-  /** "ip nat KUBE-SERVICES -A …", without counters. */
+  /** "iptables-nft-save nat -A KUBE-SERVICES …", without counters and the guard of 127.0.0.0/8. */
   readonly rules: readonly string[];
   readonly sets: readonly string[];
   readonly servers: readonly string[];
@@ -168,22 +170,29 @@ interface Found {
 
 /** All that proxies put into the kernel. */
 async function found(): Promise<Found> {
-  const out = async (file: string, ...args: readonly string[]): Promise<string> =>
-    (await runCommand(file, args, { timeoutMs: 60_000 })).stdout;
   const lines = (text: string): string[] => text.split('\n').filter((line) => line !== '');
   const rules = [];
-  for (const tool of ['iptables-nft-save', 'ip6tables-nft-save']) {
+  const tools = ['iptables-nft-save', 'ip6tables-nft-save'];
+  const [sets, servers, tables, ...saves] = await Promise.all([
+    out('ipset', 'list', '-n'),
+    out('ipvsadm', '-S', '-n'),
+    out('nft', 'list', 'tables'),
+    ...tools.map((tool) => out(tool)),
+  ]);
+  for (const [i, tool] of tools.entries()) {
     let table = '';
-    for (const line of lines(await out(tool))) {
+    for (const line of lines(saves[i] ?? '')) {
       if (line.startsWith('*')) table = line.slice(1);
+      // It stays, once there, since the setting does that makes it needed.
+      if (line.includes('KUBE-FIREWALL')) continue;
       if (line.includes('KUBE-')) rules.push(`${tool} ${table} ${line.replace(/ \[.*/, '')}`);
     }
   }
   return {
     rules: rules.toSorted(),
-    sets: lines(await out('ipset', 'list', '-n')).toSorted(),
-    servers: lines(await out('ipvsadm', '-S', '-n')).toSorted(),
-    tables: lines(await out('nft', 'list', 'tables')).filter((line) => line.includes('proxy')),
+    sets: lines(sets).toSorted(),
+    servers: lines(servers).toSorted(),
+    tables: lines(tables).filter((line) => line.includes('proxy')),
     hasDevice: networkDevices().includes('kube-ipvs0'),
   };
 }
@@ -194,6 +203,10 @@ function networkDevices(): string[] {
       .match(/^ *[^:\n]+(?=:)/gm)
       ?.map((name) => name.trim()) ?? []
   );
+}
+
+async function out(file: string, ...args: readonly string[]): Promise<string> {
+  return (await runCommand(file, args, { timeoutMs: 60_000 })).stdout;
 }
 
 /** What is of a mode, by what only that mode has. */
@@ -244,13 +257,34 @@ it(
   patienceMs,
 );
 
+it('mode ipvs has the settings that its configuration asks for', async () => {
+  const settings = {
+    'net/ipv4/vs/conntrack': '1',
+    // Linux 6.1 needs no other.
+    'net/ipv4/vs/conn_reuse_mode': '1',
+    'net/ipv4/vs/expire_nodest_conn': '1',
+    'net/ipv4/vs/expire_quiescent_template': '1',
+    'net/ipv4/ip_forward': '1',
+    'net/ipv4/conf/all/arp_ignore': '1',
+    'net/ipv4/conf/all/arp_announce': '2',
+  };
+  const set = Object.keys(settings).map((path) => [path, readSysctl(path)]);
+  expect(Object.fromEntries(set)).toEqual(settings);
+  // What is 0 in the configuration is as the kernel has it.
+  expect(await out('ipvsadm', '-L', '--timeout')).toContain(
+    'Timeout (tcp tcpfin udp): 800 120 250',
+  );
+  expect(await out('ipvsadm', '-S', '-n')).toContain('-A -t 10.96.0.10:80 -s sh -b sh-port\n');
+});
+
+/** One walk. */
 const switches: readonly (readonly [from: ProxyMode, to: ProxyMode])[] = [
   ['ipvs', 'iptables'],
-  ['iptables', 'nftables'],
-  ['nftables', 'ipvs'],
+  ['iptables', 'ipvs'],
   ['ipvs', 'nftables'],
   ['nftables', 'iptables'],
-  ['iptables', 'ipvs'],
+  ['iptables', 'nftables'],
+  ['nftables', 'ipvs'],
 ];
 
 it.each(switches)(
@@ -274,3 +308,11 @@ it.each(switches)(
   },
   patienceMs,
 );
+
+it('the guard of 127.0.0.0/8 stays while the node routes there', async () => {
+  expect(readSysctl('net/ipv4/conf/all/route_localnet')).toBe('1');
+  const rules = await out('iptables-nft-save', '-t', 'filter');
+  for (const chain of ['INPUT', 'OUTPUT'])
+    expect(rules).toContain(`-A ${chain} -j KUBE-FIREWALL\n`);
+  expect(rules).toMatch(/^-A KUBE-FIREWALL ! -s 127\.0\.0\.0\/8 -d 127\.0\.0\.0\/8 .*-j DROP$/m);
+});

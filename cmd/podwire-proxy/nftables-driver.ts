@@ -27,6 +27,8 @@ export interface NftablesDriver {
   structure(): TableStructure | undefined;
   /** Runs a script of nft as one transaction. */
   load(script: string, signal: AbortSignal): Promise<void>;
+  /** Rejects with CommandFailed when nft or the kernel would refuse a script; changes nothing. */
+  check(script: string, signal: AbortSignal): Promise<void>;
   /** Adds a chain that is not there yet. */
   addChain(chain: OnDemandChain): void;
   /**
@@ -41,8 +43,8 @@ export interface NftablesDriver {
   forget(clients: readonly string[]): void;
 }
 
-/** What both families use. */
 export interface NftablesAccess {
+  /** For this driver alone: it reads in turns with others. */
   readonly socket: NetlinkSocket;
   readonly nft: NftCommand;
   readonly generations: Generations;
@@ -74,6 +76,7 @@ export function createNftablesDriver(
       await nft(['-f', '-'], script, signal);
       generations.madeOne();
     },
+    check: async (script, signal) => void (await nft(['--check', '-f', '-'], script, signal)),
     addChain: ({ name, seconds, rules: [rule] }) => {
       const comment = `${rule.why} ${ruleMark(rule)}`;
       addRememberChain(socket, { ...table, chain: name, map: affinityMap, seconds, comment });

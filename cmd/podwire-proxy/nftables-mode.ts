@@ -23,6 +23,7 @@ import { watchNftablesDrift, type WatchedFamily } from './nftables-watch.ts';
 import { createNftablesWriter } from './nftables-writer.ts';
 import type { ProxyMode } from './proxy-mode.ts';
 import { nftablesOptions } from './round-options.ts';
+import { openServiceTraffic } from './service-traffic.ts';
 
 export interface NftablesModeParts {
   readonly config: ProxyConfig;
@@ -62,13 +63,16 @@ export async function createNftablesMode(
   const versions = await probeVersions(nft, signal);
   using opened = new DisposableStack();
   const sys = await openSys();
-  const socket = opened.use(openNetfilterSocket(sys, sendBufferBytes));
+  // While a table is read part by part nothing else can be asked on its socket: one for each.
+  const openSocket = (bufferBytes?: number) => opened.use(openNetfilterSocket(sys, bufferBytes));
   const { counters } = config.nftables;
   const counting =
-    counters === 'none'
-      ? {}
-      : { counters: createNftablesCounters(opened.use(openNetfilterSocket(sys)), counters) };
-  const generations = new Generations(() => readGeneration(socket));
+    counters === 'none' ? {} : { counters: createNftablesCounters(openSocket(), counters) };
+  const measuring = config.nftables.traffic
+    ? { traffic: opened.use(openServiceTraffic(sys, log)) }
+    : {};
+  const ofGenerations = openSocket();
+  const generations = new Generations(() => readGeneration(ofGenerations));
   const watched = new Map<Family, WatchedFamily>();
   const failures = new Map<Family, unknown>();
   for (const family of families) {
@@ -83,6 +87,7 @@ export async function createNftablesMode(
       failures.set(family, error);
       continue;
     }
+    const socket = openSocket(sendBufferBytes);
     const driver = createNftablesDriver(family, { socket, nft, generations });
     const writer = createNftablesWriter({ ...parts, family, driver, options });
     watched.set(family, { driver, writer });
@@ -105,6 +110,7 @@ export async function createNftablesMode(
   return {
     name: 'nftables',
     ...counting,
+    ...measuring,
     writers: new Map([...watched].map(([family, { writer }]) => [family, writer])),
     [Symbol.dispose]: () => running.dispose(),
   };

@@ -1,6 +1,7 @@
 /** The law of every driver, on the real kernel: after a write there is nothing left to write. */
 import { setImmediate } from 'node:timers/promises';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { patience } from '#hack/vm/patience.ts';
 import { families, type Family } from '#pkg/ip/address.ts';
 import { createScratchNetns, type ScratchNetns } from '#pkg/netns/scratch.ts';
 import { renderTable } from '#pkg/nftables/render.ts';
@@ -16,7 +17,7 @@ import { nftablesTestOptions, portsOf } from './scratch/nftables-inputs.ts';
 import { createNftablesRig, type NftablesRig } from './scratch/nftables-rig.ts';
 import { createRandom, randomPort, type Random } from './scratch/random-ports.ts';
 
-const signal = AbortSignal.timeout(300_000);
+const signal = AbortSignal.timeout(patience(300_000));
 const node = undefined;
 let netns: ScratchNetns;
 const rigs: NftablesRig[] = [];
@@ -257,7 +258,7 @@ describe('the nftables writer', () => {
       const again = await rig.newWriter().write({ ports, changed: 'all', node }, signal);
       expect(again.written).toBe(0);
     },
-    60_000,
+    patience(60_000),
   );
 });
 

@@ -7,14 +7,12 @@ import type { Clock } from '#pkg/clock/clock.ts';
 import type { Family } from '#pkg/ip/address.ts';
 import type { NodeRecord } from '#pkg/kube/types.ts';
 import type { Logger } from '#pkg/log/logger.ts';
-import { renderSteps, renderTable } from '#pkg/nftables/render.ts';
+import { renderTable } from '#pkg/nftables/render.ts';
 import { proxySkeleton } from '#pkg/proxy/nftables-base.ts';
 import { ElementBook, type ElementChange } from '#pkg/proxy/nftables-book.ts';
 import { allKeptEndpoints, keptEndpoints } from '#pkg/proxy/nftables-clients.ts';
-import { chainOf } from '#pkg/proxy/nftables-elements.ts';
 import type { NftablesOptions } from '#pkg/proxy/nftables-options.ts';
 import { reconcile, type PortSource } from '#pkg/proxy/nftables-reconcile.ts';
-import { fillTable } from '#pkg/proxy/nftables-ruleset.ts';
 import { proxySetNames } from '#pkg/proxy/nftables-sets.ts';
 import { compareStructure, onDemandChainsOf } from '#pkg/proxy/nftables-structure.ts';
 import type { ProxiedPort } from '#pkg/proxy/proxied-port.ts';
@@ -22,6 +20,12 @@ import { RememberedClients } from './nftables-clients.ts';
 import type { NftablesDriver } from './nftables-driver.ts';
 import { isDisagreement, NftablesEditor, RefusedElements } from './nftables-editor.ts';
 import { ParkedPorts } from './parked-ports.ts';
+import {
+  isScriptRefusal,
+  refusedPorts,
+  RefusedReplacement,
+  replacementOf,
+} from './nftables-replacement.ts';
 import { writeWithoutRefused } from './nftables-refused.ts';
 import { inSlices } from '#pkg/reconcile/slices.ts';
 import type { FamilyWriter, Wanted, WriteReport } from './proxy-mode.ts';
@@ -211,9 +215,21 @@ class Writer implements NftablesWriter {
         return written;
       } catch (error) {
         signal.throwIfAborted();
-        if (attempt === attempts || !isDisagreement(error)) throw error;
+        if (attempt === attempts) throw error;
+        if (error instanceof RefusedReplacement) {
+          await this.#parkRefused(error.cause, { options, ports, signal });
+        } else if (!isDisagreement(error)) throw error;
       }
     }
+  }
+
+  /** Nothing was written: the ports that keep all others from it are left out from here on. */
+  async #parkRefused(refusal: unknown, { options, ports, signal }: Target): Promise<void> {
+    const { driver, family, log } = this.#parts;
+    log.warn({ err: refusal, family }, 'The table is refused, looking for the port');
+    const check = (script: string): Promise<void> => driver.check(script, signal);
+    const guilty = await refusedPorts(refusal, { options, ports }, check);
+    for (const [key, error] of guilty) this.#parked.park(key, ports.get(key), error);
   }
 
   async #reconcile(book: ElementBook, ports: PortSource, signal: AbortSignal): Promise<number> {
@@ -222,7 +238,7 @@ class Writer implements NftablesWriter {
     const chains = onDemandChainsOf(found);
     const skeleton = proxySkeleton(book.options, chains);
     if (found === undefined) {
-      await driver.load(renderTable(proxySkeleton(book.options, [])), signal);
+      await driver.load(renderTable(skeleton), signal);
     } else if (compareStructure(skeleton, found).kind === 'replace') {
       return await this.#replace(book, ports, signal);
     }
@@ -233,26 +249,12 @@ class Writer implements NftablesWriter {
 
   /** The old table serves until the new one is complete: one transaction, however long. */
   async #replace(book: ElementBook, ports: PortSource, signal: AbortSignal): Promise<number> {
-    const contents = new Map<string, Map<string, string>>();
-    const later: ElementChange[] = [];
-    let written = 0;
-    await inSlices(reconcile(book, ports, new Map()), (unit) => {
-      for (const change of unit) {
-        const { set, key, new: value } = change;
-        if (value === undefined) continue;
-        // nft cannot read the chains that these lead to.
-        if (chainOf({ value }) !== undefined) {
-          later.push(change);
-          continue;
-        }
-        let elements = contents.get(set);
-        if (elements === undefined) contents.set(set, (elements = new Map<string, string>()));
-        elements.set(key, value);
-        written += 1;
-      }
-    });
-    const table = fillTable(proxySkeleton(book.options, []), contents);
-    await this.#parts.driver.load(renderSteps([{ op: 'replaceTable', table }]), signal);
+    const { contents, later, script, written } = await replacementOf(book, ports);
+    try {
+      await this.#parts.driver.load(script, signal);
+    } catch (error) {
+      throw isScriptRefusal(error) ? new RefusedReplacement(error) : error;
+    }
     this.#editor.begin([], contents);
     return written + (await this.#editor.send([later], book.options, signal));
   }

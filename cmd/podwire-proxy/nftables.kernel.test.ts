@@ -1,5 +1,6 @@
 /** Real packets through what the nftables mode writes, in both families. */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { patience } from '#hack/vm/patience.ts';
 import { families } from '#pkg/ip/address.ts';
 import { service, slice, nodeName, type Cluster } from '#pkg/proxy/testdata/records.ts';
 import { createSmallCluster, type SmallCluster } from '#pkg/proxy/testdata/small-cluster.ts';
@@ -8,7 +9,7 @@ import { portsOf } from './scratch/nftables-inputs.ts';
 import { createNftablesRig, type NftablesRig } from './scratch/nftables-rig.ts';
 import type { NftablesWriter } from './nftables-writer.ts';
 
-const signal = AbortSignal.timeout(300_000);
+const signal = AbortSignal.timeout(patience(300_000));
 const ports = (nodePort = 0): Cluster['services'][number]['ports'] => [
   { name: 'web', protocol: 'TCP', port: 80, nodePort },
 ];

@@ -2,10 +2,12 @@
  * What a proxy mode is to the rest of the daemon: for each IP family somebody who makes the kernel
  * serve the ports he is given. Who watches the API knows nothing of iptables, nftables or ipvs.
  */
+import type { Traffic } from '#pkg/conntrack/flow-tally.ts';
 import type { Family } from '#pkg/ip/address.ts';
 import type { NodeRecord } from '#pkg/kube/types.ts';
 import type { ProxiedPort } from '#pkg/proxy/proxied-port.ts';
 import type { ServiceDestination } from '#pkg/proxy/flow-destinations.ts';
+import type { PortChange } from '#pkg/proxy/service-model.ts';
 
 /** What one family's kernel shall serve; stays as it is until the write has ended, and no longer. */
 export interface Wanted {
@@ -58,6 +60,20 @@ export interface ServiceCounters {
   endpoints(family: Family): Promise<ReadonlyMap<string, ReadonlyMap<string, number>>>;
 }
 
+/** Packets and bytes of Services, established connections and those that ended. */
+export interface ServiceTraffic {
+  /** What the kernel serves now is different. */
+  update(family: Family, changes: readonly PortChange[]): void;
+  /** Looks at what was carried: the others tell what the last look has found. Never rejects. */
+  look(): Promise<void>;
+  /** By frontend: {@link frontendKeys}. */
+  total(family: Family, frontend: string): Traffic | undefined;
+  /** Of an endpoint, "address port". */
+  endpoint(family: Family, frontend: string, endpoint: string): Traffic | undefined;
+  /** How often word of ended connections was lost: what they carried since the last look is missing. */
+  readonly overflows: number;
+}
+
 /** Disposing ends what watches the kernel; what was written stays. */
 export interface ProxyMode extends Disposable {
   readonly name: 'iptables' | 'ipvs' | 'nftables';
@@ -65,4 +81,6 @@ export interface ProxyMode extends Disposable {
   readonly writers: ReadonlyMap<Family, FamilyWriter>;
   /** Undefined where nothing is counted. */
   readonly counters?: ServiceCounters;
+  /** Undefined where packets and bytes are not counted. */
+  readonly traffic?: ServiceTraffic;
 }

@@ -26,7 +26,27 @@ const byEndpoint = new Map([
   ['tcp . 30080', new Map([['10.1.0.1 80', 1]])],
 ]);
 
-function source(isCounting: boolean) {
+const carried = (packets: number) => ({
+  in: { packets, bytes: 100 * packets },
+  out: { packets: 2 * packets, bytes: 3000 * packets },
+});
+/** By frontend, and by frontend and endpoint. */
+const carriedBy = new Map([
+  ['172.30.0.1 . tcp . 80', carried(4)],
+  ['172.30.0.1 . tcp . 80 10.1.0.2 80', carried(4)],
+  ['tcp . 30080', carried(1)],
+  ['tcp . 30080 10.1.0.2 80', carried(1)],
+]);
+const traffic = {
+  update: () => undefined,
+  look: () => Promise.resolve(),
+  total: (_: Family, frontend: string) => carriedBy.get(frontend),
+  endpoint: (_: Family, frontend: string, endpoint: string) =>
+    carriedBy.get(`${frontend} ${endpoint}`),
+  overflows: 7,
+};
+
+function source(isCounting: boolean, isMeasuring = false) {
   const counters = {
     services: () => Promise.resolve(byFrontend),
     endpoints: () => Promise.resolve(byEndpoint),
@@ -38,6 +58,7 @@ function source(isCounting: boolean) {
         ['ip', { write: () => Promise.reject(new Error()), doubt: () => undefined }],
       ]),
       ...(isCounting ? { counters } : {}),
+      ...(isMeasuring ? { traffic } : {}),
     },
     node: 'here',
     version: '1.2.3',
@@ -103,6 +124,8 @@ it('as metrics: the busiest, at most so many, and none unless configured', async
   const lines = (await source(true).metrics(2)).split('\n').filter((line) => !line.startsWith('#'));
   const labels = (name: string) =>
     `{namespace="a",service="${name}",port="p80:80",protocol="tcp",ip_family="IPv4"}`;
+  const endpointLabels = (endpoint: string): string =>
+    labels('web').replace('}', `,endpoint="${endpoint}"}`);
   expect(lines).toEqual([
     `podwire_service_connections_total${labels('web')} 7`,
     `podwire_service_connections_total${labels('empty')} 0`,
@@ -112,7 +135,41 @@ it('as metrics: the busiest, at most so many, and none unless configured', async
     `podwire_service_dropped_packets_total${labels('empty')} 0`,
     `podwire_service_barred_packets_total${labels('web')} 0`,
     `podwire_service_barred_packets_total${labels('empty')} 1`,
+    `podwire_endpoint_connections_total${endpointLabels('10.1.0.1:80')} 3`,
+    `podwire_endpoint_connections_total${endpointLabels('10.1.0.2:80')} 0`,
     'podwire_service_metrics_omitted 1',
+    'podwire_endpoint_metrics_omitted 0',
+    '',
+  ]);
+});
+
+it('packets and bytes, where they are counted', async () => {
+  const status = await source(true, true).status({ services: 'a', limit: 10 });
+  const text = statusText(status, { endpoints: true });
+  expect(text).toContain('BARRED  PACKETS IN  BYTES IN  PACKETS OUT  BYTES OUT\n');
+  expect(text).toMatch(/a\/web .* 7 +0 +0 +0 +5 +500 +10 +15000\n/);
+  expect(text).toMatch(/10\.1\.0\.2:80 +0 +5 +500 +10 +15000\n/);
+  expect(text).toMatch(/10\.1\.0\.1:80 +3 +0 +0 +0 +0\n/);
+});
+
+it('packets and bytes as metrics, by themselves, of as many endpoints as Services', async () => {
+  const lines = (await source(false, true).metrics(1))
+    .split('\n')
+    .filter((line) => !line.startsWith('#'));
+  const labels = 'namespace="a",service="web",port="p80:80",protocol="tcp",ip_family="IPv4"';
+  const endpoint = `${labels},endpoint="10.1.0.2:80"`;
+  expect(lines).toEqual([
+    `podwire_service_packets_total{${labels},direction="in"} 5`,
+    `podwire_service_packets_total{${labels},direction="out"} 10`,
+    `podwire_service_bytes_total{${labels},direction="in"} 500`,
+    `podwire_service_bytes_total{${labels},direction="out"} 15000`,
+    `podwire_endpoint_packets_total{${endpoint},direction="in"} 5`,
+    `podwire_endpoint_packets_total{${endpoint},direction="out"} 10`,
+    `podwire_endpoint_bytes_total{${endpoint},direction="in"} 500`,
+    `podwire_endpoint_bytes_total{${endpoint},direction="out"} 15000`,
+    'podwire_service_metrics_omitted 2',
+    'podwire_endpoint_metrics_omitted 1',
+    'podwire_service_traffic_overflows_total 7',
     '',
   ]);
 });

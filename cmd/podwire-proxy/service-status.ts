@@ -1,4 +1,5 @@
 /** What the proxy serves now and what clients did with it: for `podwire status` and /metrics. */
+import type { Traffic } from '#pkg/conntrack/flow-tally.ts';
 import type { SyncTracker } from '#pkg/health/sync-tracker.ts';
 import type { Family } from '#pkg/ip/address.ts';
 import { frontendKeys } from '#pkg/proxy/nftables-elements.ts';
@@ -6,6 +7,7 @@ import { byName, type ProxiedPort } from '#pkg/proxy/proxied-port.ts';
 import { inSlices } from '#pkg/reconcile/slices.ts';
 import type { FrontendCounts, ProxyMode } from './proxy-mode.ts';
 import type { AfterWrite } from './round.ts';
+import { serviceMetricsText } from './service-metrics.ts';
 
 export interface ProxyStatus {
   readonly mode: string;
@@ -40,12 +42,15 @@ export interface ServiceStatus {
   readonly endpoints: readonly EndpointStatus[];
   /** Since its elements were written; null = not counted. */
   readonly counts: FrontendCounts | null;
+  /** Of all connections since the proxy started, and those it found; null = not counted. */
+  readonly traffic: Traffic | null;
 }
 
 export interface EndpointStatus {
   readonly target: string;
-  /** Null = not counted. */
+  /** Null = not counted, as with traffic. */
   readonly connections: number | null;
+  readonly traffic: Traffic | null;
 }
 
 export interface StatusQuery {
@@ -62,7 +67,7 @@ export interface ServiceStatusSource {
 }
 
 export function createServiceStatus(parts: {
-  readonly mode: Pick<ProxyMode, 'name' | 'counters' | 'writers'>;
+  readonly mode: Pick<ProxyMode, 'name' | 'counters' | 'traffic' | 'writers'>;
   readonly node: string;
   readonly version: string;
   readonly tracker: Pick<SyncTracker<Family>, 'status'>;
@@ -95,7 +100,7 @@ export function createServiceStatus(parts: {
     family: Family,
     chosen: readonly ProxiedPort[],
   ): Promise<ServiceStatus[]> {
-    const { counters } = mode;
+    const { counters, traffic } = mode;
     if (chosen.length === 0) return [];
     const byFrontend = await counters?.services(family);
     const byEndpoint = await counters?.endpoints(family);
@@ -109,15 +114,24 @@ export function createServiceStatus(parts: {
         port: port.portName === '' ? String(port.port) : `${port.portName}:${port.port}`,
         protocol: port.protocol,
         address: port.clusterIP,
-        endpoints: port.endpoints.reachable.map(({ address, port: number, target }) => ({
-          target,
-          connections:
-            byEndpoint === undefined || byEndpoint.size === 0
-              ? null
-              : sum(keys.map((key) => byEndpoint.get(key)?.get(`${address} ${number}`) ?? 0)),
-        })),
+        endpoints: port.endpoints.reachable.map(({ address, port: number, target }) => {
+          const endpoint = `${address} ${number}`;
+          return {
+            target,
+            connections:
+              byEndpoint === undefined || byEndpoint.size === 0
+                ? null
+                : sum(keys.map((key) => byEndpoint.get(key)?.get(endpoint) ?? 0)),
+            traffic:
+              traffic === undefined
+                ? null
+                : carried(keys.map((key) => traffic.endpoint(family, key, endpoint))),
+          };
+        }),
         counts:
           byFrontend === undefined ? null : total(keys.flatMap((key) => byFrontend.get(key) ?? [])),
+        traffic:
+          traffic === undefined ? null : carried(keys.map((key) => traffic.total(family, key))),
       });
     });
     return told;
@@ -125,6 +139,7 @@ export function createServiceStatus(parts: {
 
   return {
     afterWrite: (family, changes) => {
+      mode.traffic?.update(family, changes);
       const known = ports.get(family);
       for (const { key, new: port } of changes) {
         if (port === undefined) known?.delete(key);
@@ -134,6 +149,7 @@ export function createServiceStatus(parts: {
     status: async ({ limit, services: wanted }) => {
       const services: ServiceStatus[] = [];
       let omitted = 0;
+      if (wanted !== undefined) await mode.traffic?.look();
       for (const [family, all] of ports) {
         if (wanted === undefined) break;
         const [namespace, name] = wanted.split('/');
@@ -150,64 +166,15 @@ export function createServiceStatus(parts: {
       return { mode: mode.name, node, version, families, services, omitted };
     },
     metrics: async (limit) => {
-      if (limit === 0 || mode.counters === undefined) return '';
+      if (limit === 0 || (mode.counters ?? mode.traffic) === undefined) return '';
+      await mode.traffic?.look();
       const all: ServiceStatus[] = [];
       for (const [family, known] of ports) {
         all.push(...(await serviceStatus(family, [...known.values()])));
       }
-      return metricsText(all, limit);
+      return serviceMetricsText(all, { limit, overflows: mode.traffic?.overflows });
     },
   };
-}
-
-/** The busiest first, so that a limit cuts what nobody uses. */
-function metricsText(all: readonly ServiceStatus[], limit: number): string {
-  const weight = ({ counts }: ServiceStatus): number =>
-    counts === null
-      ? 0
-      : counts.connections +
-        counts.refused.packets +
-        counts.dropped.packets +
-        counts.barred.packets;
-  const told = all.toSorted((a, b) => weight(b) - weight(a)).slice(0, limit);
-  const family = (name: string, help: string, value: (counts: FrontendCounts) => number): string =>
-    [
-      `# HELP ${name} ${help}`,
-      `# TYPE ${name} counter`,
-      ...told.map((service) => `${name}{${labels(service)}} ${value(service.counts ?? total([]))}`),
-      '',
-    ].join('\n');
-  return [
-    family(
-      'podwire_service_connections_total',
-      'New connections to a Service since its rules were written',
-      ({ connections }) => connections,
-    ),
-    family(
-      'podwire_service_refused_packets_total',
-      'Packets to a Service without endpoints',
-      ({ refused }) => refused.packets,
-    ),
-    family(
-      'podwire_service_dropped_packets_total',
-      'Packets to a Service with policy Local and no endpoint on this node',
-      ({ dropped }) => dropped.packets,
-    ),
-    family(
-      'podwire_service_barred_packets_total',
-      'Packets to a load balancer address from outside its loadBalancerSourceRanges',
-      ({ barred }) => barred.packets,
-    ),
-    '# HELP podwire_service_metrics_omitted Service ports that the limit leaves out\n',
-    '# TYPE podwire_service_metrics_omitted gauge\n',
-    `podwire_service_metrics_omitted ${Math.max(0, all.length - limit)}\n`,
-  ].join('');
-}
-
-/** Names are DNS labels: none needs to be escaped. */
-function labels({ family, name, namespace, port, protocol }: ServiceStatus): string {
-  const ipFamily = family === 'ip' ? 'IPv4' : 'IPv6';
-  return `namespace="${namespace}",service="${name}",port="${port}",protocol="${protocol}",ip_family="${ipFamily}"`;
 }
 
 function total(counts: readonly FrontendCounts[]): FrontendCounts {
@@ -225,4 +192,12 @@ function total(counts: readonly FrontendCounts[]): FrontendCounts {
 
 function sum(numbers: readonly number[]): number {
   return numbers.reduce((all, n) => all + n, 0);
+}
+
+function carried(parts: readonly (Traffic | undefined)[]): Traffic {
+  const of = (way: 'in' | 'out') => ({
+    packets: sum(parts.map((part) => part?.[way].packets ?? 0)),
+    bytes: sum(parts.map((part) => part?.[way].bytes ?? 0)),
+  });
+  return { in: of('in'), out: of('out') };
 }

@@ -67,8 +67,10 @@ export function statusText(
   const head = `podwire-proxy ${version} on ${node}, mode ${mode}\n${families.map(familyLine).join('')}`;
   if (services.length === 0) return head;
   const rows = services.flatMap((service) => [
-    serviceRow(service),
-    ...(endpoints ? service.endpoints.map(endpointRow) : []),
+    [...serviceRow(service), ...trafficCells(service)],
+    ...(endpoints
+      ? service.endpoints.map((of) => [...endpointRow(of), '', '', '', ...trafficCells(of)])
+      : []),
   ]);
   const titles = [
     'SERVICE',
@@ -79,6 +81,9 @@ export function statusText(
     'REFUSED',
     'DROPPED',
     'BARRED',
+    ...(services.some(({ traffic }) => traffic !== null)
+      ? ['PACKETS IN', 'BYTES IN', 'PACKETS OUT', 'BYTES OUT']
+      : []),
   ];
   const more = omitted === 0 ? '' : `and ${omitted} more: --limit\n`;
   return `${head}\n${table([titles, ...rows])}${more}`;
@@ -108,6 +113,13 @@ function serviceRow(service: ServiceStatus): string[] {
 
 function endpointRow({ connections, target }: ServiceStatus['endpoints'][number]): string[] {
   return ['', '', `  ${target}`, '', connections === null ? '-' : String(connections)];
+}
+
+/** No columns where it is not counted. */
+function trafficCells({ traffic }: Pick<ServiceStatus, 'traffic'>): string[] {
+  if (traffic === null) return [];
+  const { in: received, out } = traffic;
+  return [received.packets, received.bytes, out.packets, out.bytes].map(String);
 }
 
 function table(rows: readonly (readonly string[])[]): string {

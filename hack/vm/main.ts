@@ -6,24 +6,24 @@
  * Exit codes: that of the tests; 1 for mistakes; 2 when there can be no machine here; 3 when it ended
  * without saying how they went.
  */
-import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { messageOf } from '#pkg/errors/agent-error.ts';
 import { chooseAccelerator } from './accelerator.ts';
 import { parseVmArguments, usage, type VmArguments } from './arguments.ts';
+import { bootAndRun, noMachine } from './boot.ts';
 import { call, unpackedPackage } from './debian-package.ts';
 import { guestInit } from './guest-init.ts';
 import { writeImage } from './image.ts';
 import { findKernel, type VmKernel } from './kernel.ts';
-import { qemu, runMachine, type Ended, type Machine } from './qemu.ts';
+import { qemu, type Machine } from './qemu.ts';
 import { bundleScript, bundleTests } from './bundle-tests.ts';
 import { bundleCniProgram } from './cni-program.ts';
 import { suitesOf } from './suites.ts';
 import { systemFiles } from './system-files.ts';
 
 const root = join(import.meta.dirname, '../..');
-const noMachine = 2;
 /** Where the bundled tests are in the VM; beside the packages, so that what they import is found. */
 const testProgram = join(root, 'node_modules/.podwire-vm-tests.mjs');
 const node = join(root, 'node_modules/node/bin/node');
@@ -49,7 +49,13 @@ async function main(args: VmArguments, signal: AbortSignal): Promise<number> {
     await bundleCniProgram(root, node, join(work, 'podwire-cni'));
     const isCommand = args.command.length > 0 && !isScript;
     const argv = isCommand ? args.command : [...testCommand, ...scriptArguments];
-    const init = guestInit({ root, argv, env: guestEnvironment, timeoutSeconds });
+    const env = {
+      ...guestEnvironment,
+      PODWIRE_SLOWNESS: slowness[accelerator],
+      // What hangs in a run of everything must leave time for the rest.
+      PODWIRE_TEST_SECONDS: args.quick ? '120' : '600',
+    };
+    const init = guestInit({ root, argv, env, timeoutSeconds });
     const modules = { version: kernel.version, folder: kernel.modules };
     const system = systemFiles(guestEnvironment.PATH);
     writeImage(initrd, { busybox, init, modules, repository: root, programs, system });
@@ -62,40 +68,14 @@ async function main(args: VmArguments, signal: AbortSignal): Promise<number> {
       shareRoot: true,
     };
     say(`Linux ${kernel.version}, ${accelerator}`);
-    const { code, ended } = await bootAndRun(machine, timeoutSeconds, signal);
-    // A shell in there that fails with 2 does not mean that there can be no machine.
-    if (code !== undefined) return code === noMachine ? 1 : code;
-    const how = ended === 'timeout' ? `not finished after ${timeoutSeconds} s` : `ended ${ended}`;
-    say(`the machine gave no exit code (${how}); its console:`);
-    process.stderr.write(lastLines(machine.consoleLog, 40));
-    return 3;
+    return await bootAndRun(machine, {
+      timeoutSeconds,
+      signal,
+      onOutput: (bytes) => void process.stdout.write(bytes),
+      say,
+    });
   } finally {
     rmSync(work, { recursive: true, force: true });
-  }
-}
-
-/**
- * Again, when the machine died before it had a word to say: kernels patch their own code while they
- * start, which an emulated processor sometimes takes amiss (6.12: "Oops: int3").
- */
-async function bootAndRun(
-  machine: Machine,
-  timeoutSeconds: number,
-  signal: AbortSignal,
-): Promise<{ readonly code: number | undefined; readonly ended: Ended }> {
-  const startedMs = performance.now();
-  for (let attempt = 1; ; attempt++) {
-    let hasPrinted = false;
-    const onOutput = (bytes: Uint8Array): void => {
-      hasPrinted = true;
-      process.stdout.write(bytes);
-    };
-    const ended = await runMachine(machine, { timeoutSeconds, signal, onOutput });
-    const code = exitCode(machine.exitCodeFile);
-    say(`ended after ${((performance.now() - startedMs) / 1000).toFixed(1)} s`);
-    const isDeadBorn = code === undefined && ended === 'by itself' && !hasPrinted;
-    if (!isDeadBorn || attempt === 3) return { code, ended };
-    say('the machine died while it started; once more');
   }
 }
 
@@ -122,15 +102,8 @@ const guestEnvironment = {
   PODWIRE_VM: '1',
 } as const;
 
-function exitCode(path: string): number | undefined {
-  const text = existsSync(path) ? readFileSync(path, 'utf8').trim() : '';
-  return /^\d+$/.test(text) ? Number(text) : undefined;
-}
-
-function lastLines(path: string, count: number): string {
-  if (!existsSync(path)) return '';
-  return `${readFileSync(path, 'utf8').split('\n').slice(-count).join('\n')}\n`;
-}
+/** How many times as long tests may take: hack/vm/patience.ts. */
+const slowness = { kvm: '1', tcg: '10' } as const;
 
 function say(line: string): void {
   process.stderr.write(`podwire vm: ${line}\n`);

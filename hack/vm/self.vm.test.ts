@@ -4,6 +4,8 @@ import { networkInterfaces } from 'node:os';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { runCommand } from '#pkg/exec/run.ts';
 import { createScratchNetns, type ScratchNetns } from '#pkg/netns/scratch.ts';
+import { SOCK_CLOEXEC, SOCK_STREAM } from '#pkg/sys/constants.ts';
+import { openSys } from '#pkg/sys/open-sys.ts';
 
 it('runs under the kernel whose modules it was given', () => {
   const version = readFileSync('/proc/sys/kernel/osrelease', 'utf8').trim();
@@ -50,6 +52,17 @@ describe('makes a device of type', () => {
       'link del t0',
     ]);
   });
+});
+
+it('has flowtables and sockets of SCTP', async () => {
+  await using netns = await createScratchNetns('podwire-vm');
+  await netns.ip('link add v0 type dummy');
+  const flowtable = 'table inet t { flowtable f { hook ingress priority 0; devices = { v0 }; }; }';
+  await netns.exec('nft', ['-f', '-'], { input: flowtable });
+  expect((await netns.exec('nft', ['list', 'flowtables'])).stdout).toContain('flowtable f {');
+  const sys = await openSys();
+  const [AF_INET, IPPROTO_SCTP] = [2, 132];
+  sys.close(sys.socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, IPPROTO_SCTP));
 });
 
 it('has IPVS in a namespace of its own', async () => {

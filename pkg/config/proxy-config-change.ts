@@ -23,7 +23,7 @@ const fixed = [
 const fixedOfMode: Readonly<Record<string, readonly string[]>> = {
   iptables: ['iptables.layout'],
   ipvs: ['ipvs'],
-  nftables: ['nftables.counters', 'nftables.masqueradeBit'],
+  nftables: ['nftables.counters', 'nftables.masqueradeBit', 'nftables.traffic'],
 };
 
 export function configChange(old: CompleteProxyConfig, now: CompleteProxyConfig): ConfigChange {

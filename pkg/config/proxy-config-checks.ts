@@ -1,4 +1,5 @@
 /** The rules for a KubeProxyConfiguration, those of kube-proxy's own validation. Pure. */
+import { knownSchedulerFlags, noFlags } from '#pkg/ipvs/scheduler-flags.ts';
 import { formatDuration } from './duration.ts';
 import type { CompleteProxyConfig } from './proxy-config-defaults.ts';
 
@@ -34,6 +35,7 @@ export function checkProxyConfig(config: CompleteProxyConfig): FieldProblem[] {
           ...notNegative('ipvs.tcpTimeout', ipvs.tcpTimeout),
           ...notNegative('ipvs.tcpFinTimeout', ipvs.tcpFinTimeout),
           ...notNegative('ipvs.udpTimeout', ipvs.udpTimeout),
+          ...checkSchedulerFlags(ipvs),
         ]
       : []),
     ...range('oomScoreAdj', config.oomScoreAdj, -1000, 1000),
@@ -51,6 +53,19 @@ export function checkProxyConfig(config: CompleteProxyConfig): FieldProblem[] {
     ...checkHiddenMetrics(config.showHiddenMetricsForVersion),
     ...checkDetectLocal(config),
   ];
+}
+
+function checkSchedulerFlags({
+  scheduler,
+  schedulerFlags,
+}: CompleteProxyConfig['ipvs']): FieldProblem[] {
+  const name = scheduler || 'rr';
+  const known = knownSchedulerFlags(name);
+  const isNone = schedulerFlags.length === 1 && schedulerFlags[0] === noFlags;
+  if (isNone || schedulerFlags.every((flag) => known.includes(flag))) return [];
+  const some = known.length > 0 ? `${known.join(', ')} (both or one), or ` : '';
+  const expected = `${some}${noFlags}, for scheduler ${name}`;
+  return [problem('ipvs.schedulerFlags', schedulerFlags, expected)];
 }
 
 function checkPeriods(config: CompleteProxyConfig): FieldProblem[] {

@@ -76,6 +76,8 @@ const schema = z.strictObject({
     syncPeriod: duration,
     minSyncPeriod: duration,
     scheduler: string,
+    /** Ours, not kube-proxy's: what else the scheduler is told. */
+    schedulerFlags: strings,
     excludeCIDRs: strings,
     strictARP: boolean,
     tcpTimeout: duration,
@@ -88,6 +90,7 @@ const schema = z.strictObject({
     /** Ours, not kube-proxy's: what is counted, and of how many Services /metrics tells it. */
     counters: string,
     serviceMetrics: integer,
+    traffic: boolean,
     syncPeriod: duration,
     minSyncPeriod: duration,
   }),

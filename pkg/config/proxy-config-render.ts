@@ -16,7 +16,8 @@ export function proxyConfigFields(config: CompleteProxyConfig): Record<string, u
   const { conntrack, iptables, ipvs, logging, nftables } = config;
   const { layout, ...ofKubeProxy } = iptables;
   // Only where they are not as by default: kube-proxy knows none of them.
-  const { counters, serviceMetrics, ...nftablesOfKubeProxy } = nftables;
+  const { schedulerFlags, ...ipvsOfKubeProxy } = ipvs;
+  const { counters, serviceMetrics, traffic, ...nftablesOfKubeProxy } = nftables;
   return {
     ...config,
     featureGates: Object.keys(config.featureGates).length === 0 ? undefined : config.featureGates,
@@ -33,7 +34,8 @@ export function proxyConfigFields(config: CompleteProxyConfig): Record<string, u
       ...periods(iptables),
     },
     ipvs: {
-      ...ipvs,
+      ...ipvsOfKubeProxy,
+      ...(schedulerFlags.length === 0 ? {} : { schedulerFlags }),
       ...periods(ipvs),
       excludeCIDRs: list(ipvs.excludeCIDRs),
       tcpTimeout: formatDuration(ipvs.tcpTimeout),
@@ -44,6 +46,7 @@ export function proxyConfigFields(config: CompleteProxyConfig): Record<string, u
       ...nftablesOfKubeProxy,
       ...(counters === 'services' ? {} : { counters }),
       ...(serviceMetrics === 0 ? {} : { serviceMetrics }),
+      ...(traffic ? { traffic } : {}),
       ...periods(nftables),
     },
     nodePortAddresses: list(config.nodePortAddresses),

@@ -181,6 +181,7 @@ it("kubeadm's file is read without a warning; its empty values are defaults", ()
       syncPeriodMs: 30_000,
       minSyncPeriodMs: 0,
       scheduler: 'rr',
+      schedulerFlags: '',
       excludeCIDRs: [],
       strictARP: false,
       tcpTimeoutMs: 0,
@@ -190,6 +191,7 @@ it("kubeadm's file is read without a warning; its empty values are defaults", ()
     nftables: {
       counters: 'services',
       serviceMetrics: 0,
+      traffic: false,
       masqueradeBit: 14,
       masqueradeAll: false,
       syncPeriodMs: 30_000,
@@ -222,8 +224,8 @@ enableProfiling: true
 featureGates: { AllowServiceExternalIPs: false }
 mode: nftables
 iptables: { masqueradeBit: 0, localhostNodePorts: false, syncPeriod: 1m30s, minSyncPeriod: 250ms, layout: tree, masqueradeAll: true }
-nftables: { masqueradeBit: 7, masqueradeAll: true, syncPeriod: 10s, minSyncPeriod: 2s, counters: endpoints, serviceMetrics: 50 }
-ipvs: { syncPeriod: 1m, minSyncPeriod: 5s, scheduler: lc, strictARP: true, tcpTimeout: 1s, tcpFinTimeout: 2s, udpTimeout: 3s }
+nftables: { masqueradeBit: 7, masqueradeAll: true, syncPeriod: 10s, minSyncPeriod: 2s, counters: endpoints, serviceMetrics: 50, traffic: true }
+ipvs: { syncPeriod: 1m, minSyncPeriod: 5s, scheduler: sh, schedulerFlags: [sh-port, sh-fallback], strictARP: true, tcpTimeout: 1s, tcpFinTimeout: 2s, udpTimeout: 3s }
 detectLocalMode: BridgeInterface
 detectLocal: { bridgeInterface: cni0, interfaceNamePrefix: veth }
 nodePortAddresses: [primary]
@@ -253,6 +255,7 @@ logging: { verbosity: 4, format: json, flushFrequency: 5000000000, vmodule: [{ f
     nftables: {
       counters: 'endpoints',
       serviceMetrics: 50,
+      traffic: true,
       masqueradeBit: 7,
       masqueradeAll: true,
       syncPeriodMs: 10_000,
@@ -261,7 +264,8 @@ logging: { verbosity: 4, format: json, flushFrequency: 5000000000, vmodule: [{ f
     ipvs: {
       syncPeriodMs: 60_000,
       minSyncPeriodMs: 5_000,
-      scheduler: 'lc',
+      scheduler: 'sh',
+      schedulerFlags: 'sh-fallback,sh-port',
       excludeCIDRs: [],
       strictARP: true,
       tcpTimeoutMs: 1_000,
@@ -326,6 +330,14 @@ describe('a wrong value is refused, and named', () => {
     ['iptables: { masqueradeBit: "14" }', /iptables\.masqueradeBit: /],
     ['iptables: { layout: bush }', /iptables\.layout "bush": expected one of compatible, tree/],
     ['nftables: { counters: all }', /nftables\.counters "all": expected one of none, services/],
+    [
+      'mode: ipvs\nipvs: { scheduler: sh, schedulerFlags: [mh-port] }',
+      /ipvs\.schedulerFlags \["mh-port"\]: expected sh-fallback, sh-port \(both or one\), or none, for scheduler sh$/,
+    ],
+    [
+      'mode: ipvs\nipvs: { schedulerFlags: [sh-port] }',
+      /ipvs\.schedulerFlags \["sh-port"\]: expected none, for scheduler rr$/,
+    ],
     ['nftables: { serviceMetrics: -1 }', /nftables\.serviceMetrics -1: expected a number from 0/],
     ['iptables: { syncPeriod: 30 }', /iptables\.syncPeriod: /],
     ['iptables: { syncPeriod: soon }', /iptables\.syncPeriod: expected a duration/],
@@ -407,7 +419,7 @@ describe('a configuration written to a file', () => {
     kubeadm,
     'mode: nftables\nnodePortAddresses: [primary]\nfeatureGates: { AllowServiceExternalIPs: false }\n',
     'iptables: { layout: tree, syncPeriod: 1h30m, minSyncPeriod: 1500ms }\nwindowsRunAsService: true\n',
-    'ipvs: { excludeCIDRs: [10.0.0.0/8], tcpTimeout: 1m }\nlogging: { vmodule: [{ filePattern: a, verbosity: 2 }] }\n',
+    'ipvs: { excludeCIDRs: [10.0.0.0/8], tcpTimeout: 1m, scheduler: sh, schedulerFlags: [sh-port] }\nlogging: { vmodule: [{ filePattern: a, verbosity: 2 }] }\n',
   ])('reads back as what it was: %j', (yaml) => {
     const written = complete(yaml);
     const { file, warnings } = parseProxyConfigFile(renderProxyConfig(written), 'written');

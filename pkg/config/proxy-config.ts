@@ -3,6 +3,7 @@ import type { ConntrackConfig } from '#pkg/conntrack/sysctls.ts';
 import { AgentError, messageOf } from '#pkg/errors/agent-error.ts';
 import { parseBindAddress, type BindAddress } from '#pkg/health/bind-address.ts';
 import type { Prefix } from '#pkg/ip/prefix.ts';
+import { schedulerFlags } from '#pkg/ipvs/scheduler-flags.ts';
 import { canonicalAddress, prefixFromApi } from '#pkg/proxy/address-text.ts';
 import { checkProxyConfig, formatProblem, type FieldProblem } from './proxy-config-checks.ts';
 import { completeProxyConfig, type CompleteProxyConfig } from './proxy-config-defaults.ts';
@@ -31,6 +32,8 @@ export interface IptablesConfig extends SyncPeriods {
 export interface IpvsConfig extends SyncPeriods {
   /** A kernel's scheduler: "rr", "lc", "mh". */
   readonly scheduler: string;
+  /** Of the scheduler, as ipvsadm takes them: "sh-fallback,sh-port"; empty = none. */
+  readonly schedulerFlags: string;
   /** Virtual servers with these addresses are not ours to delete. */
   readonly excludeCIDRs: readonly Prefix[];
   readonly strictARP: boolean;
@@ -44,6 +47,8 @@ export interface NftablesConfig extends SyncPeriods {
   readonly counters: 'none' | 'services' | 'endpoints';
   /** Of so many Services /metrics tells what is counted: those with most connections. */
   readonly serviceMetrics: number;
+  /** Packets and bytes of Services and endpoints are counted, by connection tracking. */
+  readonly traffic: boolean;
   readonly masqueradeBit: number;
   readonly masqueradeAll: boolean;
 }
@@ -136,6 +141,7 @@ function convert(file: CompleteProxyConfig, problems: FieldProblem[]): ProxyConf
       syncPeriodMs: ipvs.syncPeriod,
       minSyncPeriodMs: ipvs.minSyncPeriod,
       scheduler: ipvs.scheduler || 'rr',
+      schedulerFlags: schedulerFlags(ipvs.scheduler || 'rr', ipvs.schedulerFlags),
       excludeCIDRs:
         file.mode === 'ipvs' ? cidrs('ipvs.excludeCIDRs', ipvs.excludeCIDRs, problems) : [],
       strictARP: ipvs.strictARP,
@@ -146,6 +152,7 @@ function convert(file: CompleteProxyConfig, problems: FieldProblem[]): ProxyConf
     nftables: {
       counters: nftables.counters as NftablesConfig['counters'],
       serviceMetrics: nftables.serviceMetrics,
+      traffic: nftables.traffic,
       masqueradeBit: nftables.masqueradeBit,
       masqueradeAll: nftables.masqueradeAll,
       syncPeriodMs: nftables.syncPeriod,

@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
-import { conntrackSysctls, type ConntrackConfig } from './sysctls.ts';
+import { conntrackSysctls, type ConntrackNeeds } from './sysctls.ts';
 
-const untouched: ConntrackConfig = {
+const untouched: ConntrackNeeds = {
   maxPerCore: 0,
   min: 0,
   tcpEstablishedTimeoutMs: 0,
@@ -9,6 +9,7 @@ const untouched: ConntrackConfig = {
   tcpBeLiberal: false,
   udpTimeoutMs: 0,
   udpStreamTimeoutMs: 0,
+  accounting: false,
 };
 /** The kernel's own values on a small machine. */
 const kernel: Readonly<Record<string, string>> = {
@@ -22,7 +23,7 @@ const kernel: Readonly<Record<string, string>> = {
 };
 
 function writes(
-  config: Partial<ConntrackConfig>,
+  config: Partial<ConntrackNeeds>,
   { cores = 4, current = {} }: { cores?: number; current?: Readonly<Record<string, string>> } = {},
 ): string[] {
   const now = { ...kernel, ...current };
@@ -73,6 +74,12 @@ describe('S123. of connection tracking', () => {
     expect(writes({ tcpBeLiberal: true })).toEqual(['tcp_be_liberal=1']);
     expect(writes({ tcpBeLiberal: true }, { current: { tcp_be_liberal: '1' } })).toEqual([]);
     expect(writes({ tcpBeLiberal: false }, { current: { tcp_be_liberal: '1' } })).toEqual([]);
+  });
+
+  it('counting is switched on where it is wanted, never off', () => {
+    expect(writes({ accounting: true }, { current: { acct: '0' } })).toEqual(['acct=1']);
+    expect(writes({ accounting: true }, { current: { acct: '1' } })).toEqual([]);
+    expect(writes({ accounting: false }, { current: { acct: '1' } })).toEqual([]);
   });
 
   it('a kernel that has none of it is asked all the same: the refusal says so', () => {

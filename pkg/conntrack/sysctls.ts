@@ -12,6 +12,12 @@ export interface ConntrackConfig {
   readonly udpStreamTimeoutMs: number;
 }
 
+/** What else the proxy needs of connection tracking. */
+export interface ConntrackNeeds extends ConntrackConfig {
+  /** Each connection counts its packets and bytes; not wanted = left as it is. */
+  readonly accounting: boolean;
+}
+
 export interface SysctlWrite {
   /** Below /proc/sys, with slashes. */
   readonly path: string;
@@ -33,7 +39,7 @@ const maxScaled = 1_048_576;
  * @param current the value of a setting, undefined where the kernel has none
  */
 export function conntrackSysctls(
-  config: ConntrackConfig,
+  config: ConntrackNeeds,
   cores: number,
   current: (path: string) => string | undefined,
 ): readonly SysctlWrite[] {
@@ -50,6 +56,7 @@ export function conntrackSysctls(
     exactly(pathOf('tcp_be_liberal'), config.tcpBeLiberal ? 1 : 0),
     exactly(pathOf('udp_timeout'), seconds(config.udpTimeoutMs)),
     exactly(pathOf('udp_timeout_stream'), seconds(config.udpStreamTimeoutMs)),
+    exactly(pathOf('acct'), config.accounting ? 1 : 0),
   ];
   return wanted.flatMap(({ isEnough, path, value }) => {
     if (value === 0) return [];

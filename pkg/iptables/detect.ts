@@ -55,22 +55,27 @@ export async function detectIptables(
   const variant = await chooseVariant(run, signal);
   const tools = new Map<Family, IptablesTool>();
   const failures = new Map<Family, AgentError>();
-  for (const family of families) {
+  const attempts = families.map(async (family) => {
     const tool = toolOf(family, variant, run);
     try {
       await run(tool.save, ['-t', 'nat'], { timeoutMs: 60_000, signal });
-      tools.set(family, tool);
+      return { family, tool };
     } catch (error) {
       signal.throwIfAborted();
       if (!(error instanceof AgentError)) throw error;
-      failures.set(family, error);
+      return { family, error };
     }
+  });
+  for (const { error, family, tool } of await Promise.all(attempts)) {
+    if (tool === undefined) failures.set(family, error);
+    else tools.set(family, tool);
   }
   return { tools, failures };
 }
 
 async function chooseVariant(run: CommandRunner, signal: AbortSignal): Promise<Variant> {
-  const [nft, legacy] = [await probe(run, '-nft', signal), await probe(run, '-legacy', signal)];
+  const probes = ['-nft', '-legacy'].map((suffix) => probe(run, suffix, signal));
+  const [nft, legacy] = await Promise.all(probes);
   if (nft !== undefined && legacy !== undefined) {
     return (await usesLegacy(run, signal)) ? legacy : nft;
   }
@@ -81,9 +86,9 @@ async function chooseVariant(run: CommandRunner, signal: AbortSignal): Promise<V
 
 /** Whether this node's rules live in the legacy filter. */
 async function usesLegacy(run: CommandRunner, signal: AbortSignal): Promise<boolean> {
-  const save = async (program: string, args: readonly string[]): Promise<string> => {
+  const save = async (program: string): Promise<string> => {
     try {
-      return (await run(program, args, { timeoutMs: 30_000, signal })).stdout;
+      return (await run(program, [], { timeoutMs: 30_000, signal })).stdout;
     } catch (error) {
       signal.throwIfAborted();
       // A backend the kernel does not have holds no rules.
@@ -91,13 +96,14 @@ async function usesLegacy(run: CommandRunner, signal: AbortSignal): Promise<bool
       throw error;
     }
   };
-  const nft = [await save('iptables-nft-save', []), await save('ip6tables-nft-save', [])].join('');
+  const saveBoth = async (suffix: string): Promise<string> => {
+    const programs = ['iptables', 'ip6tables'].map((name) => `${name}${suffix}-save`);
+    return (await Promise.all(programs.map(save))).join('');
+  };
+  const nft = await saveBoth('-nft');
   if (kubeletHint.test(nft)) return false;
   // Without a table name: naming one would make the kernel load the legacy filter.
-  const legacy = [
-    await save('iptables-legacy-save', []),
-    await save('ip6tables-legacy-save', []),
-  ].join('');
+  const legacy = await saveBoth('-legacy');
   if (kubeletHint.test(legacy)) return true;
   return countRules(legacy) > countRules(nft);
 }

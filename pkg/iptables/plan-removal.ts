@@ -13,6 +13,8 @@ export interface Removal {
 export interface Removable {
   readonly isOurs: (table: TableName, chain: string) => boolean;
   readonly isShared: (table: TableName, chain: string) => boolean;
+  /** Jumps from built-in chains that are to go, though the chain they lead to stays. */
+  readonly isStray: (table: TableName, chain: string, target: string) => boolean;
 }
 
 const tables: readonly TableName[] = ['filter', 'nat', 'mangle'];
@@ -41,7 +43,7 @@ interface SavedTable {
 function planTable(
   table: TableName,
   { builtIn, chains, rules }: SavedTable,
-  { isOurs, isShared }: Removable,
+  { isOurs, isShared, isStray }: Removable,
   steps: Step[],
 ): readonly string[] {
   const candidates = new Set(chains.filter((chain) => isOurs(table, chain)));
@@ -51,8 +53,10 @@ function planTable(
   const isNeeded = [...candidates].some((c) => isShared(table, c) && fromOthers.has(c));
   const ours = [...candidates].filter((chain) => !(isNeeded && isShared(table, chain)));
   for (const from of builtIn) {
+    const isToGo = (target: string): boolean =>
+      ours.includes(target) || isStray(table, from, target);
     const remove = rules
-      .filter(({ chain, rule }) => chain === from && ours.includes(targetOf(rule) ?? ''))
+      .filter(({ chain, rule }) => chain === from && isToGo(targetOf(rule) ?? ''))
       .map(({ rule }) => rule);
     if (remove.length > 0) steps.push({ op: 'edit-chain', table, chain: from, remove, insert: [] });
   }

@@ -3,6 +3,7 @@ import { readFileSync } from 'node:fs';
 import { expect, it } from 'vitest';
 import type { runCommand } from '#pkg/exec/run.ts';
 import { applyIpSets } from '#pkg/ipset/apply.ts';
+import { observeIpSets } from '#pkg/ipset/observe.ts';
 import { parseIpSetSave } from '#pkg/ipset/parse.ts';
 import { planIpSets } from '#pkg/ipset/plan.ts';
 import { createScratchNetns } from '#pkg/netns/scratch.ts';
@@ -10,6 +11,7 @@ import { applyIpvs } from './apply.ts';
 import { observeIpvs } from './observe.ts';
 import { parseIpvsSave } from './parse.ts';
 import { planIpvs } from './plan.ts';
+import { schedulerFlags } from './scheduler-flags.ts';
 
 const signal = AbortSignal.timeout(300_000);
 const golden = (name: string): string =>
@@ -71,9 +73,15 @@ function listOf(saved: string): string {
 it('every scheduler of the kernel is taken, with its flags', async () => {
   await using netns = await createScratchNetns('pw-ipvs');
   const run: typeof runCommand = (file, args, options) => netns.exec(file, args, options);
-  const schedulers = ['rr', 'wrr', 'lc', 'wlc', 'lblc', 'lblcr', 'sh', 'dh', 'sed', 'nq', 'mh'];
-  const text = schedulers
-    .map((name, i) => `-A -t 10.96.0.${i + 1}:80 -s ${name}${name === 'mh' ? ' -b mh-port' : ''}\n`)
+  const plain = 'rr wrr lc wlc lblc lblcr dh fo ovf sed nq sh mh'.split(' ');
+  const flagged = ['sh', 'mh'].flatMap((name) =>
+    [['port'], ['fallback'], ['port', 'fallback']].map((flags) => {
+      const given = flags.map((flag) => `${name}-${flag}`);
+      return `${name} -b ${schedulerFlags(name, given)}`;
+    }),
+  );
+  const text = [...plain, ...flagged]
+    .map((scheduler, i) => `-A -t 10.96.0.${i + 1}:80 -s ${scheduler}\n`)
     .join('');
   const want = parseIpvsSave(text);
   await applyIpvs(run, planIpvs(want, new Map(), () => true).puts, signal);
@@ -82,6 +90,21 @@ it('every scheduler of the kernel is taken, with its flags', async () => {
     puts: [],
     deletions: [],
   });
+});
+
+it('a set that is full is made anew with room, while a rule asks it', async () => {
+  await using netns = await createScratchNetns('pw-ipvs');
+  const run: typeof runCommand = (file, args, options) => netns.exec(file, args, options);
+  await netns.exec('ipset', 'create KUBE-CLUSTER-IP hash:ip,port maxelem 2'.split(' '));
+  const rule = '-A OUTPUT -m set --match-set KUBE-CLUSTER-IP dst,dst -j ACCEPT';
+  await netns.exec('iptables-nft', rule.split(' '));
+  const kind = { name: 'KUBE-CLUSTER-IP', type: 'hash:ip,port', family: 'ip' } as const;
+  const members = new Set([1, 2, 3].map((n) => `10.96.0.${n},tcp:80`));
+  const have = async () => await observeIpSets(run, 'KUBE-', signal);
+  await applyIpSets(run, planIpSets([{ ...kind, members }], await have()), signal);
+  expect([...(await have()).values()]).toEqual([{ ...kind, members, maxMembers: 65_536 }]);
+  expect(planIpSets([{ ...kind, members }], await have())).toEqual([]);
+  expect((await netns.exec('iptables-nft-save', [])).stdout).toContain(rule);
 });
 
 it('what the kernel refuses is an error, though ipvsadm ends well', async () => {

@@ -204,3 +204,34 @@ describe('dump()', () => {
     expect(() => two.dump(request)).toThrow(expect.objectContaining({ code: 'EOPNOTSUPP' }));
   });
 });
+
+describe('dumpParts()', () => {
+  const threeParts = (messages: readonly Message[]): Uint8Array[] => {
+    const [m] = messages;
+    if (m === undefined) return [];
+    if (m.flags & acknowledge) return acknowledgements(messages);
+    return [part(m, 16), part(m, 16), part(m, done)];
+  };
+
+  it('refuses whatever else is asked meanwhile, which would take parts of the answer', () => {
+    const { sys, sent } = scriptedSys(threeParts);
+    using socket = new NetlinkSocket(sys);
+    const parts = socket.dumpParts(request);
+    expect(parts.next().value).toHaveLength(1);
+    expect(() => socket.request(request)).toThrow(expect.objectContaining({ code: 'EBUSY' }));
+    expect(() => socket.dump(request)).toThrow(expect.objectContaining({ code: 'EBUSY' }));
+    expect([...parts].flat()).toHaveLength(1);
+    expect(sent).toHaveLength(1);
+    expect(socket.request(request)).toEqual([]);
+  });
+
+  it('leaves nothing behind when nobody wants the rest', () => {
+    const { sys } = scriptedSys(threeParts);
+    using socket = new NetlinkSocket(sys);
+    for (const _ of socket.dumpParts(request)) break;
+    expect(() => sys.recv(77, new Uint8Array(9), 0)).toThrow(
+      expect.objectContaining({ code: 'EAGAIN' }),
+    );
+    expect(socket.dump(request)).toHaveLength(2);
+  });
+});

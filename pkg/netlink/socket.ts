@@ -54,11 +54,17 @@ const receiveBufferBytes = 2 * 1024 * 1024;
 /** The kernel fills at most 32 KiB of a dump at a time (net/netlink/af_netlink.c, netlink_dump). */
 const datagramBytes = 64 * 1024;
 
+/**
+ * Where every socket of this thread receives: what came is copied before anything else runs. A plugin
+ * opens two sockets a call, and memory that was never touched costs more than what comes in it.
+ */
+let sharedBuffer: Uint8Array | undefined;
+
 export class NetlinkSocket implements Disposable {
   readonly #sys: Sys;
   readonly #fd: number;
-  readonly #buffer = new Uint8Array(datagramBytes);
   #sequence = 0;
+  #isDumping = false;
 
   /**
    * Opens in the calling thread's network namespace.
@@ -134,26 +140,31 @@ export class NetlinkSocket implements Disposable {
 
   /**
    * Reads a long table bit by bit, so that the caller can do something else meanwhile; but nothing
-   * with this socket. Ends with `EINTR` when the table changed while it was read.
+   * with this socket: until the end, or until the caller wants no more, all else is `EBUSY`.
    *
-   * @throws {NetlinkError} when the kernel refuses, and EINTR
+   * @throws {NetlinkError} when the kernel refuses, and EINTR when the table changed meanwhile
    */
   *dumpParts(request: NetlinkRequest): Generator<readonly Message[], void, undefined> {
     this.#send([{ request, flags: NLM_F_DUMP }]);
+    this.#isDumping = true;
     const of = { sequence: this.#sequence, what: request.what };
-    for (;;) {
-      const received = this.#receive();
-      if (received === undefined) {
-        this.#drain();
-        throw new NetlinkError(request.what, { errno: ENOBUFS, text: 'the answer was lost' });
+    let isOver = false;
+    try {
+      while (!isOver) {
+        const received = this.#receive();
+        if (received === undefined) {
+          throw new NetlinkError(request.what, { errno: ENOBUFS, text: 'the answer was lost' });
+        }
+        const { isInterrupted, isLast, messages } = readDumpPart(received, of);
+        if (isInterrupted) {
+          throw new NetlinkError(request.what, { errno: EINTR, text: 'changed while being read' });
+        }
+        isOver = isLast;
+        yield messages;
       }
-      const { isInterrupted, isLast, messages } = readDumpPart(received, of);
-      if (isInterrupted) {
-        this.#drain();
-        throw new NetlinkError(request.what, { errno: EINTR, text: 'changed while being read' });
-      }
-      yield messages;
-      if (isLast) return;
+    } finally {
+      this.#isDumping = false;
+      if (!isOver) this.#drain();
     }
   }
 
@@ -215,6 +226,11 @@ export class NetlinkSocket implements Disposable {
   }
 
   #send(items: readonly { readonly request: NetlinkRequest; readonly flags: number }[]): void {
+    if (this.#isDumping) {
+      // Whoever waits for another answer would throw parts of the dump away.
+      const what = items[0]?.request.what ?? '';
+      throw new AgentError('EBUSY', `Cannot ${what}: a table is being read with this socket`);
+    }
     const datagram = concatBytes(
       items.map(({ request, flags }) => {
         this.#sequence += 1;
@@ -233,14 +249,15 @@ export class NetlinkSocket implements Disposable {
   #receive(): Message[] | undefined {
     for (;;) {
       try {
-        const length = this.#sys.recv(this.#fd, this.#buffer, MSG_DONTWAIT | MSG_TRUNC);
-        if (length > this.#buffer.byteLength) {
+        const buffer = (sharedBuffer ??= new Uint8Array(datagramBytes));
+        const length = this.#sys.recv(this.#fd, buffer, MSG_DONTWAIT | MSG_TRUNC);
+        if (length > buffer.byteLength) {
           throw new AgentError(
             'EMSGSIZE',
             `Cannot receive from netlink: answer of ${length} bytes`,
           );
         }
-        return parseMessages(this.#buffer.slice(0, length));
+        return parseMessages(buffer.slice(0, length));
       } catch (error) {
         if (isErrno(error, 'ENOBUFS')) return undefined;
         if (!isErrno(error, 'EAGAIN')) throw error;
@@ -258,7 +275,7 @@ export class NetlinkSocket implements Disposable {
   #drain(): void {
     for (;;) {
       try {
-        this.#sys.recv(this.#fd, this.#buffer, MSG_DONTWAIT);
+        this.#sys.recv(this.#fd, (sharedBuffer ??= new Uint8Array(datagramBytes)), MSG_DONTWAIT);
       } catch (error) {
         if (isErrno(error, 'EAGAIN')) return;
         if (!isErrno(error, 'ENOBUFS')) throw error;

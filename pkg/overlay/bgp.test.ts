@@ -128,6 +128,22 @@ protocol static ${hops}_default {
     ]);
   });
 
+  test('two nodes of one address have one session: BIRD takes no name twice', () => {
+    // A machine that joined again under another name, while its old Node is still there.
+    const again = { ...speaking(same('b', 2)), name: 'renamed' };
+    const { problems, routingConfig } = bgpRouting([speaking(same('b', 2)), again], onlyIp4, mesh);
+    expect(neighbors(routingConfig)).toEqual(['192.168.1.2']);
+    expect(problems).toEqual([
+      {
+        node: 'renamed',
+        message: 'Cannot speak BGP with the node: its address 192.168.1.2 is that of node b',
+      },
+    ]);
+    const twice = ['192.168.1.254', '192.168.1.254'].map(parseAddress);
+    const reflected = bgpRouting([], onlyIp4, { asNumber: 64_512, reflectors: twice });
+    expect(neighbors(reflected.routingConfig)).toEqual(['192.168.1.254']);
+  });
+
   test('a peer of another backend is reported; one that has announced nothing is not', () => {
     const silent = { ...peer('c', 3), announcements: {} };
     const result = bgpRouting([same('b', 2), silent], onlyIp4, mesh);

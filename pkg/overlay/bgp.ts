@@ -76,11 +76,16 @@ function sessionsOf(
     isReflector: isReflector(neighbor),
     isClient,
   });
-  const others = reflectors.filter((address) => !sameAddress(address, local));
+  const others = reflectors.filter(
+    (address, i) =>
+      !sameAddress(address, local) && reflectors.findIndex((r) => sameAddress(r, address)) === i,
+  );
   const reflecting = isReflector(local);
   const toReflectors = others.map((address) => session(address, false));
   if (reflectors.length > 0 && !reflecting) return toReflectors;
   const toNodes: BgpSession[] = [];
+  // A session is named by its address, and BIRD refuses all of a file that has a name twice.
+  const ownerOf = new Map<string, string>();
   for (const peer of peers) {
     const announcement = peer.announcements[family];
     const neighbor = peerAddress(peer, family, self);
@@ -90,8 +95,16 @@ function sessionsOf(
       (announcement.backend === 'bgp'
         ? undefined
         : `Cannot speak BGP with ${formatAddress(neighbor)}: the node's agent runs the backend ${announcement.backend}`);
-    if (problem === undefined) toNodes.push(session(neighbor, reflecting));
-    else problems.push({ node: peer.name, message: problem });
+    const text = formatAddress(neighbor);
+    const twin = ownerOf.get(text);
+    if (problem !== undefined) problems.push({ node: peer.name, message: problem });
+    else if (twin !== undefined) {
+      const message = `Cannot speak BGP with the node: its address ${text} is that of node ${twin}`;
+      problems.push({ node: peer.name, message });
+    } else {
+      ownerOf.set(text, peer.name);
+      toNodes.push(session(neighbor, reflecting));
+    }
   }
   return [...toReflectors, ...toNodes];
 }

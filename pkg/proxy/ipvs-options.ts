@@ -6,6 +6,8 @@ export interface IpvsOptions {
   readonly family: Family;
   /** The kernel's name of a scheduler. */
   readonly scheduler: string;
+  /** As ipvsadm takes them: "mh-port"; empty = none. */
+  readonly schedulerFlags: string;
   /** Which bit of the packet mark asks for masquerade, 0-31. */
   readonly masqueradeBit: number;
   readonly masqueradeAll: boolean;
@@ -18,12 +20,4 @@ export interface IpvsOptions {
   readonly nodeAddress: string | undefined;
   /** The iptables here knows MASQUERADE --random-fully. */
   readonly randomFully: boolean;
-}
-
-/**
- * Flags a scheduler is used with. Maglev hashes the client's port too, as in kube-proxy: else all
- * connections of one client, or of one gateway with many behind it, would go to one endpoint.
- */
-export function schedulerFlags(scheduler: string): string {
-  return scheduler === 'mh' ? 'mh-port' : '';
 }

@@ -4,7 +4,7 @@ import { containsAddress, formatPrefix, type Prefix } from '#pkg/ip/prefix.ts';
 import { addressAndPort } from '#pkg/ipset/ip-set.ts';
 import type { VirtualServer } from '#pkg/ipvs/virtual-server.ts';
 import type { Endpoint } from './endpoints.ts';
-import { schedulerFlags, type IpvsOptions } from './ipvs-options.ts';
+import type { IpvsOptions } from './ipvs-options.ts';
 import type { SetId } from './ipvs-sets.ts';
 import type { ProxiedPort } from './proxied-port.ts';
 
@@ -144,14 +144,14 @@ class PartBuilder implements IpvsPart {
 
   #serve({ address, port }: Entry, endpoints: readonly Endpoint[]): void {
     const { affinitySeconds, protocol } = this.#port;
-    const { family, scheduler } = this.#options;
+    const { family, scheduler, schedulerFlags } = this.#options;
     this.servers.push({
       family,
       protocol,
       address,
       port,
       scheduler,
-      flags: schedulerFlags(scheduler),
+      flags: schedulerFlags,
       persistenceSeconds: affinitySeconds,
       realServers: endpoints.map((e) => ({ address: e.address, port: e.port, weight: 1 })),
     });

@@ -19,6 +19,7 @@ const own = { ip: ['192.168.0.2'], ip6: ['fd00:192::2'] } as const;
 const options = (family: Family, fields: Partial<IpvsOptions> = {}): IpvsOptions => ({
   family,
   scheduler: 'rr',
+  schedulerFlags: '',
   masqueradeBit: 14,
   masqueradeAll: false,
   localDetector: {
@@ -180,12 +181,15 @@ it('two Services that claim one address: the first by name has it, then the othe
   expect(change.addresses).toEqual({ added: [], removed: ['10.96.0.1'] });
 });
 
-it('affinity is persistence, and maglev hashes ports', () => {
+it('affinity is persistence, and a scheduler has its flags', () => {
   const port = snapshot({
     services: [service('a/a', { clusterIPs: ['10.96.0.1'], affinitySeconds: 10_800 })],
     slices: [slice('a/a', [here])],
   }).ports[0];
   if (port === undefined) throw new Error('no port');
-  const [server] = ipvsPart(port, options('ip', { scheduler: 'mh' })).servers;
+  const [server] = ipvsPart(
+    port,
+    options('ip', { scheduler: 'mh', schedulerFlags: 'mh-port' }),
+  ).servers;
   expect(server).toMatchObject({ persistenceSeconds: 10_800, scheduler: 'mh', flags: 'mh-port' });
 });

@@ -32,10 +32,46 @@ it('no part is long work, whatever the number of Services', () => {
   const slices = services.map(({ name }) => slice(`ns/${name}`, ['10.1.0.1']));
   const parts = [...newsParts(asChanges({ services, slices }))];
   const sizes = parts.map((part) => part.services.length + part.slices.length);
-  expect(Math.max(...sizes)).toBeLessThanOrEqual(400);
+  expect(Math.max(...sizes)).toBeLessThanOrEqual(200);
   expect(sizes.reduce((sum, size) => sum + size, 0)).toBe(20_000);
   // While what belongs together is sorted out.
-  expect(sizes.indexOf(400)).toBeGreaterThanOrEqual(4);
+  expect(sizes.indexOf(200)).toBeGreaterThanOrEqual(4);
+});
+
+it('reads news as it goes: what is made while it is read is not made at once', () => {
+  let read = 0;
+  const counted = <T>(items: readonly T[]): Iterable<T> & { readonly length: number } => ({
+    length: items.length,
+    *[Symbol.iterator]() {
+      for (const item of items) {
+        read += 1;
+        yield item;
+      }
+    },
+  });
+  const { services, slices } = asChanges(cluster);
+  const most = { read: 0 };
+  for (
+    let before = 0, parts = newsParts({ services: counted(services), slices: counted(slices) });
+    ;
+  ) {
+    const { done } = parts.next();
+    most.read = Math.max(most.read, read - before);
+    before = read;
+    if (done === true) break;
+  }
+  expect(read).toBe(2_000);
+  expect(most.read).toBeLessThanOrEqual(1_000);
+});
+
+it('slices whose Service is no news are taken in as well', () => {
+  const model = new ServiceModel('ip', { name: 'here', zone: undefined });
+  model.update(asChanges({ services: cluster.services }));
+  for (const part of newsParts(asChanges({ services: [], slices: cluster.slices }))) {
+    model.update(part);
+  }
+  expect(model.ports.size).toBe(1_000);
+  expect([...model.ports.values()].every((port) => port.endpoints.all.length === 1)).toBe(true);
 });
 
 it('a slice that is gone is gone', () => {

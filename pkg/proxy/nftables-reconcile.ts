@@ -46,7 +46,9 @@ export function* reconcile(
   const units: ElementChange[][] = [missing(book.common())];
   const firewall: ElementChange[] = [];
   // In this order no port takes a frontend from one before it.
-  for (const key of [...ports.keys()].toSorted()) {
+  const keys = [...ports.keys()].toSorted();
+  yield [];
+  for (const key of keys) {
     const unit: ElementChange[] = [];
     for (const change of missing(book.put(key, ports.get(key)))) {
       (firewallSets.has(change.set) ? firewall : unit).push(change);

@@ -24,11 +24,12 @@ export interface PodSettings {
 export function setPodSysctls(ifName: string, settings: PodSettings): void {
   const { families, duplicateAddressDetection: dad = false } = settings;
   setIfKnown(`net/ipv4/conf/${ifName}/arp_notify`, '1');
-  setIfKnown(`net/ipv6/conf/${ifName}/ndisc_notify`, '1');
   // Enhanced: the pod's own question that comes back over a hairpin port is no answer (RFC 7527).
   if (dad) setIfKnown(`net/ipv6/conf/${ifName}/enhanced_dad`, '1');
   setIfKnown(`net/ipv6/conf/${ifName}/accept_dad`, dad ? '1' : '0');
+  // Who has no IPv6 address but the link-local one need not tell every port of the bridge of that.
   if (!families.has('ip6')) return;
+  setIfKnown(`net/ipv6/conf/${ifName}/ndisc_notify`, '1');
   for (const link of ['lo', ifName]) setIfKnown(`net/ipv6/conf/${link}/disable_ipv6`, '0');
   setIfKnown(`net/ipv6/conf/${ifName}/keep_addr_on_down`, '1');
 }
@@ -90,7 +91,11 @@ export function routeRequests(
 }
 
 /** A link as results name it. */
-export function describeLink({ name, mac, mtuBytes }: Link): CniInterface {
+export function describeLink({
+  name,
+  mac,
+  mtuBytes,
+}: Pick<Link, 'name' | 'mac' | 'mtuBytes'>): CniInterface {
   return { name, ...(mac === undefined ? {} : { mac }), mtuBytes };
 }
 

@@ -69,6 +69,7 @@ export function addRouted(system: CniSystem, pod: RoutedPod): CniResult {
       name,
       mac: hostLinkMac(request),
       alias: hostLinkAlias(request.config.name, request),
+      up: false,
     },
     peer: { name: ifName, netnsFd: netns.fd, mac: pod.mac },
   });
@@ -84,11 +85,12 @@ export function addRouted(system: CniSystem, pod: RoutedPod): CniResult {
   const routes = bridge.isDefaultGateway
     ? withDefaultRoutes(addresses.routes, ips)
     : addresses.routes;
-  send(host, hostRequests(hostLink, pod.mac, ips));
   send(inside, podRequests(podLink, hostLinkMac(request), ips));
   // The configuration may have the very same route twice.
   send(inside, routeRequests(routes, ips, podLink.index), 'EEXIST');
+  send(host, hostRequests(hostLink, pod.mac, ips));
   waitUntilRunning(host, name);
+  waitUntilRunning(inside, ifName);
   return {
     interfaces: [describeLink(hostLink), { ...describeLink(podLink), sandbox: request.netns }],
     ips: ips.map((ip) => ({ ...ip, interfaceIndex: podInterfaceIndex })),
@@ -156,6 +158,8 @@ function hostRequests(link: Link, mac: string, ips: readonly OwnIp[]): NetlinkRe
         noPrefixRoute: true,
       }),
     ),
+    // After the pod's end (see NewVeth), and before the routes: there are none by a link that is down.
+    changeLinkRequest(linkIndex, { up: true }),
     ...ips.flatMap(({ address }) => [
       putNeighborRequest({ linkIndex, address: address.address, mac }),
       addRouteRequest({ destination: address, linkIndex, scope: RT_SCOPE_LINK }),

@@ -24,18 +24,22 @@ export class FakeIptables implements RulesDriver {
 
   async observe(): Promise<ObservedRuleset> {
     await this.#call('observe');
-    const found = tables.map((name) => {
-      const chains = [...(this.kernel.get(name) ?? [])];
-      const policy = (chain: string): string => (chain.startsWith('KUBE-') ? '-' : 'ACCEPT');
-      const text = [
+    const text = this.saved().join('\n');
+    return { family: 'ip', tables: tables.map((name) => parseSave(text, name)) };
+  }
+
+  /** Lines as iptables-save prints them; chains sorted. */
+  saved(): string[] {
+    const policy = (chain: string): string => (chain.startsWith('KUBE-') ? '-' : 'ACCEPT');
+    return tables.flatMap((name) => {
+      const chains = [...(this.kernel.get(name) ?? [])].toSorted(([a], [b]) => (a < b ? -1 : 1));
+      return [
         `*${name}`,
         ...chains.map(([chain]) => `:${chain} ${policy(chain)} [0:0]`),
         ...chains.flatMap(([chain, rules]) => rules.map((r) => `-A ${chain} ${this.print(r)}`)),
         'COMMIT',
       ];
-      return parseSave(text.join('\n'), name);
     });
-    return { family: 'ip', tables: found };
   }
 
   async apply(steps: Parameters<RulesDriver['apply']>[0]): Promise<void> {

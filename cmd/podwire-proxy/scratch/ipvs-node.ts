@@ -7,6 +7,7 @@ import { applyIptables } from '#pkg/iptables/apply.ts';
 import { observeIpSetSizes } from '#pkg/ipset/observe.ts';
 import { observeIptables } from '#pkg/iptables/observe.ts';
 import { parseIpvsProc } from '#pkg/ipvs/parse.ts';
+import { schedulerFlags } from '#pkg/ipvs/scheduler-flags.ts';
 import { scratchTools } from '#pkg/iptables/testdata/scratch-tools.ts';
 import { silentLogger } from '#pkg/log/logger.ts';
 import { withNetns } from '#pkg/netns/netns.ts';
@@ -52,7 +53,8 @@ export async function createIpvsNode(
   };
   const socket = withNetns(sys, netns.path, () => new NetlinkSocket(sys), die);
   const scheduler = of.scheduler ?? 'rr';
-  await requireIpvs(run, socket, scheduler, signal);
+  const flags = schedulerFlags(scheduler, []);
+  await requireIpvs({ run, socket }, { scheduler, schedulerFlags: flags }, signal);
   const settings = ipvsSysctls({ strictARP: false }, '6.1').map(
     ([path, value]) => `${path.replaceAll('/', '.')}=${value}`,
   );
@@ -87,6 +89,7 @@ export async function createIpvsNode(
           options: (_, own) => ({
             family,
             scheduler,
+            schedulerFlags: flags,
             masqueradeBit: 14,
             masqueradeAll: false,
             localDetector: {

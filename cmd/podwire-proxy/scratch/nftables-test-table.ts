@@ -55,6 +55,10 @@ export class TestTable implements NftablesDriver {
     this.#isThere = true;
   }
 
+  async check(): Promise<void> {
+    this.#call();
+  }
+
   addChain({ name }: { readonly name: string }): void {
     this.#call();
     this.#chains.add(name);

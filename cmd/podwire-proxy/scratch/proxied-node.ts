@@ -35,8 +35,18 @@ export interface Daemon {
 }
 
 export const nodeName = 'node-one';
-export const program = new URL('../main.ts', import.meta.url).pathname;
+export const program = programPath('podwire-proxy');
 const port = 6443;
+
+/**
+ * What to start as a program: its source; in the virtual machine the build, since Node takes minutes
+ * there for hundreds of files.
+ */
+export function programPath(name: 'podwire' | 'podwire-proxy'): string {
+  const isEmulated = process.env['PODWIRE_VM'] !== undefined;
+  const path = isEmulated ? `../../../dist/${name}` : `../../${name}/main.ts`;
+  return new URL(path, import.meta.url).pathname;
+}
 
 /** @param program what to start as the daemon: its source, or a build */
 export async function createProxiedNode(daemon = program): Promise<ProxiedNode> {

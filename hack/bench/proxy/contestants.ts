@@ -1,5 +1,13 @@
 /** The proxies to compare: ways to configure this one, and another program that takes the same file. */
-import { chmodSync, existsSync, mkdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import {
+  chmodSync,
+  existsSync,
+  mkdirSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 
 export interface Contestant {
@@ -17,7 +25,15 @@ export interface Contestant {
 }
 
 const dist = join(import.meta.dirname, '../../../dist/podwire-proxy');
-const program = [process.execPath, '--disable-warning=ExperimentalWarning', dist];
+
+/** This Node with the flags that a program of ours asks for in its first line. */
+export function nodeProgram(path: string): readonly string[] {
+  const first = existsSync(path) ? (readFileSync(path, 'utf8').split('\n', 1)[0] ?? '') : '';
+  const flags = first.split(' ').filter((word) => word.startsWith('--'));
+  return [process.execPath, ...flags, path];
+}
+
+const program = nodeProgram(dist);
 
 function iptables(layout: 'compatible' | 'tree', backend: 'legacy' | 'nf_tables'): Contestant {
   const name = `iptables ${layout} ${backend}`;
@@ -25,9 +41,14 @@ function iptables(layout: 'compatible' | 'tree', backend: 'legacy' | 'nf_tables'
   return { name, command: program, args: [], config, restMs: 1_300, backend };
 }
 
-function nftables(name: string, counters: 'none' | 'services' | 'endpoints'): Contestant {
-  // kube-proxy knows no counters: the default is not spelled out.
-  const counting = counters === 'services' ? '' : `, counters: ${counters}`;
+function nftables(
+  name: string,
+  counters: 'none' | 'services' | 'endpoints',
+  traffic = false,
+): Contestant {
+  // kube-proxy knows neither: defaults are not spelled out.
+  const counting =
+    (counters === 'services' ? '' : `, counters: ${counters}`) + (traffic ? ', traffic: true' : '');
   return {
     name,
     command: program,
@@ -48,6 +69,7 @@ const ours: readonly Contestant[] = [
   nftables('nftables', 'services'),
   nftables('nft uncounted', 'none'),
   nftables('nft endpoints counted', 'endpoints'),
+  nftables('nft traffic counted', 'services', true),
   {
     name: 'ipvs',
     command: program,

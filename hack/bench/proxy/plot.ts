@@ -1,11 +1,13 @@
 /**
- * Draws how long a change takes from the API to the kernel, over the number of Services:
+ * Draws over the number of Services how long a change takes from the API to the kernel, or what two
+ * layouts cost:
  *
  *     node hack/bench/proxy/plot.ts RESULTS.jsonl PLOT.svg
  *
- * RESULTS is what `main.ts --results` wrote; of equal rows the last counts.
+ * RESULTS is what `main.ts --results` or `layouts.ts --results` wrote; of equal rows the last counts.
  */
 import { readFileSync, writeFileSync } from 'node:fs';
+import type { LayoutResult } from './layouts-result.ts';
 import type { Result } from './results.ts';
 
 interface Line {
@@ -19,13 +21,63 @@ const area = { left: 70, right: 545, top: 46, bottom: 360 };
 /** Colours that can be told apart on white and on black, and by most who do not see all of them. */
 const colours = ['#0072b2', '#d55e00', '#009e73', '#b8860b', '#cc79a7'];
 
-function readResults(path: string): Result[] {
+interface Plot {
+  readonly head: string;
+  readonly title: string;
+  readonly lines: readonly Line[];
+}
+
+function plotOf(path: string): Plot {
   const rows = readFileSync(path, 'utf8')
     .split('\n')
     .filter((line) => line !== '')
-    .map((line) => JSON.parse(line) as Result)
-    .filter(({ endpoints, family }) => endpoints === 2 && family === 'ip');
+    .map((line) => JSON.parse(line) as Result | LayoutResult);
+  const layouts = rows.filter((row) => 'loadMs' in row);
+  if (layouts.length > 0) {
+    return {
+      head: 'Writing to the kernel: all Services, and new endpoints of one',
+      title: 'Time to load all Services into nf_tables and to change one, in two layouts',
+      lines: layoutLines(last(layouts)),
+    };
+  }
+  const results = rows.filter((row) => 'family' in row);
+  const drawn = results.filter(({ endpoints, family }) => endpoints === 2 && family === 'ip');
+  return {
+    head: 'One change of endpoints: API write to first packet that follows it',
+    title:
+      'Time from a change in the API to the first packet that follows it, over the number of Services',
+    lines: linesOf(last(drawn)),
+  };
+}
+
+function last<T extends { readonly name: string; readonly services: number }>(
+  rows: readonly T[],
+): T[] {
   return [...new Map(rows.map((row) => [`${row.name} ${row.services}`, row])).values()];
+}
+
+function layoutLines(results: readonly LayoutResult[]): Line[] {
+  const names = [...new Set(results.map(({ name }) => name))];
+  return names.flatMap((name, i): Line[] => {
+    const own = results.filter((r) => r.name === name).toSorted((a, b) => a.services - b.services);
+    const line = (
+      label: string,
+      style: string,
+      value: (r: LayoutResult) => number | undefined,
+    ) => ({
+      label: `${name.split(' by ')[0]}, ${label}`,
+      className: `c${i % colours.length} ${style}`,
+      points: own.flatMap((r): [number, number][] => {
+        const ms = value(r);
+        return ms === undefined ? [] : [[r.services, ms]];
+      }),
+    });
+    const all = [
+      line('all', 'solid', ({ loadMs }) => loadMs.toSorted((a, b) => a - b)[loadMs.length >> 1]),
+      line('one', 'dashed', ({ changeMs }) => changeMs?.[0]),
+    ];
+    return all.filter(({ points }) => points.length > 0);
+  });
 }
 
 /** For each contestant a line at rest; under load as well where rounds do not wait for each other. */
@@ -47,7 +99,7 @@ function linesOf(results: readonly Result[]): Line[] {
   });
 }
 
-function draw(lines: readonly Line[]): string {
+function draw({ head, lines, title }: Plot): string {
   const points = lines.flatMap((line) => line.points);
   const sizes = [...new Set(points.map(([services]) => services))].toSorted((a, b) => a - b);
   const times = points.map(([, ms]) => ms);
@@ -77,7 +129,7 @@ function draw(lines: readonly Line[]): string {
   });
   const middle = (area.top + area.bottom) / 2;
   return `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${width} ${height}" role="img">
-<title>Time from a change in the API to the first packet that follows it, over the number of Services</title>
+<title>${title}</title>
 <style>
 text { font: 12px sans-serif; fill: #333 }
 .head { font-size: 14px; font-weight: bold }
@@ -90,7 +142,7 @@ text { font: 12px sans-serif; fill: #333 }
 ${colours.map((c, i) => `.c${i} .line { stroke: ${c} } .c${i} circle { fill: ${c} }`).join('\n')}
 @media (prefers-color-scheme: dark) { text { fill: #ddd } }
 </style>
-<text class="head" x="${area.left}" y="22">One change of endpoints: API write to first packet that follows it</text>
+<text class="head" x="${area.left}" y="22">${head}</text>
 ${grid.join('\n')}
 ${columns.join('\n')}
 <text class="middle" x="${(area.left + area.right) / 2}" y="${area.bottom + 44}">Services, 2 endpoints each</text>
@@ -134,4 +186,4 @@ const [from, to] = process.argv.slice(2);
 if (from === undefined || to === undefined) {
   console.error('usage: plot.ts RESULTS.jsonl PLOT.svg');
   process.exitCode = 2;
-} else writeFileSync(to, draw(linesOf(readResults(from))));
+} else writeFileSync(to, draw(plotOf(from)));

@@ -6,12 +6,16 @@
  *                                  (CLOCK_MONOTONIC in ns) and who, "" = nobody
  *     prober.ts latency COUNT TO…  connects to each in turn, prints the times in us as JSON
  *     prober.ts rate MS TO…        connects to each for so long, prints connections a second as JSON
+ *     prober.ts echo PORT          sends back what comes, one connection after the other
+ *     prober.ts exchange COUNT TO… one connection to each; a byte there and back on each in turn,
+ *                                  prints the times in us as JSON
  *     prober.ts health TO MS       asks for /healthz each 10 ms for so long, from the first answer on;
  *                                  prints the times in us as JSON
  */
 import { SOCK_CLOEXEC, SOCK_STREAM } from '#pkg/sys/constants.ts';
 import { isErrno } from '#pkg/errors/agent-error.ts';
 import { addressBytes, parseAddress } from '#pkg/ip/address.ts';
+import { openListenSys } from '#pkg/sys/listen-sys.ts';
 import { openSys } from '#pkg/sys/open-sys.ts';
 
 const AF_INET = 2;
@@ -31,6 +35,8 @@ function main([mode, first = '', ...rest]: readonly string[]): void {
   if (mode === 'follow') follow(sockaddr(first));
   else if (mode === 'latency') print(latency(Number(first), rest.map(sockaddr)));
   else if (mode === 'rate') print(rest.map((to) => rate(Number(first), sockaddr(to))));
+  else if (mode === 'exchange') print(exchange(Number(first), rest.map(sockaddr)));
+  else if (mode === 'echo') echo(Number(first));
   else print(health(sockaddr(first), Number(rest[0])));
 }
 
@@ -99,6 +105,44 @@ function connectOnce(to: Socket, onConnected: () => void): void {
   // The server closes first, so that the address is free again here.
   while (sys.recv(fd, buffer, 0) > 0);
   sys.close(fd);
+}
+
+function exchange(count: number, targets: readonly Socket[]): number[][] {
+  const connected = targets.map((to) => {
+    const fd = open(to, 0);
+    sys.connect(fd, to.bytes);
+    return { fd, times: [] as number[] };
+  });
+  const byte = Uint8Array.of(1);
+  for (let i = 0; i < count; i++) {
+    // What is asked second finds memory warm: each is as often.
+    for (const { fd, times } of i % 2 === 0 ? connected : connected.toReversed()) {
+      const startedMs = performance.now();
+      sys.send(fd, byte, 0);
+      sys.recv(fd, buffer, 0);
+      times.push((performance.now() - startedMs) * 1000);
+    }
+  }
+  for (const { fd } of connected) sys.close(fd);
+  return connected.map(({ times }) => times);
+}
+
+function echo(port: number): void {
+  const listening = openListenSys();
+  const { bytes, family } = sockaddr(`0.0.0.0,${port}`);
+  const fd = sys.socket(family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  sys.bind(fd, bytes);
+  listening.listen(fd, 16);
+  process.stdout.write('ready\n');
+  for (;;) {
+    const peer = listening.accept(fd);
+    for (;;) {
+      const length = sys.recv(peer, buffer, 0);
+      if (length <= 0) break;
+      sys.send(peer, buffer.subarray(0, length), 0);
+    }
+    sys.close(peer);
+  }
 }
 
 function health(to: Socket, forMs: number): number[] {

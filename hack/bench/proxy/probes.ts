@@ -63,6 +63,28 @@ export function connectRates(
   return run(from, ['rate', String(ms), ...to]) as Promise<number[]>;
 }
 
+/** Microseconds of a byte there and back on one established connection to each of these, in turn. */
+export function exchangeTimes(
+  from: ScratchNetns,
+  count: number,
+  to: readonly string[],
+): Promise<number[][]> {
+  return run(from, ['exchange', String(count), ...to]) as Promise<number[][]>;
+}
+
+/** Sends back what comes to a port, until disposed. */
+export async function startEcho(on: ScratchNetns, port: number): Promise<AsyncDisposable> {
+  const child = start(on, ['echo', String(port)]);
+  const exited = once(child, 'exit');
+  await once(child.stdout, 'data');
+  return {
+    [Symbol.asyncDispose]: async () => {
+      child.kill('SIGKILL');
+      await exited;
+    },
+  };
+}
+
 /** How long /healthz took, in microseconds, asked for so long since it answered first. */
 export function healthTimes(from: ScratchNetns, to: string, ms: number): Promise<number[]> {
   return run(from, ['health', to, String(ms)]) as Promise<number[]>;
