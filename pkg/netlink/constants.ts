@@ -147,7 +147,6 @@ export const IFLA_IPVLAN_MODE = 1;
 /** include/uapi/linux/if_tunnel.h */
 export const IFLA_IPTUN_LOCAL = 2;
 export const IFLA_IPTUN_REMOTE = 3;
-export const IFLA_IPTUN_FLAGS = 8;
 export const IFLA_IPTUN_PROTO = 9;
 export const IFLA_IPTUN_COLLECT_METADATA = 19;
 /** include/uapi/linux/lwtunnel.h */
@@ -167,7 +166,6 @@ export const CTRL_ATTR_FAMILY_NAME = 2;
 export const WG_GENL_VERSION = 1;
 export const WG_CMD_GET_DEVICE = 0;
 export const WG_CMD_SET_DEVICE = 1;
-export const WGDEVICE_A_IFINDEX = 1;
 export const WGDEVICE_A_IFNAME = 2;
 export const WGDEVICE_A_PRIVATE_KEY = 3;
 export const WGDEVICE_A_PUBLIC_KEY = 4;
