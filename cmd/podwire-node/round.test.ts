@@ -102,7 +102,7 @@ class World {
         apply: async (steps) => (this.#call('apply tables'), this.#applyTables(steps)),
       },
       packetFilter: { converge: async () => this.filter(), doubt: () => undefined },
-      forwarder: { apply: async () => void this.carry() },
+      forwarder: { apply: async () => this.carry() },
       routing: {
         apply: async (wanted) => void (this.routingConfig = wanted),
         problems: () => [],
