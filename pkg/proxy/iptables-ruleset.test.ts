@@ -4,7 +4,7 @@ import { describe, expect, it } from 'vitest';
 import { renderSave } from '#pkg/iptables/render.ts';
 import { oneIn } from '#pkg/iptables/rule.ts';
 import type { Ruleset } from '#pkg/iptables/ruleset.ts';
-import { ruleset, service, slice, type Cluster } from './testdata/records.ts';
+import { p80, ruleset, service, slice, type Cluster } from './testdata/records.ts';
 import { sixServices } from './testdata/six-services.ts';
 
 it('S2. S3. one Service of each kind gives the text kube-proxy leaves in iptables-save', () => {
@@ -106,7 +106,7 @@ describe('S114. how many rules', () => {
     type: 'LoadBalancer',
     loadBalancerIngress: [{ ip: '1.2.3.4', ipMode: 'VIP' }],
     loadBalancerSourceRanges: ['192.168.0.0/24', '203.0.113.0/25'],
-    ports: [{ name: 'p80', protocol: 'TCP', port: 80, nodePort: 3001 }],
+    ports: p80(3001),
   };
   it.each([
     ['nothing', many(0, 0), 4, 5],

@@ -2,8 +2,7 @@
 import type { Table } from '#pkg/nftables/ruleset.ts';
 import type { NftablesOptions } from '#pkg/proxy/nftables-options.ts';
 import { nftablesTable } from '#pkg/proxy/nftables-ruleset.ts';
-import { portKey } from '#pkg/proxy/proxied-port.ts';
-import { options, snapshot, type Cluster } from './records.ts';
+import { options, portsOf, type Cluster } from './records.ts';
 
 export function nftablesOptions(fields: Partial<NftablesOptions> = {}): NftablesOptions {
   const family = fields.family ?? 'ip';
@@ -23,6 +22,5 @@ export function nftablesOptions(fields: Partial<NftablesOptions> = {}): Nftables
 
 export function table(cluster: Cluster, fields: Partial<NftablesOptions> = {}): Table {
   const rendered = nftablesOptions(fields);
-  const { ports } = snapshot(cluster, rendered.family);
-  return nftablesTable(new Map(ports.map((port) => [portKey(port), port])), rendered);
+  return nftablesTable(portsOf(cluster, rendered.family), rendered);
 }

@@ -9,7 +9,7 @@ import { objectKey } from '#pkg/kube/types.ts';
 import { parsePrefix } from '#pkg/ip/prefix.ts';
 import type { IptablesOptions } from '#pkg/proxy/iptables-options.ts';
 import { iptablesRuleset } from '#pkg/proxy/iptables-ruleset.ts';
-import { byName, type Problem, type ProxiedPort } from '#pkg/proxy/proxied-port.ts';
+import { byName, portKey, type Problem, type ProxiedPort } from '#pkg/proxy/proxied-port.ts';
 import { ServiceModel, type ModelInput } from '#pkg/proxy/service-model.ts';
 import type { Family } from '#pkg/ip/address.ts';
 import type { Ruleset } from '#pkg/iptables/ruleset.ts';
@@ -18,10 +18,10 @@ import { places } from './places.ts';
 export const nodeName = 'this-node';
 
 /** An endpoint on this node. */
-export const local = (address: string): { address: string; nodeName: string } => ({
-  address,
-  nodeName,
-});
+export const local = (
+  address: string,
+  fields: Partial<EndpointRecord> = {},
+): Partial<EndpointRecord> & { address: string } => ({ address, nodeName, ...fields });
 
 /** "10.0.0.1:80", "[fd00::1]:80". */
 export const at = (address: string, port: number): string =>
@@ -107,6 +107,11 @@ export function snapshot(
   const model = new ServiceModel(family, { name: nodeName, zone: cluster.zone });
   model.update(asChanges(cluster));
   return { ports: [...model.ports.values()].toSorted(byName), problems: model.problems };
+}
+
+/** The ports of a {@link snapshot} by their keys. */
+export function portsOf(cluster: Cluster, family: Family = 'ip'): Map<string, ProxiedPort> {
+  return new Map(snapshot(cluster, family).ports.map((port) => [portKey(port), port]));
 }
 
 /** The cluster as a store tells of it at first. */
