@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { nodeName, service, slice, type Cluster } from '#pkg/proxy/testdata/records.ts';
+import { local, service, slice, type Cluster } from '#pkg/proxy/testdata/records.ts';
 import { CleanerBench as Bench, pods, svc, udp } from './testdata/cleaner-bench.ts';
 
 describe('S118. S119. of a whole table', () => {
@@ -39,7 +39,7 @@ describe('S118. S119. of a whole table', () => {
       pods('plain', ['fd00:10::1']),
       pods('exposed', ['10.1.0.1', { address: '10.1.0.5', ready: false, serving: false }]),
       pods('exposed', ['fd00:10::1']),
-      pods('local', [{ address: '10.1.0.1', nodeName }, '10.1.0.2']),
+      pods('local', [local('10.1.0.1'), '10.1.0.2']),
       slice('ns/tcp', ['10.1.0.1'], { ports: [{ name: 'u', protocol: 'TCP', port: 5353 }] }),
       slice('ns/sctp', ['10.1.0.1'], { ports: [{ name: 'u', protocol: 'SCTP', port: 5353 }] }),
     ],

@@ -6,7 +6,14 @@ import type { Family } from '#pkg/ip/address.ts';
 import type { EndpointSliceRecord, ServiceRecord } from '#pkg/kube/types.ts';
 import { silentLogger } from '#pkg/log/logger.ts';
 import { ServiceModel } from '#pkg/proxy/service-model.ts';
-import { asChanges, nodeName, service, slice, type Cluster } from '#pkg/proxy/testdata/records.ts';
+import {
+  asChanges,
+  local,
+  nodeName,
+  service,
+  slice,
+  type Cluster,
+} from '#pkg/proxy/testdata/records.ts';
 import { createHealthCheckServers } from './health-check-servers.ts';
 
 /** A model, and the servers that follow it. */
@@ -67,7 +74,7 @@ const balanced = (name: string, port: number, fields: Partial<ServiceRecord> = {
 const pods = (...addresses: string[]): EndpointSliceRecord[] => [
   slice(
     'ns/a',
-    addresses.map((address) => ({ address, nodeName })),
+    addresses.map((address) => local(address)),
   ),
 ];
 const idle: Cluster = { services: [] };

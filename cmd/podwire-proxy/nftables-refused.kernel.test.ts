@@ -4,8 +4,8 @@ import { createScratchNetns, type ScratchNetns } from '#pkg/netns/scratch.ts';
 import { contentsOf } from '#pkg/proxy/nftables-ruleset.ts';
 import { proxySetNames } from '#pkg/proxy/nftables-sets.ts';
 import { portKey, type ProxiedPort } from '#pkg/proxy/proxied-port.ts';
-import { service, slice } from '#pkg/proxy/testdata/records.ts';
-import { nftablesTestOptions, portsOf } from './scratch/nftables-inputs.ts';
+import { portsOf, service, slice } from '#pkg/proxy/testdata/records.ts';
+import { nftablesTestOptions } from './scratch/nftables-inputs.ts';
 import { createNftablesRig, type NftablesRig } from './scratch/nftables-rig.ts';
 
 const signal = AbortSignal.timeout(60_000);

@@ -1,9 +1,9 @@
 import { expect, it } from 'vitest';
 import { AgentError } from '#pkg/errors/agent-error.ts';
 import { portKey } from '#pkg/proxy/proxied-port.ts';
-import { service, slice } from '#pkg/proxy/testdata/records.ts';
+import { portsOf, service, slice } from '#pkg/proxy/testdata/records.ts';
 import { refusedPorts } from './nftables-replacement.ts';
-import { nftablesTestOptions, portsOf } from './scratch/nftables-inputs.ts';
+import { nftablesTestOptions } from './scratch/nftables-inputs.ts';
 
 const refusal = new AgentError('CommandFailed', 'the whole');
 const options = nftablesTestOptions();

@@ -2,9 +2,9 @@ import { describe, expect, it } from 'vitest';
 import { FakeClock } from '#pkg/clock/fake-clock.ts';
 import { contentsOf } from '#pkg/proxy/nftables-ruleset.ts';
 import { portKey, type ProxiedPort } from '#pkg/proxy/proxied-port.ts';
-import { service, slice } from '#pkg/proxy/testdata/records.ts';
+import { portsOf, service, slice } from '#pkg/proxy/testdata/records.ts';
 import { createNftablesWriter } from './nftables-writer.ts';
-import { nftablesTestOptions, portsOf, quietLog } from './scratch/nftables-inputs.ts';
+import { nftablesTestOptions, quietLog } from './scratch/nftables-inputs.ts';
 import { TestTable } from './scratch/nftables-test-table.ts';
 
 const options = nftablesTestOptions();

@@ -9,11 +9,11 @@ import { proxySkeleton } from '#pkg/proxy/nftables-base.ts';
 import { contentsOf } from '#pkg/proxy/nftables-ruleset.ts';
 import { affinityMap, proxyTableName } from '#pkg/proxy/nftables-sets.ts';
 import type { ProxiedPort } from '#pkg/proxy/proxied-port.ts';
-import { service, slice, type Cluster } from '#pkg/proxy/testdata/records.ts';
+import { portsOf, service, slice, type Cluster } from '#pkg/proxy/testdata/records.ts';
 import { sixServices } from '#pkg/proxy/testdata/six-services.ts';
 import { differs } from './nftables-watch.ts';
 import type { NftablesWriter } from './nftables-writer.ts';
-import { nftablesTestOptions, portsOf } from './scratch/nftables-inputs.ts';
+import { nftablesTestOptions } from './scratch/nftables-inputs.ts';
 import { createNftablesRig, type NftablesRig } from './scratch/nftables-rig.ts';
 import { createRandom, randomPort, type Random } from './scratch/random-ports.ts';
 

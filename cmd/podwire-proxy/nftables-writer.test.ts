@@ -3,10 +3,10 @@ import { describe, expect, it } from 'vitest';
 import { systemClock } from '#pkg/clock/clock.ts';
 import { contentsOf } from '#pkg/proxy/nftables-ruleset.ts';
 import type { ProxiedPort } from '#pkg/proxy/proxied-port.ts';
-import { service, slice } from '#pkg/proxy/testdata/records.ts';
+import { portsOf, service, slice } from '#pkg/proxy/testdata/records.ts';
 import { sixServices } from '#pkg/proxy/testdata/six-services.ts';
 import { createNftablesWriter } from './nftables-writer.ts';
-import { nftablesTestOptions, portsOf, quietLog } from './scratch/nftables-inputs.ts';
+import { nftablesTestOptions, quietLog } from './scratch/nftables-inputs.ts';
 import { TestTable } from './scratch/nftables-test-table.ts';
 
 const options = nftablesTestOptions();

@@ -2,10 +2,9 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { patience } from '#hack/vm/patience.ts';
 import { families } from '#pkg/ip/address.ts';
-import { service, slice, nodeName, type Cluster } from '#pkg/proxy/testdata/records.ts';
+import { nodeName, portsOf, service, slice, type Cluster } from '#pkg/proxy/testdata/records.ts';
 import { createSmallCluster, type SmallCluster } from '#pkg/proxy/testdata/small-cluster.ts';
 import { parsePrefix } from '#pkg/ip/prefix.ts';
-import { portsOf } from './scratch/nftables-inputs.ts';
 import { createNftablesRig, type NftablesRig } from './scratch/nftables-rig.ts';
 import type { NftablesWriter } from './nftables-writer.ts';
 

@@ -1,7 +1,7 @@
 import { expect, it } from 'vitest';
 import type { Family } from '#pkg/ip/address.ts';
 import { ServiceModel } from '#pkg/proxy/service-model.ts';
-import { asChanges, nodeName, service, slice } from '#pkg/proxy/testdata/records.ts';
+import { asChanges, nodeName, p80, service, slice } from '#pkg/proxy/testdata/records.ts';
 import { statusText } from '#cmd/podwire/status.ts';
 import type { FrontendCounts } from './proxy-mode.ts';
 import { createServiceStatus } from './service-status.ts';
@@ -76,7 +76,7 @@ function source(isCounting: boolean, isMeasuring = false) {
         service('a/web', {
           clusterIPs: ['172.30.0.1'],
           type: 'NodePort',
-          ports: [{ name: 'p80', protocol: 'TCP', port: 80, nodePort: 30080 }],
+          ports: p80(30080),
         }),
         service('a/empty', { clusterIPs: ['172.30.0.2'] }),
         service('b/idle', { clusterIPs: ['172.30.0.3'] }),

@@ -103,7 +103,7 @@ function matchOption(
       return value === 'LOCAL' ? packet.isLocal(packet.source) : 'unknown';
     case '--mark': {
       const [mark = 0, mask = 0xffffffff] = value.split('/').map(Number);
-      return (packet.mark & mask) === mark;
+      return (packet.mark & mask) >>> 0 === mark;
     }
     case '--probability':
       return 'chance';
@@ -133,7 +133,7 @@ function applyTarget(words: readonly string[], state: PacketState, rule: string)
       if (option !== '--set-xmark') throw unknown(rule, option ?? target);
       // xt_mark: clear the mask's bits, then xor the value.
       const [mark = 0, mask = 0xffffffff] = value.split('/').map(Number);
-      return end({ mark: (state.mark & ~mask) ^ mark });
+      return end({ mark: ((state.mark & ~mask) ^ mark) >>> 0 });
     }
     case 'DNAT': {
       const [, address, bare, port] = /^(?:\[(.+)\]|([^:]+)):(\d+)$/.exec(value) ?? [];

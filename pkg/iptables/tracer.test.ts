@@ -69,6 +69,12 @@ describe('tracePacket()', () => {
     expect(traced([rule], { inInterface: 'eth0' })[0]?.verdict).toBe(verdict);
   });
 
+  it('knows the highest bit of the mark', () => {
+    const bit = '0x80000000/0x80000000';
+    const rules = [`-j MARK --set-xmark ${bit}`, `-m mark --mark ${bit} -j DROP`];
+    expect(traced(rules)[0]?.verdict).toBe('drop');
+  });
+
   it.each(['-m time --timestart 10:00 -j DROP', '-j NFQUEUE', '-j KUBE-MISSING'])(
     'refuses to guess what %j does',
     (rule) => {

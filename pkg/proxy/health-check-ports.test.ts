@@ -1,12 +1,12 @@
 import { describe, expect, it } from 'vitest';
-import type { EndpointRecord, ServiceRecord } from '#pkg/kube/types.ts';
+import type { ServiceRecord } from '#pkg/kube/types.ts';
 import {
   healthCheckAnswer,
   healthCheckListeners,
   healthCheckPorts,
   type HealthCheckPort,
 } from './health-check-ports.ts';
-import { nodeName, service, slice, snapshot, type Cluster } from './testdata/records.ts';
+import { local, service, slice, snapshot, type Cluster } from './testdata/records.ts';
 
 const balanced = (name: string, fields: Partial<ServiceRecord> = {}): ServiceRecord =>
   service(`ns/${name}`, {
@@ -18,10 +18,6 @@ const balanced = (name: string, fields: Partial<ServiceRecord> = {}): ServiceRec
     ...fields,
   });
 const found = (cluster: Cluster): unknown[] => [...healthCheckPorts(snapshot(cluster).ports)];
-const here = (
-  address: string,
-  fields: Partial<EndpointRecord> = {},
-): Partial<EndpointRecord> & { address: string } => ({ address, nodeName, ...fields });
 
 describe('a health check node port', () => {
   it.each([
@@ -43,10 +39,10 @@ describe('a health check node port', () => {
       ],
     });
     const endpoints = [
-      here('10.1.0.1'),
-      here('10.1.0.2'),
-      here('10.1.0.3', { terminating: true }),
-      here('10.1.0.4', { ready: false }),
+      local('10.1.0.1'),
+      local('10.1.0.2'),
+      local('10.1.0.3', { terminating: true }),
+      local('10.1.0.4', { ready: false }),
       '10.1.0.5',
     ];
     const ports = [80, 81].map((port) => ({ name: `p${port}`, protocol: 'TCP' as const, port }));
@@ -56,11 +52,11 @@ describe('a health check node port', () => {
   });
 
   it('S52. endpoints of no Service ask for nothing', () => {
-    expect(found({ services: [], slices: [slice('ns/a', [here('10.1.0.1')])] })).toEqual([]);
+    expect(found({ services: [], slices: [slice('ns/a', [local('10.1.0.1')])] })).toEqual([]);
   });
 
   it('S54. with all endpoints here ending: none, while the data path still has them', () => {
-    const slices = [slice('ns/a', [here('10.1.0.1', { terminating: true })])];
+    const slices = [slice('ns/a', [local('10.1.0.1', { terminating: true })])];
     const { ports } = snapshot({ services: [balanced('a')], slices });
     expect(healthCheckPorts(ports).get('ns/a')?.localEndpoints).toBe(0);
     expect(ports[0]?.endpoints.local).toHaveLength(1);

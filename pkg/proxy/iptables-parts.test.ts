@@ -4,8 +4,7 @@ import { planInParts } from '#pkg/iptables/plan.ts';
 import { renderInParts, renderSave } from '#pkg/iptables/render.ts';
 import { atOnce, type Parts } from '#pkg/reconcile/parts.ts';
 import { IptablesBook } from './iptables-book.ts';
-import { portKey } from './proxied-port.ts';
-import { options, service, slice, snapshot } from './testdata/records.ts';
+import { options, portsOf, service, slice } from './testdata/records.ts';
 
 const services = 300;
 
@@ -25,13 +24,12 @@ it.each(['compatible', 'tree'] as const)(
   'all that costs by the number of Services can be laid aside, layout %s',
   (layout) => {
     const names = Array.from({ length: services }, (_, n) => `ns/s${n}`);
-    const { ports } = snapshot({
+    const byKey = portsOf({
       services: names.map((name, n) =>
         service(name, { clusterIPs: [`10.96.${n >> 8}.${n & 255}`] }),
       ),
       slices: names.map((name, n) => slice(name, [`10.1.${n >> 8}.${n & 255}`])),
     });
-    const byKey = new Map(ports.map((port) => [portKey(port), port]));
     const book = new IptablesBook(options({ layout }));
     inParts(book.updateInParts(byKey, 'all', options({ layout })), services);
     const want = inParts(book.rulesetInParts(), services);

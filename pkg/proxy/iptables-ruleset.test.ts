@@ -3,7 +3,8 @@ import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { renderSave } from '#pkg/iptables/render.ts';
 import { oneIn } from '#pkg/iptables/rule.ts';
-import { ruleset, service, slice, type Cluster } from './testdata/records.ts';
+import type { Ruleset } from '#pkg/iptables/ruleset.ts';
+import { p80, ruleset, service, slice, type Cluster } from './testdata/records.ts';
 import { sixServices } from './testdata/six-services.ts';
 
 it('S2. S3. one Service of each kind gives the text kube-proxy leaves in iptables-save', () => {
@@ -11,8 +12,9 @@ it('S2. S3. one Service of each kind gives the text kube-proxy leaves in iptable
   expect(renderSave(ruleset(sixServices, { randomFully: true }))).toBe(golden);
 });
 
-const natRules = (rules: ReturnType<typeof ruleset>, chain: string): readonly string[] =>
-  rules.tables.find((t) => t.name === 'nat')?.chains.get(chain) ?? [];
+const rulesOf = (table: 'filter' | 'nat', rules: Ruleset, chain: string): readonly string[] =>
+  rules.tables.find((t) => t.name === table)?.chains.get(chain) ?? [];
+const natRules = (rules: Ruleset, chain: string): readonly string[] => rulesOf('nat', rules, chain);
 
 const one = {
   services: [service('ns1/svc1', { clusterIPs: ['172.30.0.41'] })],
@@ -24,14 +26,6 @@ describe('options', () => {
     const text = renderSave(ruleset(one, { masqueradeBit: 31 }));
     expect(text).not.toContain('0x4000');
     expect(text).toContain('-A KUBE-MARK-MASQ -j MARK --set-xmark 0x80000000/0x80000000');
-  });
-
-  it.each([
-    [{ kind: 'bridge-interface', name: 'cni0' }, '-d 172.30.0.41/32 ! -i cni0 -p tcp'],
-    [{ kind: 'interface-name-prefix', prefix: 'veth' }, '-d 172.30.0.41/32 ! -i veth+ -p tcp'],
-  ] as const)('pods are told by %j', (localDetector, text) => {
-    const rules = natRules(ruleset(one, { localDetector }), 'KUBE-SVC-XPGD46QRK7WJZT7O');
-    expect(rules[0]?.startsWith(text)).toBe(true);
   });
 
   it('the node port rule is the last of KUBE-SERVICES, whatever the Services are called', () => {
@@ -46,6 +40,25 @@ it('the order in which Services arrive does not show', () => {
     slices: sixServices.slices?.toReversed() ?? [],
   };
   expect(renderSave(ruleset(reversed))).toBe(renderSave(ruleset(sixServices)));
+});
+
+it('S48. S3. a health check node port is open for Local load balancers, as long as they are there', () => {
+  const balanced = service('ns1/svc1', {
+    type: 'LoadBalancer',
+    clusterIPs: ['172.30.0.41'],
+    externalTrafficPolicy: 'Local',
+    healthCheckNodePort: 30000,
+  });
+  const acceptRules = (fields: Partial<typeof balanced>, there = true): readonly string[] => {
+    const services = there ? [{ ...balanced, ...fields }] : [];
+    return rulesOf('filter', ruleset({ services }), 'KUBE-NODEPORTS');
+  };
+  expect(acceptRules({})).toEqual([
+    '-p tcp -m comment --comment "ns1/svc1:p80 health check node port" -m tcp --dport 30000 -j ACCEPT',
+  ]);
+  expect(acceptRules({}, false)).toEqual([]);
+  expect(acceptRules({ externalTrafficPolicy: 'Cluster' })).toEqual([]);
+  expect(acceptRules({ type: 'NodePort' })).toEqual([]);
 });
 
 describe('chances', () => {
@@ -93,7 +106,7 @@ describe('S114. how many rules', () => {
     type: 'LoadBalancer',
     loadBalancerIngress: [{ ip: '1.2.3.4', ipMode: 'VIP' }],
     loadBalancerSourceRanges: ['192.168.0.0/24', '203.0.113.0/25'],
-    ports: [{ name: 'p80', protocol: 'TCP', port: 80, nodePort: 3001 }],
+    ports: p80(3001),
   };
   it.each([
     ['nothing', many(0, 0), 4, 5],

@@ -10,9 +10,8 @@ import type { IpvsOptions } from './ipvs-options.ts';
 import { ipvsPart } from './ipvs-port.ts';
 import { ipvsRuleset } from './ipvs-rules.ts';
 import { ipvsSets, setName } from './ipvs-sets.ts';
-import { portKey } from './proxied-port.ts';
 import { fortyServices } from './testdata/forty-services/forty-services.ts';
-import { nodeName, service, slice, snapshot, type Cluster } from './testdata/records.ts';
+import { local, p80, portsOf, service, slice, snapshot, type Cluster } from './testdata/records.ts';
 
 const own = { ip: ['192.168.0.2'], ip6: ['fd00:192::2'] } as const;
 
@@ -34,7 +33,7 @@ const options = (family: Family, fields: Partial<IpvsOptions> = {}): IpvsOptions
 });
 
 function bookOf(cluster: Cluster, family: Family, fields: Partial<IpvsOptions> = {}): IpvsBook {
-  const ports = new Map(snapshot(cluster, family).ports.map((port) => [portKey(port), port]));
+  const ports = portsOf(cluster, family);
   const book = new IpvsBook(options(family, fields));
   book.update(ports, ports.keys());
   return book;
@@ -83,11 +82,11 @@ it('set names are cut to what the kernel takes, and stay apart', () => {
   expect(setName('LOAD-BALANCER-SOURCE-CIDR', 'ip6')).toBe('KUBE-6-LOAD-BALANCER-SOURCE-CID');
 });
 
-const here = { address: '10.0.1.1', nodeName };
+const here = local('10.0.1.1');
 const external = {
   type: 'LoadBalancer' as const,
   clusterIPs: ['10.96.0.1'],
-  ports: [{ name: 'p80', protocol: 'TCP' as const, port: 80, nodePort: 30080 }],
+  ports: p80(30080),
   loadBalancerIngress: [{ ip: '203.0.113.1', ipMode: 'VIP' as const }],
 };
 
@@ -168,7 +167,7 @@ it('two Services that claim one address: the first by name has it, then the othe
     service(name, { clusterIPs: [`10.96.0.${i + 1}`], externalIPs: ['203.0.113.9'] }),
   );
   const slices = [slice('a/a', ['10.0.1.1']), slice('a/b', ['10.0.1.2'])];
-  const ports = new Map(snapshot({ services: both, slices }).ports.map((p) => [portKey(p), p]));
+  const ports = portsOf({ services: both, slices });
   const book = new IpvsBook(options('ip'));
   book.update(ports, ports.keys());
   const target = (): string | undefined =>

@@ -4,13 +4,12 @@ import { renderSteps } from '#pkg/nftables/render.ts';
 import { ruleMark, type Table } from '#pkg/nftables/ruleset.ts';
 import { planProxyTable, proxyTableScript } from './nftables-plan.ts';
 import { contentsOf } from './nftables-ruleset.ts';
-import { portKey } from './proxied-port.ts';
 import { nftablesOptions, table } from './testdata/nftables.ts';
-import { service, slice, snapshot, type Cluster } from './testdata/records.ts';
+import { portsOf, service, slice, type Cluster } from './testdata/records.ts';
 import { sixServices } from './testdata/six-services.ts';
 
 const options = nftablesOptions();
-const ports = new Map(snapshot(sixServices).ports.map((port) => [portKey(port), port]));
+const ports = portsOf(sixServices);
 const contents = contentsOf(ports, options);
 
 /** A table as netlink reads it back. */
@@ -77,7 +76,7 @@ describe('proxyTableScript()', () => {
       services: [service('ns/a', { clusterIPs: ['172.30.0.7'], affinitySeconds: 5 })],
       slices: [slice('ns/a', ['10.1.0.1'])],
     };
-    const want = new Map(snapshot(sticky).ports.map((port) => [portKey(port), port]));
+    const want = portsOf(sticky);
     const empty = structureOf(table({ services: [] }));
     const script = proxyTableScript(want, options, { structure: empty, contents: new Map() });
     const [chain, rule, ...elements] = script.split('\n');

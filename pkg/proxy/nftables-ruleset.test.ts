@@ -7,7 +7,7 @@ import { elementSteps, reconcile } from './nftables-reconcile.ts';
 import { contentsOf } from './nftables-ruleset.ts';
 import { portKey, type ProxiedPort } from './proxied-port.ts';
 import { nftablesOptions, table } from './testdata/nftables.ts';
-import { service, slice, snapshot, type Cluster } from './testdata/records.ts';
+import { portsOf, service, slice, snapshot, type Cluster } from './testdata/records.ts';
 import { sixServices } from './testdata/six-services.ts';
 
 it('one Service of each kind gives this table', () => {
@@ -148,7 +148,7 @@ describe('addresses that several ports want', () => {
 
 describe('reconcile()', () => {
   const options = nftablesOptions();
-  const ports = new Map(snapshot(sixServices).ports.map((port) => [portKey(port), port]));
+  const ports = portsOf(sixServices);
   const units = (have: ReturnType<typeof contentsOf>): ElementChange[][] =>
     [
       ...reconcile(

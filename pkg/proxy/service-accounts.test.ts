@@ -3,7 +3,7 @@ import { addressBytes, parseAddress } from '#pkg/ip/address.ts';
 import type { CountedFlow } from '#pkg/netlink/conntrack-counters.ts';
 import { ServiceAccounts } from './service-accounts.ts';
 import { ServiceModel } from './service-model.ts';
-import { asChanges, nodeName, service, slice } from './testdata/records.ts';
+import { asChanges, nodeName, p80, service, slice } from './testdata/records.ts';
 
 const numbers = { tcp: 6, udp: 17, icmp: 1 } as const;
 
@@ -31,7 +31,7 @@ const web = (fields: Partial<Parameters<typeof service>[1]> = {}) =>
     clusterIPs: ['172.30.0.1'],
     externalIPs: ['192.0.2.1'],
     type: 'NodePort',
-    ports: [{ name: 'p80', protocol: 'TCP', port: 80, nodePort: 30080 }],
+    ports: p80(30080),
     ...fields,
   });
 

@@ -3,7 +3,7 @@ import { describe, expect, it } from 'vitest';
 import type { EndpointRecord } from '#pkg/kube/types.ts';
 import type { TrafficPolicy } from './service-port.ts';
 import type { CategorizedEndpoints } from './topology.ts';
-import { nodeName, service, slice, snapshot } from './testdata/records.ts';
+import { nodeName, p80, service, slice, snapshot } from './testdata/records.ts';
 
 type State = Partial<EndpointRecord>;
 
@@ -21,9 +21,7 @@ function categorized(
   const port = service('ns1/svc1', {
     type: on.external === undefined ? 'ClusterIP' : 'NodePort',
     clusterIPs: ['172.30.0.41'],
-    ports: [
-      { name: 'p80', protocol: 'TCP', port: 80, nodePort: on.external === undefined ? 0 : 3001 },
-    ],
+    ports: p80(on.external === undefined ? 0 : 3001),
     internalTrafficPolicy: on.internal ?? 'Cluster',
     externalTrafficPolicy: on.external ?? 'Cluster',
   });

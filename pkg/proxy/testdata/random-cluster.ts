@@ -1,7 +1,6 @@
 /** A cluster of Services of all kinds that changes at random, the same way for the same seed. */
 import type { EndpointSliceRecord, ServiceRecord } from '#pkg/kube/types.ts';
-import type { Cluster } from './records.ts';
-import { nodeName, service, slice } from './records.ts';
+import { nodeName, p80, service, slice, type Cluster } from './records.ts';
 
 /** Numbers from 0 below 1 (mulberry32). */
 export function randomNumbers(seed: number): () => number {
@@ -72,7 +71,7 @@ export class RandomCluster {
       // Neighbours and strays: some pages of the range are dense.
       clusterIPs: [this.#address(this.#v6 ? 'fd00:96::' : '172.30', n % 2 === 0 ? n : n * 97)],
       ports: [
-        { name: 'p80', protocol, port: 80, nodePort },
+        ...p80(nodePort, protocol),
         ...(n % 5 === 0 ? [{ name: 'q', protocol, port: 81, nodePort: 0 } as const] : []),
       ],
       externalIPs: this.#random() < 0.3 ? [this.#address(this.#v6 ? 'fd00:55::' : '198.51', n)] : [],

@@ -1,52 +1,37 @@
 /** Services and slices for tests, with the API server's defaults filled in. */
-import type { EndpointRecord, EndpointSliceRecord, ServiceRecord } from '#pkg/kube/types.ts';
+import type {
+  EndpointRecord,
+  EndpointSliceRecord,
+  ServicePortRecord,
+  ServiceRecord,
+} from '#pkg/kube/types.ts';
 import { objectKey } from '#pkg/kube/types.ts';
 import { parsePrefix } from '#pkg/ip/prefix.ts';
 import type { IptablesOptions } from '#pkg/proxy/iptables-options.ts';
 import { iptablesRuleset } from '#pkg/proxy/iptables-ruleset.ts';
-import { byName, type Problem, type ProxiedPort } from '#pkg/proxy/proxied-port.ts';
+import { byName, portKey, type Problem, type ProxiedPort } from '#pkg/proxy/proxied-port.ts';
 import { ServiceModel, type ModelInput } from '#pkg/proxy/service-model.ts';
 import type { Family } from '#pkg/ip/address.ts';
 import type { Ruleset } from '#pkg/iptables/ruleset.ts';
-import { tracePacket, type Packet } from '#pkg/iptables/tracer.ts';
+import { places } from './places.ts';
 
 export const nodeName = 'this-node';
-export const nodeAddress = '192.168.0.2';
-
-/** Where packets come from and go to, one of each kind a family. */
-export const places = {
-  ip: {
-    pod: '10.0.0.2',
-    node: nodeAddress,
-    outside: '203.0.113.2',
-    clusterIP: '172.30.0.41',
-    externalIP: '192.168.99.11',
-    loadBalancer: '1.2.3.4',
-    /** An endpoint of another node, and one of ours. */
-    far: '10.0.1.2',
-    near: '10.0.1.3',
-  },
-  ip6: {
-    pod: 'fd00:10::2',
-    node: 'fd00:192::2',
-    outside: '2001:db8::2',
-    clusterIP: 'fd00:96::41',
-    externalIP: '2001:db8:99::11',
-    loadBalancer: '2001:db8:1::4',
-    far: 'fd00:10::1:2',
-    near: 'fd00:10::1:3',
-  },
-} as const;
 
 /** An endpoint on this node. */
-export const local = (address: string): { address: string; nodeName: string } => ({
-  address,
-  nodeName,
-});
+export const local = (
+  address: string,
+  fields: Partial<EndpointRecord> = {},
+): Partial<EndpointRecord> & { address: string } => ({ address, nodeName, ...fields });
 
 /** "10.0.0.1:80", "[fd00::1]:80". */
 export const at = (address: string, port: number): string =>
   address.includes(':') ? `[${address}]:${port}` : `${address}:${port}`;
+
+/** The one port of a Service, or of a slice: the latter has no use for `nodePort`. */
+export const p80 = (
+  nodePort = 0,
+  protocol: ServicePortRecord['protocol'] = 'TCP',
+): readonly [ServicePortRecord] => [{ name: 'p80', protocol, port: 80, nodePort }];
 
 export function service(
   name: string,
@@ -60,7 +45,7 @@ export function service(
     resourceVersion: '1',
     type: 'ClusterIP',
     ipFamilies: fields.clusterIPs.map((ip) => (ip.includes(':') ? 'IPv6' : 'IPv4')),
-    ports: [{ name: 'p80', protocol: 'TCP', port: 80, nodePort: 0 }],
+    ports: p80(),
     externalIPs: [],
     loadBalancerIngress: [],
     loadBalancerSourceRanges: [],
@@ -124,6 +109,11 @@ export function snapshot(
   return { ports: [...model.ports.values()].toSorted(byName), problems: model.problems };
 }
 
+/** The ports of a {@link snapshot} by their keys. */
+export function portsOf(cluster: Cluster, family: Family = 'ip'): Map<string, ProxiedPort> {
+  return new Map(snapshot(cluster, family).ports.map((port) => [portKey(port), port]));
+}
+
 /** The cluster as a store tells of it at first. */
 export function asChanges(cluster: Cluster): ModelInput {
   return {
@@ -144,7 +134,7 @@ export function options(fields: Partial<IptablesOptions> = {}): IptablesOptions 
     },
     localhostNodePorts: true,
     nodePortAddresses: 'all',
-    nodeAddress: fields.family === 'ip6' ? 'fd00:192::2' : nodeAddress,
+    nodeAddress: places[fields.family ?? 'ip'].node,
     randomFully: false,
     conntrackLiberal: false,
     ...fields,
@@ -154,25 +144,4 @@ export function options(fields: Partial<IptablesOptions> = {}): IptablesOptions 
 export function ruleset(cluster: Cluster, fields: Partial<IptablesOptions> = {}): Ruleset {
   const rendered = options(fields);
   return iptablesRuleset(snapshot(cluster, rendered.family).ports, rendered);
-}
-
-/** "10.1.1.1:80, 10.1.1.2:80 masqueraded", "reject", "drop" or "unmatched". */
-export function trace(rules: Ruleset, packet: Partial<Packet> & { to: string }): string {
-  const [, bracketed, bare, port] = /^(?:\[(.+)\]|([^:]+)):(\d+)$/.exec(packet.to) ?? [];
-  const outcomes = tracePacket(
-    rules,
-    {
-      source: '10.0.0.2',
-      protocol: 'tcp',
-      destination: bracketed ?? bare ?? '',
-      port: Number(port),
-      ...packet,
-    },
-    { addresses: [nodeAddress, '192.168.1.2', 'fd00:192::2'] },
-  );
-  const texts = outcomes.map(({ verdict, endpoint: target, masqueraded }) => {
-    if (verdict !== 'accept') return verdict;
-    return target === undefined ? 'unmatched' : `${target}${masqueraded ? ' masqueraded' : ''}`;
-  });
-  return [...new Set(texts)].toSorted().join(', ');
 }
