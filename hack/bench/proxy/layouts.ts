@@ -3,12 +3,14 @@
  * made of network namespaces; a third node has no rules:
  *
  *     node --disable-warning=ExperimentalWarning hack/bench/proxy/layouts.ts
- *       [--services 1000,5000,20000] [--loads 3] [--changes 40] [--connections 1000] [--rounds 4]
+ *       [--services 1000,5000] [--loads 3] [--changes 40] [--connections 1000] [--rounds 4]
  *       [--patience 200] [--results FILE]
  *
  * Needs root. Ours is written by the daemon's own writer, kube-proxy's by `nft -f -` from text that is
  * ready: what kube-proxy itself needs before is not in its figures. A load that takes longer than
- * `--patience` seconds is given up, and figures of that size and layout end there.
+ * `--patience` seconds is given up, and figures of that size and layout end there. With 20,000 Services
+ * kube-proxy's layout holds one processor in the kernel for more than a minute ("soft lockup"), and
+ * who else works on the machine waits as long: not by default.
  */
 import { appendFileSync } from 'node:fs';
 import { loadavg } from 'node:os';
@@ -32,7 +34,7 @@ import {
 
 const { values } = parseArgs({
   options: {
-    services: { type: 'string', default: '1000,5000,20000' },
+    services: { type: 'string', default: '1000,5000' },
     loads: { type: 'string', default: '3' },
     changes: { type: 'string', default: '40' },
     connections: { type: 'string', default: '1000' },
