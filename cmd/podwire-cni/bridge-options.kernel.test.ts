@@ -197,6 +197,21 @@ describe('ipMasq', () => {
   });
 });
 
+it('60. CHECK finds the default route of a second interface beside that of the first', async () => {
+  const first = await add();
+  const ipam = { type: 'host-local', dataDir: node.dataDir, subnet: '10.9.0.0/24' };
+  const side = { name: 'side', bridge: 'side0', ipam };
+  const second = await add({ ifName: 'net1', more: side });
+  expect((await pod.ip('route show default')).split('\n')).toMatchObject([
+    expect.stringContaining('default via 10.1.2.1 dev eth0'),
+    expect.stringContaining('default via 10.9.0.1 dev net1'),
+  ]);
+  const check = (ifName: string, more: object): Promise<CniOutcome> =>
+    call({ command: 'CHECK', ifName, more });
+  expect(await check('eth0', { prevResult: first })).toEqual(fine);
+  expect(await check('net1', { ...side, prevResult: second })).toEqual(fine);
+});
+
 describe('macspoofchk', () => {
   const more = { macspoofchk: true };
 
@@ -228,7 +243,7 @@ describe('macspoofchk', () => {
     const { exitCode, json } = await call({ more: gc, command: 'GC', program });
     expect({ exitCode, msg: json.msg }).toMatchObject({
       exitCode: 1,
-      msg: expect.stringContaining('there is no program nft in PATH'),
+      msg: expect.stringContaining('Cannot run nft: there is no such program'),
     });
     expect(node.leases()).toEqual([]);
     expect(await pod.ip('-br link')).not.toContain('eth0');
@@ -247,10 +262,20 @@ describe('macspoofchk', () => {
   });
 });
 
-describe('enabledad', () => {
-  const setting = async (name: string): Promise<string> =>
-    (await pod.exec('sysctl', ['-n', `net.ipv6.conf.eth0.${name}`])).stdout.trim();
+const setting = async (name: string): Promise<string> =>
+  (await pod.exec('sysctl', ['-n', `net.ipv6.conf.eth0.${name}`])).stdout.trim();
 
+it.each([
+  ['10.1.2.0/24', '0'],
+  ['fd00:1::/64', '1'],
+])('a pod of %s announces its IPv6 addresses: %s', async (subnet, announces) => {
+  await add({
+    more: { ipam: { type: 'host-local', dataDir: node.dataDir, ranges: [[{ subnet }]] } },
+  });
+  expect(await setting('ndisc_notify')).toBe(announces);
+});
+
+describe('enabledad', () => {
   it('64. off: addresses are usable at once', async () => {
     await add();
     expect(await setting('accept_dad')).toBe('0');

@@ -127,11 +127,23 @@ describe('ADD', () => {
     expect(await showLink(pod, 'eth0')).toMatchObject({ address: inPod.mac, mtu: 1400 });
   });
 
+  it('gives the port no address: it would send to the pod what the bridge is to send', async () => {
+    const { interfaces } = await add({ ranges: subnets.dual });
+    const of = (link = ''): Promise<string> => node.netns.ip(`-o addr show dev ${link}`);
+    expect(await of(interfaces[1]?.name)).toBe('');
+    expect(await of('cni0')).toContain('inet6 fe80::');
+    expect(await reaches(pod, 'fd00:1::1')).toBe(true);
+  });
+
   it('48. needs no addresses: a layer 2 network', async () => {
-    const { interfaces, ips } = await add({ more: { ipam: {}, isDefaultGateway: false } });
-    expect(interfaces.map((i) => i.name)).toEqual(['cni0', expect.any(String), 'eth0']);
-    expect(ips).toBeUndefined();
-    await del({ more: { ipam: {}, isDefaultGateway: false } });
+    // Which has nothing to masquerade either.
+    const more = { ipam: {}, isDefaultGateway: false, ipMasq: true };
+    const prevResult = await add({ more });
+    expect(prevResult.interfaces.map((i) => i.name)).toEqual(['cni0', expect.any(String), 'eth0']);
+    expect(prevResult.ips).toBeUndefined();
+    const check = await call({ command: 'CHECK', more: { ...more, prevResult } });
+    expect(check.json).toBeUndefined();
+    await del({ more });
     expect(await pod.ip('-br link')).not.toContain('eth0');
   });
 
@@ -296,6 +308,36 @@ describe('DEL', () => {
     await del({ id: 'pod-2' });
     expect(await reaches(pod, '10.1.2.1')).toBe(true);
     expect(node.leases()).toEqual(['10.1.2.2']);
+  });
+});
+
+describe('static addresses', () => {
+  const ipam = (address: string, routes: readonly object[]): object => ({
+    ipam: { type: 'static', addresses: [{ address, gateway: '10.9.0.1' }], routes },
+  });
+
+  it('a pod in a subnet of two reaches the other, which is no broadcast address', async () => {
+    await add({ more: ipam('10.9.0.0/31', []) });
+    expect(await reaches(pod, '10.9.0.1')).toBe(true);
+  });
+
+  it('routes count however they are written: with host bits, on the link, in table 0', async () => {
+    const routes = [
+      { dst: '10.20.0.1/16' },
+      { dst: '10.30.0.0/16', scope: 253 },
+      { dst: '10.40.0.0/16', table: 0 },
+    ];
+    const more = ipam('10.9.0.2/24', routes);
+    const prevResult = await add({ more });
+    expect((await pod.ip('route show')).split('\n')).toMatchObject([
+      expect.stringContaining('default via 10.9.0.1'),
+      expect.stringContaining('10.9.0.0/24 dev eth0'),
+      expect.stringContaining('10.20.0.0/16 via 10.9.0.1'),
+      expect.stringContaining('10.30.0.0/16 dev eth0 scope link'),
+      expect.stringContaining('10.40.0.0/16 via 10.9.0.1'),
+    ]);
+    const check = await call({ command: 'CHECK', more: { ...more, prevResult } });
+    expect(check).toEqual({ exitCode: 0, json: undefined, stderr: '' });
   });
 });
 

@@ -215,6 +215,30 @@ describe('a table that was lost', () => {
     expect(await owners()).toEqual({ ...before, added: before['first'] });
   });
 
+  it('does not keep a pod whose DEL ran while the ADD that made it was killed', async () => {
+    inNode(() => [first, going].forEach((pod) => install(pod)));
+    const before = await owners();
+    await netns.exec('nft', ['flush', 'ruleset']);
+    const killed = ({ run }: PacketFilter): Partial<PacketFilter> => {
+      let runs = 0;
+      return {
+        run(...args) {
+          if (runs++ === 0) del('going', whole);
+          const said = run(...args);
+          return runs === 1 ? killNow() : said;
+        },
+      };
+    };
+    expect(() => inNode(() => install(podOf('victim', 5, 85), killed))).toThrow('killed');
+    expect(await owners()).toEqual({ first: 3, going: 3 });
+    inNode(() => {
+      del('victim', whole);
+      // With the host port that the pod had.
+      install(podOf('added', 4, 82));
+    });
+    expect(await owners()).toEqual({ first: before['first'], added: before['first'] });
+  });
+
   it('comes back with pods whose links have names that nft has no text for', async () => {
     const odd = { ...first, hostLink: 'veth"2*' };
     inNode(() => [odd, going].forEach((pod) => install(pod)));

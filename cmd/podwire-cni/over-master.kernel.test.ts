@@ -338,5 +338,7 @@ describe('ipvlan', () => {
       code: 50,
       msg: 'Cannot add pods: no default route interface found',
     });
+    const chained = { master: '', ipam: {} };
+    expect(await call({ type, command: 'STATUS', netns: '', more: chained })).toEqual(fine);
   });
 });

@@ -1,6 +1,7 @@
 import { existsSync, readdirSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
+import { statesOfLinksUp } from './scratch-carrier.ts';
 import { eachOnScratchNode } from './scratch-each.ts';
 import {
   reaches,
@@ -19,6 +20,7 @@ eachOnScratchNode((fresh) => {
 
 interface Call {
   readonly id?: string;
+  readonly ifName?: string;
   readonly netns: string;
   readonly more?: object;
   readonly program?: string;
@@ -84,6 +86,43 @@ describe('mode routed', () => {
       expect(json.ips[0]?.address).toBe('10.244.1.77/32');
       expect(await showLink(pod, 'eth0')).toMatchObject({ address: '0a:58:00:00:00:99' });
       expect(await reaches(pod, '10.244.1.1')).toBe(true);
+    },
+  );
+
+  it('takes routes however they are written: with host bits, twice, on the link', async () => {
+    const pod = await node.pod();
+    const [wide, onLink] = [{ dst: '10.20.0.1/16' }, { dst: '10.30.0.0/16', scope: 253 }];
+    const more = { ipam: { dataDir: node.dataDir, routes: [wide, wide, onLink] } };
+    const { json } = await call('ADD', { netns: pod.path, more });
+    expect(json.msg).toBeUndefined();
+    const routes = await pod.ip('route show');
+    expect(routes).toContain('10.20.0.0/16 via 10.244.1.1 dev eth0');
+    expect(routes).toContain('10.30.0.0/16 dev eth0 scope link');
+    const check = await call('CHECK', { netns: pod.path, more: { ...more, prevResult: json } });
+    expect(check.json).toBeUndefined();
+  });
+
+  it('leaves the default route to the first interface, where the second is told to', async () => {
+    const pod = await node.pod();
+    expect(await call('ADD', { netns: pod.path })).toMatchObject({ exitCode: 0 });
+    const ipam = { dataDir: node.dataDir, ranges: [[{ subnet: '10.99.0.0/24' }]] };
+    const more = { name: 'side', isDefaultGateway: false, ipam };
+    const { json } = await call('ADD', { ifName: 'net1', netns: pod.path, more });
+    expect(json.routes).toBeUndefined();
+    expect(await pod.ip('route show default')).toMatch(/^default via 10.244.1.1 dev eth0\s*$/);
+    expect(await reaches(pod, '10.99.0.1')).toBe(true);
+  });
+
+  it.each(['bridge', 'routed'])(
+    'never has a link up that waits for a carrier, nor has mode %s',
+    async (mode) => {
+      const pod = await node.pod();
+      const states = await statesOfLinksUp(node.netns, async () => {
+        const added = await call('ADD', { netns: pod.path, more: { mode } });
+        expect(added).toMatchObject({ exitCode: 0 });
+      });
+      expect(states).not.toEqual([]);
+      expect(states.filter((flags) => !flags.includes('LOWER_UP'))).toEqual([]);
     },
   );
 

@@ -1,6 +1,7 @@
 import { existsSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
 import type { ScratchNetns } from '#pkg/netns/scratch.ts';
+import { statesOfLinksUp } from './scratch-carrier.ts';
 import { eachOnScratchNode } from './scratch-each.ts';
 import {
   goPluginDir,
@@ -183,6 +184,15 @@ describe('ADD', () => {
     expect((await call()).json.msg).toContain('container veth name (eth0) already exists');
     expect(node.leases()).toEqual([]);
   });
+});
+
+it('ADD never has a link up that waits for a carrier', async () => {
+  const states = await statesOfLinksUp(
+    node.netns,
+    async () => void (await add({ subnets: [v4, v6] })),
+  );
+  expect(states).not.toEqual([]);
+  expect(states.filter((flags) => !flags.includes('LOWER_UP'))).toEqual([]);
 });
 
 describe('DEL and GC', () => {

@@ -1,6 +1,7 @@
 /** The backends this machine's kernel may lack, under one that has them. */
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
-import { families } from '#pkg/ip/address.ts';
+import { families, type Family } from '#pkg/ip/address.ts';
+import { exchange, type End } from './scratch/datagram.ts';
 import { matrixProblems } from './scratch/matrix.ts';
 import { createRoundCluster, nodeNames, type RoundCluster } from './scratch/rounds.ts';
 
@@ -25,12 +26,19 @@ async function nothingLeftToDo(config: string): Promise<void> {
   for (const name of nodeNames) expect(cluster.nodes[name].takeSteps()).toEqual([]);
 }
 
+const familySets: readonly (readonly [string, readonly Family[]])[] = [
+  ['IPv4', ['ip']],
+  ['IPv6', ['ip6']],
+  ['dual stack', families],
+];
+
 describe('ipip', () => {
-  test('135. 137. carries all', async () => {
+  test.each(familySets)('135. 137. carries all, %s', async (_, podFamilies) => {
     const config = 'backend: ipip\ndirectRouting: false';
+    cluster.setPodFamilies(podFamilies);
     await run(config);
-    expect(await matrixProblems(cluster, families, ['same L2', 'routed'])).toEqual([]);
-    await nothingLeftToDo(config);
+    expect(await matrixProblems(cluster, podFamilies, ['same L2', 'routed'])).toEqual([]);
+    if (podFamilies === families) await nothingLeftToDo(config);
   });
 
   test('is two devices without a remote end, and a route for each peer', async () => {
@@ -62,6 +70,17 @@ describe('wireguard', () => {
     await run(config);
     expect(await matrixProblems(cluster, families, ['same L2', 'routed'])).toEqual([]);
     await nothingLeftToDo(config);
+  });
+
+  test.each(familySets.slice(0, 2))('135. 137. carries all, %s', async (_, podFamilies) => {
+    cluster.setPodFamilies(podFamilies);
+    await run('backend: wireguard');
+    expect(await matrixProblems(cluster, podFamilies, ['same L2', 'routed'])).toEqual([]);
+    const devices = (await cluster.nodes.a.netns.ip('-br link show type wireguard')).split('\n');
+    expect(devices.map((line) => line.split(/\s/)[0])).toEqual(
+      podFamilies.map((family) => (family === 'ip' ? 'podwire-wg' : 'podwire-wg-v6')),
+    );
+    cluster.setPodFamilies(families);
   });
 
   test('150. is to `wg` what was asked for, and a key that changes costs its peer’s entries alone', async () => {
@@ -116,6 +135,52 @@ describe('wireguard', () => {
     expect(a.takeSteps()).toEqual([]);
   });
 
+  test('150. a peer that is heard from elsewhere is answered there, until its node says otherwise', async () => {
+    const { a, b } = cluster.nodes;
+    const endpoint = async (): Promise<string | undefined> => {
+      const { stdout } = await a.netns.exec('wg', ['show', 'podwire-wg', 'endpoints']);
+      return new RegExp(`^${escape(publicKey('b'))}\\t(.*)$`, 'm').exec(stdout)?.[1];
+    };
+    const end = (node: typeof a): End & { readonly address: string } => ({
+      address: node.pods.ip,
+      inside: node.inside,
+    });
+    const once = { bytes: 64, fragment: 'never' } as const;
+    expect(await endpoint()).toBe('192.168.1.2:51820');
+    await b.netns.batch([
+      'addr del 192.168.1.2/24 dev eth0',
+      'addr add 192.168.1.77/24 dev eth0',
+      'route replace default via 192.168.1.254',
+    ]);
+    await exchange(end(b), end(a), once);
+    expect(await endpoint()).toBe('192.168.1.77:51820');
+    a.takeSteps();
+    cluster.doubt('a');
+    await cluster.round('a');
+    expect(a.takeSteps()).toEqual([]);
+    expect(await endpoint()).toBe('192.168.1.77:51820');
+    await exchange(end(a), end(b), once);
+    // A daemon that starts anew, too.
+    cluster.configure('a', `backend: wireguard\nwireguard: { presharedKey: ${presharedKey} }`);
+    await cluster.round('a');
+    expect(await endpoint()).toBe('192.168.1.77:51820');
+    const record = cluster.records.get('b');
+    if (record === undefined) throw new Error('there is no b');
+    const annotations = { ...record.annotations, 'podwire.dev/public-ip': '192.168.1.78' };
+    cluster.records.set('b', { ...record, annotations });
+    cluster.doubt('a');
+    await cluster.round('a');
+    expect(await endpoint()).toBe('192.168.1.78:51820');
+    await b.netns.batch([
+      'addr del 192.168.1.77/24 dev eth0',
+      'addr add 192.168.1.2/24 dev eth0',
+      'route replace default via 192.168.1.254',
+    ]);
+    cluster.records.set('b', record);
+    await cluster.settle();
+    expect(await endpoint()).toBe('192.168.1.2:51820');
+  });
+
   test('leaves nothing behind for another backend, nor another backend for it', async () => {
     await run('backend: vxlan\ndirectRouting: false');
     expect(await cluster.nodes.a.netns.ip('-br link show type wireguard')).toBe('');
@@ -125,6 +190,10 @@ describe('wireguard', () => {
     expect(await matrixProblems(cluster, families, ['same L2', 'routed'])).toEqual([]);
   });
 });
+
+function escape(text: string): string {
+  return text.replace(/[+/]/g, (letter) => `\\${letter}`);
+}
 
 function publicKey(name: string): string {
   const data = cluster.records.get(name)?.annotations['podwire.dev/backend-data'] ?? '{}';

@@ -23,10 +23,13 @@ export function createBirdDriver(
   now: () => number,
 ): RoutingDriver {
   let verifiedAtMs = Number.NEGATIVE_INFINITY;
+  /** What BIRD has read; undefined = not known to this process. */
+  let loaded: string | undefined;
   let problems: readonly string[] = [];
   /** Nothing of ours is announced, and this process need not look again. */
   let isCleared = false;
 
+  /** @param before what the file held when BIRD took it last */
   async function reload(before: string | undefined, signal: AbortSignal): Promise<void> {
     const { code, lines } = await birdCommand(controlSocket, 'configure', signal);
     if (code < 1000) return;
@@ -50,6 +53,7 @@ export function createBirdDriver(
       );
     }
     verifiedAtMs = now();
+    loaded = config;
     problems = isFresh ? [] : states.flatMap(({ problem }) => problem ?? []);
   }
 
@@ -58,19 +62,25 @@ export function createBirdDriver(
     async apply(config, signal) {
       if (config === undefined && isCleared) return;
       const before = await readIfThere(configFile);
-      isCleared = config === undefined;
       if (config === undefined) {
         // Another backend now: what we announced must not stay.
         problems = [];
-        if (before?.startsWith(birdConfigTitle) !== true || before === emptyConfig) return;
-        await writeFileIfChanged(configFile, emptyConfig);
-        await reload(undefined, signal);
+        loaded = undefined;
+        if (before?.startsWith(birdConfigTitle) === true) {
+          await writeFileIfChanged(configFile, emptyConfig);
+          await reload(undefined, signal).catch((error: unknown) => {
+            // One that does not run announces nothing, and reads the file when it starts.
+            if (!isErrno(error, 'ENOENT') && !isErrno(error, 'ECONNREFUSED')) throw error;
+          });
+        }
+        isCleared = true;
         return;
       }
+      isCleared = false;
       const changed = await writeFileIfChanged(configFile, config);
-      if (!changed && now() - verifiedAtMs < verifyIntervalMs) return;
-      const isFirst = verifiedAtMs === Number.NEGATIVE_INFINITY;
-      if (changed || isFirst) await reload(before, signal);
+      const isRead = !changed && config === loaded;
+      if (isRead && Math.abs(now() - verifiedAtMs) < verifyIntervalMs) return;
+      if (!isRead) await reload(loaded ?? before, signal);
       await verify(config, changed, signal);
     },
   };

@@ -6,7 +6,7 @@ import type { Clock } from '#pkg/clock/clock.ts';
 import { AgentError, isErrno, messageOf } from '#pkg/errors/agent-error.ts';
 import type { EtcdClient } from '#pkg/etcd/client.ts';
 import type { EtcdEntry, EtcdEvent } from '#pkg/etcd/records.ts';
-import { formatAddress, type Address } from '#pkg/ip/address.ts';
+import { formatAddress, sameAddress, type Address } from '#pkg/ip/address.ts';
 import { samePrefix } from '#pkg/ip/prefix.ts';
 import { createStore, type Store } from '#pkg/kube/store.ts';
 import type { NodeRecord } from '#pkg/kube/types.ts';
@@ -49,6 +49,8 @@ export interface EtcdSourceParts extends SubnetRules {
 /** Doubled after each failure in a row. */
 const firstRetryMs = 500;
 const maxRetryMs = 15_000;
+/** What has worked for so long works: the next failure is the first in a row. */
+const healthyAfterMs = 10_000;
 
 export class EtcdSource {
   readonly #parts: EtcdSourceParts;
@@ -57,6 +59,8 @@ export class EtcdSource {
   #previous: LeasedSubnets | undefined;
   /** The host's addresses when the lease was taken. */
   #addresses: ByFamily<Address> = {};
+  /** Ends the session under way. */
+  #startOver: (why: AgentError) => void = () => undefined;
   /** Keys that are none, reported once each. */
   readonly #odd = new Set<string>();
 
@@ -75,17 +79,27 @@ export class EtcdSource {
     reportNetworkUp: async () => undefined,
   };
 
+  /** This host has lost an address: if it was known by it, its lease must say another. */
+  addressGone(address: Address): void {
+    if (!Object.values(this.#addresses).some((own) => sameAddress(own, address))) return;
+    const reason = `Cannot go on as ${formatAddress(address)}: this host has lost the address`;
+    this.#startOver(new AgentError('AddressGone', reason));
+  }
+
   /** Returns when the signal aborts. */
   async run(signal: AbortSignal): Promise<void> {
     const { clock, log } = this.#parts;
     let failures = 0;
     while (!signal.aborted) {
+      const startedMs = clock.now();
       try {
-        await this.#session(signal, () => (failures = 0));
+        await this.#session(signal);
       } catch (error) {
         if (signal.aborted) return;
-        const atOnce = isErrno(error, 'EtcdCompacted') || isErrno(error, 'LeaseLost');
-        const retryInMs = atOnce ? 0 : Math.min(maxRetryMs, firstRetryMs * 2 ** failures);
+        if (clock.now() - startedMs >= healthyAfterMs) failures = 0;
+        const isExpected = isErrno(error, 'EtcdCompacted') || isErrno(error, 'LeaseLost');
+        const retryInMs =
+          isExpected && failures === 0 ? 0 : Math.min(maxRetryMs, firstRetryMs * 2 ** failures);
         failures += 1;
         this.#parts.onWaiting(messageOf(error));
         log.warn({ err: error, retryInMs }, 'Nodes in etcd: starting over');
@@ -95,7 +109,7 @@ export class EtcdSource {
   }
 
   /** Lists, makes sure of our own subnet, and follows: until something goes wrong. */
-  async #session(signal: AbortSignal, onListed: () => void): Promise<void> {
+  async #session(signal: AbortSignal): Promise<void> {
     const { client, prefix } = this.#parts;
     const { revision, entries } = await client.list(`${prefix}/`, signal);
     const leases = entries.flatMap((entry) => this.#read(entry));
@@ -105,14 +119,16 @@ export class EtcdSource {
     const own = await this.#acquire(leases, signal);
     const others = leases.filter(({ key }) => key !== own.key);
     this.#nodes.replace([own, ...others].map((lease) => this.#recordOf(lease)));
-    onListed();
     const inner = new AbortController();
     const both = AbortSignal.any([signal, inner.signal]);
-    const parts = [this.#follow(revision, own, both), this.#keepAlive(own, both)];
+    const over = Promise.withResolvers<never>();
+    this.#startOver = over.reject;
+    const parts = [this.#follow(revision, own, both), this.#keepAlive(own, both), over.promise];
     try {
       await Promise.race(parts);
     } finally {
       inner.abort();
+      over.reject(new AgentError('Over', 'The session is over'));
       await Promise.allSettled(parts);
     }
   }
@@ -124,6 +140,7 @@ export class EtcdSource {
       leases,
       publicIPs: { ...this.#addresses, ...publicIPs },
       previous: before,
+      held: this.#own,
       relist: async () => {
         const { entries } = await this.#parts.client.list(this.#subnetsPrefix, signal);
         return entries.flatMap((entry) => this.#read(entry));
@@ -216,7 +233,12 @@ export class EtcdSource {
     if (ip6 !== undefined) {
       overwrite[`${annotationPrefix}public-ipv6-overwrite`] = formatAddress(ip6);
     }
-    return { ...record, annotations: { ...record.annotations, ...overwrite } };
+    return {
+      ...record,
+      // The store takes two of one version for the same.
+      resourceVersion: [record.resourceVersion, ...record.internalIPs].join(' '),
+      annotations: { ...record.annotations, ...overwrite },
+    };
   }
 
   /** The lease an entry is, if it is one; a new configuration is told. */

@@ -34,3 +34,14 @@ test('puts those, and no others, over what took their place', () => {
     ...others,
   ]);
 });
+
+test('follows what is put and deleted later', () => {
+  const later = new HeldRoutes([route('10.244.3.0/24')]);
+  later.note([
+    { op: 'put', object: route('10.244.4.0/24'), replaces: undefined },
+    { op: 'delete', object: route('10.244.3.0/24') },
+    { op: 'delete', object: neighbor },
+  ]);
+  expect(later.hasRouteTo(parsePrefix('10.244.3.0/24'))).toBe(false);
+  expect(later.hasRouteTo(parsePrefix('10.244.4.0/24'))).toBe(true);
+});

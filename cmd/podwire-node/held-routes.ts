@@ -8,11 +8,23 @@ import type { Prefix } from '#pkg/ip/prefix.ts';
 
 export class HeldRoutes {
   readonly #objects: readonly HostObject[];
-  #keys: ReadonlySet<string> | undefined;
+  /** Done since, and not in the keys yet. */
+  #done: readonly Step[] = [];
+  #keys: Set<string> | undefined;
 
   /** @param objects all that is in the kernel after a round */
   constructor(objects: readonly HostObject[]) {
     this.#objects = objects;
+  }
+
+  /** These steps were carried out. */
+  note(steps: readonly Step[]): void {
+    this.#done = [...this.#done, ...steps.filter(({ object }) => object.kind === 'route')];
+  }
+
+  /** What is held after a round that wanted these objects and could not put some of them. */
+  after(want: readonly HostObject[], notPut: ReadonlySet<HostObject>): HeldRoutes {
+    return new HeldRoutes(want.filter((o) => !notPut.has(o) || this.#has(o)));
   }
 
   hasRouteTo(destination: Prefix): boolean {
@@ -41,6 +53,11 @@ export class HeldRoutes {
   /** Made when somebody asks: most rounds put no route. */
   #has(route: HostObject): boolean {
     this.#keys ??= new Set(this.#objects.filter(({ kind }) => kind === 'route').map(objectKey));
+    for (const { op, object } of this.#done) {
+      if (op === 'put') this.#keys.add(objectKey(object));
+      else this.#keys.delete(objectKey(object));
+    }
+    this.#done = [];
     return this.#keys.has(objectKey(route));
   }
 }

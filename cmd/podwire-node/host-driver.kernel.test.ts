@@ -90,3 +90,19 @@ test('a longer prefix with a gateway is told beside the one on the link', async 
     expect(wan?.routedPrefixes?.map(formatPrefix)).toEqual(['10.1.0.0/16']);
   });
 });
+
+test('default routes are told IPv4’s first, then by their metrics', async () => {
+  await host.ip('link add other type veth peer name end');
+  await host.ip('link set other up');
+  await host.ip('link set end up');
+  await host.ip('addr add 10.0.0.1/8 dev wan');
+  await host.ip('addr add 10.64.0.1/24 dev other');
+  await host.ip('route add default via 10.64.0.2 metric 200');
+  await host.ip('route add default via 10.0.0.254 metric 100');
+  // The kernel's own metric, which is a larger number.
+  await host.ip('-6 route add default via fe80::1 dev other');
+  inside(host, () => {
+    using netlink = new NetlinkSocket(sys);
+    expect(createHostDriver(netlink).facts().defaultLinks).toEqual(['wan', 'other', 'other']);
+  });
+});

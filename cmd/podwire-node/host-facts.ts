@@ -2,6 +2,7 @@
 import { families } from '#pkg/ip/address.ts';
 import { containsPrefix, type Prefix } from '#pkg/ip/prefix.ts';
 import { listAddresses } from '#pkg/netlink/address.ts';
+import { IP6_RT_PRIO_USER } from '#pkg/netlink/constants.ts';
 import { listLinks } from '#pkg/netlink/link.ts';
 import { routedLinkIndex } from '#pkg/netlink/route-lookup.ts';
 import { listRoutes, type RouteEntry } from '#pkg/netlink/route.ts';
@@ -42,7 +43,8 @@ export function observeHostLinks(
     routedLink: (address) => nameOf.get(routedLinkIndex(socket, address) ?? 0),
     defaultLinks: routes
       .filter(({ destination }) => destination.length === 0)
-      .toSorted((a, b) => (a.metric ?? 0) - (b.metric ?? 0))
+      // Numbers of different families say nothing of each other.
+      .toSorted((a, b) => familyRank(a) - familyRank(b) || metricOf(a) - metricOf(b))
       .flatMap(({ linkIndex = 0 }) => nameOf.get(linkIndex) ?? []),
     links: links.map(({ index, name, mtuBytes }) => ({
       name,
@@ -56,6 +58,15 @@ export function observeHostLinks(
       .filter(({ index, alias }) => advertised.has(index) && !alias?.startsWith(podwireAlias))
       .map(({ name }) => name),
   };
+}
+
+function familyRank({ destination }: RouteEntry): number {
+  return families.indexOf(destination.address.family);
+}
+
+/** A route without one has the kernel's own. */
+function metricOf({ destination, metric }: RouteEntry): number {
+  return metric ?? (destination.address.family === 'ip' ? 0 : IP6_RT_PRIO_USER);
 }
 
 /** Longer prefixes than those on the link, that do not go straight out of it. */

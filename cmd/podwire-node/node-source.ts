@@ -11,7 +11,7 @@ export interface NodeSource extends AsyncDisposable {
   readonly ownNode: OwnNode;
   /** The daemon's, with what the source says of the whole network. */
   readonly config: NodeConfig;
-  /** This host has lost an address: connections from it are dead. */
+  /** This host has lost an address: connections from it are dead, and others must not use it. */
   addressGone(address: Address): void;
   /** Keeps the store in step until the signal aborts. */
   run(signal: AbortSignal): Promise<void>;

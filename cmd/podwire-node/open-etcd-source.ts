@@ -81,7 +81,7 @@ export async function openEtcdSource(
     nodes: source.nodes,
     ownNode: source.ownNode,
     config,
-    addressGone: () => undefined,
+    addressGone: (address) => source.addressGone(address),
     run: (runSignal) => source.run(runSignal),
     [Symbol.asyncDispose]: () => running.disposeAsync(),
   };
@@ -111,12 +111,19 @@ async function readNetConf(
   }
 }
 
-function subnetsOf(netConf: NetConf): SubnetRules['subnets'] {
+/**
+ * Where subnets are from. IPv6 alone is not to be had, as with flannel: its keys start with an IPv4
+ * subnet.
+ *
+ * @throws {AgentError} InvalidConfig, naming the key
+ */
+export function subnetsOf(netConf: NetConf): SubnetRules['subnets'] {
   const { Network: network, IPv6Network: network6, EnableIPv4, EnableIPv6 } = netConf;
   if (!EnableIPv4 || network === undefined) {
     throw new AgentError(
       'InvalidConfig',
-      'Cannot use the network configuration: it needs Network, since the keys of subnets start with an IPv4 subnet',
+      'Cannot use the network configuration: expected Network, and EnableIPv4 not false: ' +
+        'keys of subnets in etcd start with an IPv4 subnet. IPv6 alone takes nodes from Kubernetes',
     );
   }
   if (EnableIPv6 && network6 === undefined) {

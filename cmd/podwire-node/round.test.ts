@@ -2,7 +2,7 @@ import { beforeEach, describe, expect, test } from 'vitest';
 import type { HostObject } from '#pkg/host-network/object.ts';
 import { planHostNetwork } from '#pkg/host-network/plan.ts';
 import { StepError, type Step } from '#pkg/host-network/step.ts';
-import { parsePrefix } from '#pkg/ip/prefix.ts';
+import { parsePrefix, type Prefix } from '#pkg/ip/prefix.ts';
 import { silentLogger } from '#pkg/log/logger.ts';
 import { planNftables, type ElementStep, type NftStep } from '#pkg/nftables/plan.ts';
 import { observedOf, sameTable, type ObservedTable } from '#pkg/nftables/ruleset.ts';
@@ -69,7 +69,7 @@ class World {
   ]);
   objects: HostObject[] = [];
   tables: ObservedTable[] = [];
-  forwarding: Desired['forwarding'];
+  carry: () => void = () => undefined;
   routingConfig: Desired['routingConfig'];
   files: Record<string, string> = {};
   networkUp = false;
@@ -102,7 +102,7 @@ class World {
         apply: async (steps) => (this.#call('apply tables'), this.#applyTables(steps)),
       },
       packetFilter: { converge: async () => this.filter(), doubt: () => undefined },
-      forwarder: { apply: async (wanted) => void (this.forwarding = wanted) },
+      forwarder: { apply: async () => this.carry() },
       routing: {
         apply: async (wanted) => void (this.routingConfig = wanted),
         problems: () => [],
@@ -349,8 +349,11 @@ describe('PodNetworkRound', () => {
     expect(world.calls).toEqual([]);
     expect(world.status.state).toMatchObject({ kind: 'waiting' });
     world.nodes.set('a', own);
+    // Nobody tells of neighbours while it is not known which links are ours.
+    world.objects = world.objects.filter(({ kind }) => kind !== 'neighbor');
     await world.round.run(signal);
     expect(world.status.state).toEqual({ kind: 'ready' });
+    expect(world.leftToDo()).toEqual([]);
   });
 
   test('looks at the kernel again when told, and by itself after the interval', async () => {
@@ -359,10 +362,13 @@ describe('PodNetworkRound', () => {
     world.round.doubtHost();
     await world.round.run(signal);
     expect(world.leftToDo()).toEqual([]);
-    world.tables = [];
-    world.nowMs += 30_000;
-    await world.round.run(signal);
-    expect(world.leftToDo()).toEqual([]);
+    // Also when somebody has set the clock back meanwhile.
+    for (const laterMs of [30_000, -3_600_000]) {
+      world.tables = [];
+      world.nowMs += laterMs;
+      await world.round.run(signal);
+      expect(world.leftToDo()).toEqual([]);
+    }
   });
 
   test('sets the condition again for a Node that was made again, or is tainted', async () => {
@@ -403,6 +409,47 @@ describe('PodNetworkRound', () => {
     world.failAt = at;
     await expect(world.round.run(signal)).rejects.toThrow();
     expect(world.files).toHaveProperty('conflist');
+  });
+
+  describe('a route that somebody changes by hand is ours still', () => {
+    const [toB, toC] = ['10.244.2.0/24', '10.244.3.0/24'].map(parsePrefix) as [Prefix, Prefix];
+
+    test('though its node has only just joined, and until it leaves', async () => {
+      await world.round.run(signal);
+      await world.round.run(signal);
+      world.calls = [];
+      world.nodes.set('c', node('c', 3));
+      await world.round.run(signal);
+      expect(world.calls).not.toContain('observe host');
+      expect([toB, toC].map((to) => world.round.hasRouteTo(to))).toEqual([true, true]);
+      world.nodes.delete('b');
+      await world.round.run(signal);
+      expect([toB, toC].map((to) => world.round.hasRouteTo(to))).toEqual([false, true]);
+    });
+
+    test('though another node’s cannot be put', async () => {
+      world.nodes.set('c', node('c', 3));
+      await world.round.run(signal);
+      const at = world.calls.lastIndexOf('put route') + 1;
+      world = new World();
+      world.nodes.set('c', node('c', 3));
+      world.failAt = at;
+      await expect(world.round.run(signal)).rejects.toThrow();
+      expect([toB, toC].map((to) => world.round.hasRouteTo(to))).toEqual([true, false]);
+    });
+  });
+
+  test('no packets are carried by a device that is not known to be there', async () => {
+    await world.round.run(signal);
+    const at = world.calls.indexOf('observe host') + 1;
+    world = new World();
+    world.failAt = at;
+    let carried = 0;
+    world.carry = () => (carried += 1);
+    await expect(world.round.run(signal)).rejects.toThrow();
+    expect(carried).toBe(0);
+    await world.round.run(signal);
+    expect(carried).toBe(1);
   });
 
   test.each(['put vxlan', 'put address', 'put sysctl', 'apply tables'])(

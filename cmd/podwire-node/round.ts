@@ -7,6 +7,7 @@ import { isDevice } from '#pkg/host-network/device.ts';
 import type { HostObject } from '#pkg/host-network/object.ts';
 import { splitRetained } from '#pkg/host-network/plan-retained.ts';
 import { planHostNetwork } from '#pkg/host-network/plan.ts';
+import { RoamedPeers } from '#pkg/host-network/roamed-peers.ts';
 import { StepError, type Step } from '#pkg/host-network/step.ts';
 import { observedOf, type ObservedTable, type Ruleset } from '#pkg/nftables/ruleset.ts';
 import { planNftables, type NftStep } from '#pkg/nftables/plan.ts';
@@ -35,6 +36,7 @@ export class PodNetworkRound {
   #basis: PeerBasis | undefined;
   #index: PeerIndex | undefined;
   #held = new HeldRoutes([]);
+  readonly #peers = new RoamedPeers();
   /** What was said of iptables last. */
   #filterTrouble: string | undefined;
   #watchedLinks: ReadonlySet<string> | undefined;
@@ -88,6 +90,7 @@ export class PodNetworkRound {
       const want = desiredPodNetwork(records, this.#facts, options);
       if (want.kind === 'not-ready') {
         this.#watchedLinks = undefined;
+        this.#objects = undefined;
         status.roundEnded({ kind: 'waiting', reason: want.reason });
         metrics.roundEnded('waiting', clock.now() - startMs);
         return;
@@ -98,7 +101,6 @@ export class PodNetworkRound {
       status.setProblems([...want.problems, ...sessions]);
       await this.#converge(want, records.get(options.nodeName), signal);
       this.#basis = want.basis;
-      this.#held = new HeldRoutes(want.objects);
       status.roundEnded({ kind: 'ready' });
       metrics.roundEnded('success', clock.now() - startMs);
     } catch (error) {
@@ -134,7 +136,8 @@ export class PodNetworkRound {
   #forgetWhatIsInDoubt(): boolean {
     const { clock, observeIntervalMs } = this.#parts;
     const nowMs = clock.now();
-    if (nowMs - this.#observedAtMs >= observeIntervalMs) {
+    // Both ways: the machine's clock may be set back.
+    if (Math.abs(nowMs - this.#observedAtMs) >= observeIntervalMs) {
       this.doubtHost();
       this.doubtTables();
       this.#observedAtMs = nowMs;
@@ -159,10 +162,15 @@ export class PodNetworkRound {
     const filter = (): Promise<void> => this.#applyPacketFilter(want, signal);
     const masquerades = want.packetFilter.some(needsNat);
     if (masquerades) await collect(failures, filter, signal);
-    await collect(failures, () => this.#applyObjects(want, signal), signal);
+    const ofObjects: unknown[] = [];
+    await collect(ofObjects, () => this.#applyObjects(want, signal), signal);
+    failures.push(...ofObjects);
     if (!masquerades) await collect(failures, filter, signal);
     const { forwarder, routing } = this.#parts;
-    await collect(failures, () => forwarder.apply(want.forwarding), signal);
+    // It would make a device that is not there: one that nobody could take for ours, nor replace.
+    if (ofObjects.every(concernsPeersOnly)) {
+      await collect(failures, () => forwarder.apply(want.forwarding), signal);
+    }
     await collect(failures, () => routing.apply(want.routingConfig, signal), signal);
     // A route to one peer that fails makes neither us nor the other peers unreachable.
     if (failures.every(concernsPeersOnly)) {
@@ -187,7 +195,15 @@ export class PodNetworkRound {
   ): Promise<void> {
     this.#objects ??= this.#parts.host.observe(want);
     const { retained, others } = splitRetained(want, this.#objects, retainedDevices);
-    await this.#writeObjects(this.#held.reclaim(planHostNetwork(want, others)), signal);
+    const steps = planHostNetwork(want, this.#peers.accept(want, others));
+    try {
+      await this.#writeObjects(this.#held.reclaim(steps), signal);
+      this.#held = new HeldRoutes(want);
+    } catch (error) {
+      if (concernsPeersOnly(error)) this.#held = this.#held.after(want, notPut(error));
+      throw error;
+    }
+    this.#peers.settled(want);
     this.#objects = [...want, ...retained];
   }
 
@@ -195,6 +211,8 @@ export class PodNetworkRound {
     const { host, log, metrics } = this.#parts;
     if (steps.length === 0) return;
     await host.apply(steps, signal);
+    this.#held.note(steps);
+    this.#peers.done(steps);
     metrics.hostChanged(steps);
     log.info(summaryOf(steps), 'Host network changed');
   }
@@ -248,9 +266,17 @@ const peerKinds: ReadonlySet<HostObject['kind']> = new Set([
   'wireguard-peer',
 ]);
 
-function concernsPeersOnly(error: unknown): boolean {
+function concernsPeersOnly(error: unknown): error is PeerFailures {
   return (
     error instanceof AggregateError &&
     error.errors.every((e) => e instanceof StepError && peerKinds.has(e.step.object.kind))
   );
+}
+
+interface PeerFailures extends AggregateError {
+  readonly errors: StepError[];
+}
+
+function notPut({ errors }: PeerFailures): ReadonlySet<HostObject> {
+  return new Set(errors.map(({ step }) => step.object));
 }

@@ -34,6 +34,8 @@ export interface Acquisition {
   /** By which the node is known. */
   readonly publicIPs: ByFamily<Address>;
   readonly previous: LeasedSubnets | undefined;
+  /** The one this process has: ours, though it may say an address that the host had before. */
+  readonly held?: HeldLease | undefined;
   readonly relist: () => Promise<readonly HeldLease[]>;
   readonly keyOf: (subnets: LeasedSubnets) => string;
   readonly signal: AbortSignal;
@@ -53,7 +55,7 @@ export async function acquireSubnet(rules: SubnetRules, asked: Acquisition): Pro
   for (let attempt = 0; attempt < maxTries; attempt++) {
     const own = await ownLease(leases, rules, asked);
     if (own !== undefined) return own;
-    const others = leases.filter((lease) => !isOurs(lease.value, asked.publicIPs));
+    const others = leases.filter((lease) => !isOurs(lease, asked));
     const made = await makeLease(chooseSubnets(others, rules, asked), rules, asked);
     if (made !== undefined) return made;
     leases = await asked.relist();
@@ -65,13 +67,13 @@ export async function acquireSubnet(rules: SubnetRules, asked: Acquisition): Pro
 async function ownLease(
   leases: readonly HeldLease[],
   { client, log, subnets: range }: SubnetRules,
-  { publicIPs, signal }: Acquisition,
+  asked: Acquisition,
 ): Promise<HeldLease | undefined> {
-  for (const lease of leases.filter(({ value }) => isOurs(value, publicIPs))) {
+  for (const lease of leases.filter((one) => isOurs(one, asked))) {
     if (fits(lease.subnets, range)) return lease;
     const { key, createRevision } = lease;
     log.warn({ key }, 'Giving up a subnet that is not of the network any more');
-    await client.transact([{ key, createRevision }], [{ op: 'delete', key }], signal);
+    await client.transact([{ key, createRevision }], [{ op: 'delete', key }], asked.signal);
   }
   return undefined;
 }
@@ -126,7 +128,11 @@ async function makeLease(
   return { key, subnets, value, lease, createRevision: revision, modRevision: revision };
 }
 
-function isOurs({ PublicIP, PublicIPv6 }: LeaseValue, { ip, ip6 }: ByFamily<Address>): boolean {
+function isOurs(
+  { createRevision, key, value: { PublicIP, PublicIPv6 } }: HeldLease,
+  { held, publicIPs: { ip, ip6 } }: Acquisition,
+): boolean {
+  if (key === held?.key && createRevision === held.createRevision) return true;
   if (ip !== undefined) return PublicIP === formatAddress(ip);
   return ip6 !== undefined && PublicIPv6 === formatAddress(ip6);
 }

@@ -1,5 +1,6 @@
 import { afterEach, beforeEach, expect, test, vi } from 'vitest';
 import { AgentError } from '#pkg/errors/agent-error.ts';
+import { parseAddress } from '#pkg/ip/address.ts';
 import { parsePrefix } from '#pkg/ip/prefix.ts';
 import type { ObservedWireguard } from '#pkg/host-network/rtnetlink-wireguard.ts';
 import { watchWireguard } from './wireguard-watch.ts';
@@ -7,7 +8,7 @@ import { watchWireguard } from './wireguard-watch.ts';
 beforeEach(() => void vi.useFakeTimers());
 afterEach(() => void vi.useRealTimers());
 
-function device(range: string): ObservedWireguard {
+function device(range: string, port = 51_820): ObservedWireguard {
   return {
     publicKey: 'own',
     port: 51_820,
@@ -16,7 +17,7 @@ function device(range: string): ObservedWireguard {
         kind: 'wireguard-peer',
         link: 'podwire-wg',
         publicKey: 'peer',
-        endpoint: undefined,
+        endpoint: { address: parseAddress('192.0.2.2'), port },
         allowedIPs: [parsePrefix(range)],
         keepaliveSeconds: 0,
         presharedKey: undefined,
@@ -35,6 +36,10 @@ test('tells of what differs from one look to the next, once; of our own writes, 
     onError,
   });
   vi.advanceTimersByTime(5_000);
+  expect(onChange).not.toHaveBeenCalled();
+  // Behind a NAT.
+  answer = () => device('10.244.2.0/24', 4711);
+  vi.advanceTimersByTime(2_000);
   expect(onChange).not.toHaveBeenCalled();
   answer = () => device('10.0.0.0/8');
   vi.advanceTimersByTime(2_000);

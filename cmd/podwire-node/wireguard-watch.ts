@@ -61,12 +61,17 @@ export function watchWireguard(watch: WireguardWatch): RunningWatch {
   };
 }
 
-/** All that is ours to set; not when a peer was heard of last, and how much it has sent. */
+/**
+ * All that is ours alone to set; not when a peer was heard of last, and how much it has sent. The
+ * kernel changes endpoints, too: a peer behind a NAT would cause a round with each new port.
+ */
 function textOf(driver: WireguardWatch['driver'], link: string): string {
   try {
     const { publicKey, port, peers } = driver.read(link);
     const lines = peers.map(
-      (peer) => `${describeObject(peer)} ${peer.keepaliveSeconds} ${peer.presharedKey ?? ''}`,
+      (peer) =>
+        `${describeObject({ ...peer, endpoint: undefined })} ` +
+        `${peer.keepaliveSeconds} ${peer.presharedKey ?? ''}`,
     );
     return [`${link} ${port} ${publicKey}`, ...lines].join('\n');
   } catch (error) {

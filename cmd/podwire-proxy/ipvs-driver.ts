@@ -10,7 +10,11 @@ import type { VirtualServer } from '#pkg/ipvs/virtual-server.ts';
 export interface IpvsDriver {
   sets(signal: AbortSignal): Promise<ReadonlyMap<string, ObservedIpSet>>;
   servers(signal: AbortSignal): Promise<ReadonlyMap<string, VirtualServer>>;
-  connections(key: string, signal: AbortSignal): Promise<ReadonlyMap<string, number>>;
+  /** Of the real servers of these virtual servers, by both their keys. */
+  connections(
+    keys: ReadonlySet<string>,
+    signal: AbortSignal,
+  ): Promise<ReadonlyMap<string, ReadonlyMap<string, number>>>;
   /** On the device for Services. */
   boundAddresses(): ReadonlySet<string>;
   /** The host's own. */

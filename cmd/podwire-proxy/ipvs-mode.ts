@@ -96,7 +96,7 @@ export function ipvsDriver(
   return {
     sets: (signal) => observeIpSets(run, prefix, signal),
     servers: (signal) => observeIpvs(run, signal),
-    connections: (key, signal) => observeConnections(run, key, signal),
+    connections: (keys, signal) => observeConnections(run, keys, signal),
     boundAddresses: () => boundAddresses(socket, family),
     ownAddresses: () => ownAddresses(socket, family),
     applySets: (steps, signal) => applyIpSets(run, steps, signal),

@@ -22,6 +22,7 @@ class FakeKernel implements IpvsDriver {
   readonly bound = new Set<string>();
   readonly lines: string[] = [];
   readonly connectionsOf = new Map<string, number>();
+  connectionsAsked = 0;
   failing: string | undefined;
   /** What happens while it is read. */
   onRead: (() => Promise<void>) | undefined;
@@ -46,10 +47,13 @@ class FakeKernel implements IpvsDriver {
     await this.onRead?.();
     return new Map(this.#servers);
   };
-  connections = async (key: string): Promise<ReadonlyMap<string, number>> => {
+  connections = async (
+    keys: ReadonlySet<string>,
+  ): Promise<ReadonlyMap<string, ReadonlyMap<string, number>>> => {
     this.#call('connections');
-    expect(this.#servers.has(key)).toBe(true);
-    return this.connectionsOf;
+    this.connectionsAsked += 1;
+    for (const key of keys) expect(this.#servers.has(key)).toBe(true);
+    return new Map([...keys].map((key) => [key, this.connectionsOf]));
   };
   boundAddresses = () => new Set(this.bound);
   ownAddresses = () => ['192.168.0.2'];
@@ -258,6 +262,29 @@ describe('ipvs writer', () => {
     await clock.advance(20_000);
     await write(cluster('10.1.0.2'), 'a/b:p80/tcp');
     expect(kernel.take()).toEqual(['ipvsadm -d -t 10.96.0.1:80 -r 10.1.0.3:80']);
+  });
+
+  it('S137. endpoints that leave many Services together cost one question', async () => {
+    const many = (n: number): Cluster => ({
+      services: [1, 2, 3].map((i) => service(`a/s${i}`, { clusterIPs: [`10.96.1.${i}`] })),
+      slices: [1, 2, 3].map((i) =>
+        slice(
+          `a/s${i}`,
+          Array.from({ length: n }, (_, j) => `10.1.${i}.${j}`),
+        ),
+      ),
+    });
+    await write(many(2));
+    await write(many(1), ...[1, 2, 3].map((i) => `a/s${i}:p80/tcp`));
+    kernel.take();
+    kernel.connectionsOf.set('10.1.2.1:80', 1);
+    kernel.connectionsAsked = 0;
+    await clock.advance(20_000);
+    await write(many(1), 'a/s1:p80/tcp');
+    expect(kernel.connectionsAsked).toBe(1);
+    expect(kernel.take()).toEqual(
+      [1, 3].map((i) => `ipvsadm -d -t 10.96.1.${i}:80 -r 10.1.${i}.1:80`),
+    );
   });
 
   it('134, 137. one that comes back, also after a restart, has its weight again', async () => {

@@ -144,12 +144,18 @@ export function createIpvsWriter(parts: IpvsWriterParts): IpvsWriter {
   async function drain(signal: AbortSignal): Promise<number> {
     if (have === undefined || clock.now() - drainedAtMs < drainIntervalMs) return 0;
     drainedAtMs = clock.now();
-    const steps: IpvsStep[] = [];
+    const leaving = new Map<string, VirtualServer>();
     for (const [key, server] of have) {
-      const leaving = server.realServers.filter(({ weight }) => weight === 0);
-      if (leaving.length === 0) continue;
-      const connections = await driver.connections(key, signal);
-      const idle = leaving.filter((real) => (connections.get(endpointText(real)) ?? 0) === 0);
+      if (server.realServers.some(({ weight }) => weight === 0)) leaving.set(key, server);
+    }
+    if (leaving.size === 0) return 0;
+    const connections = await driver.connections(new Set(leaving.keys()), signal);
+    const steps: IpvsStep[] = [];
+    for (const [key, server] of leaving) {
+      const of = connections.get(key);
+      const idle = server.realServers.filter(
+        (real) => real.weight === 0 && (of?.get(endpointText(real)) ?? 0) === 0,
+      );
       if (idle.length === 0) continue;
       steps.push(...idle.map((real): IpvsStep => ({ op: 'delete-real', key, real })));
       const realServers = server.realServers.filter((real) => !idle.includes(real));

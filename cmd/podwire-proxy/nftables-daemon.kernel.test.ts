@@ -1,8 +1,8 @@
 /** The daemon in nftables mode: an API server on one side, packets on the other. */
 import { writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { patience } from '#pkg/clock/testdata/patience.ts';
+import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import { patience } from '#hack/vm/patience.ts';
 import type { ScratchNetns } from '#pkg/netns/scratch.ts';
 import {
   createProxiedNode,
@@ -50,6 +50,9 @@ logging: { verbosity: 2 }
   daemon = node.startDaemon(flags);
 });
 afterAll(() => node?.[Symbol.asyncDispose]());
+beforeEach(({ onTestFailed }) => {
+  onTestFailed(() => console.log(daemon.log().slice(-10_000)));
+});
 
 function putSlice(family: 'IPv4' | 'IPv6', addresses: readonly string[], name = 'web'): void {
   node.api.objects.apply({

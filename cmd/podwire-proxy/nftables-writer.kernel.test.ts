@@ -1,7 +1,7 @@
 /** The law of every driver, on the real kernel: after a write there is nothing left to write. */
 import { setImmediate } from 'node:timers/promises';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { patience } from '#pkg/clock/testdata/patience.ts';
+import { patience } from '#hack/vm/patience.ts';
 import { families, type Family } from '#pkg/ip/address.ts';
 import { createScratchNetns, type ScratchNetns } from '#pkg/netns/scratch.ts';
 import { renderTable } from '#pkg/nftables/render.ts';

@@ -1,6 +1,6 @@
 /** Real packets through what the nftables mode writes, in both families. */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { patience } from '#pkg/clock/testdata/patience.ts';
+import { patience } from '#hack/vm/patience.ts';
 import { families } from '#pkg/ip/address.ts';
 import { nodeName, portsOf, service, slice, type Cluster } from '#pkg/proxy/testdata/records.ts';
 import { createSmallCluster, type SmallCluster } from '#pkg/proxy/testdata/small-cluster.ts';

@@ -127,6 +127,25 @@ describe('a round', () => {
     expect(bench.told.at(-2)).toEqual({ family: 'ip', changes: [] });
   });
 
+  it('does not remember each of many changes of one port, while the kernel fails', async () => {
+    const bench = new Bench();
+    await bench.round(first);
+    bench.told.length = 0;
+    bench.fails = 'ip';
+    for (let i = 0; i < 1_000; i++) {
+      await bench.round(pods(`10.0.1.${i % 250}`)).catch(() => undefined);
+    }
+    bench.fails = undefined;
+    await bench.round(pods('10.0.0.9'));
+    const [{ changes } = { changes: [] }] = bench.told.filter(({ family }) => family === 'ip');
+    expect(changes.length).toBeLessThan(20);
+    // All that may have been served counts as gone, and what is now as new.
+    expect(story(changes)).toContain('10.0.0.1 > -');
+    expect(story(changes).at(-1)).toMatch(/ > 10\.0\.0\.9$/);
+    // Each begins where the one before it ended.
+    for (const [i, { old }] of changes.entries()) if (i > 0) expect(old).toBe(changes[i - 1]?.new);
+  });
+
   it('counts what is dropped here for want of a local endpoint, as it comes and goes', async () => {
     const bench = new Bench();
     const local = service('ns/a', { clusterIPs: ['10.96.0.1'], internalTrafficPolicy: 'Local' });

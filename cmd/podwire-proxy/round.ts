@@ -20,9 +20,9 @@ import type { FamilyWriter, ProxyMode, WriteReport } from './proxy-mode.ts';
 
 /**
  * Told after a family was written, in the order of the list, also when nothing changed. `changes`
- * are all since the last success, those of failed rounds included, in the order they happened, and
- * nothing else is told: a change must not cost what all Services cost. A hook starts what takes time
- * and does not throw: the rules are written whatever becomes of it.
+ * are all since the last success, those of failed rounds included, those of a port in the order they
+ * happened, and nothing else is told: a change must not cost what all Services cost. A hook starts
+ * what takes time and does not throw: the rules are written whatever becomes of it.
  */
 export type AfterWrite = (
   family: Family,
@@ -51,8 +51,8 @@ export interface RoundParts {
 interface FamilyState {
   readonly model: ServiceModel;
   readonly writer: FamilyWriter;
-  /** Not written with success yet, oldest first. */
-  readonly pending: PortChange[];
+  /** Not written with success yet: by port, oldest first. */
+  readonly pending: Map<string, PortChange[]>;
   /** Nothing was ever written. */
   isFirst: boolean;
   withoutLocal: { readonly internal: number; readonly external: number };
@@ -68,7 +68,7 @@ export function createRound(parts: RoundParts): (signal: AbortSignal) => Promise
   const states = [...parts.mode.writers].map(([family, writer]): FamilyState => ({
     model: new ServiceModel(family, here()),
     writer,
-    pending: [],
+    pending: new Map(),
     isFirst: true,
     withoutLocal: { internal: 0, external: 0 },
   }));
@@ -120,10 +120,11 @@ export function createRound(parts: RoundParts): (signal: AbortSignal) => Promise
   ): Promise<WriteReport> {
     const { family, ports } = state.model;
     const startedMs = clock.now();
-    const changed = state.isFirst ? 'all' : new Set(state.pending.map(({ key }) => key));
+    const changed = state.isFirst ? 'all' : new Set(state.pending.keys());
     const report = await state.writer.write({ ports, changed, node }, signal);
     const { kind, written } = report;
-    const changes = state.pending.splice(0);
+    const changes = [...state.pending.values()].flat();
+    state.pending.clear();
     state.isFirst = false;
     const atMs = clock.now();
     const durationMs = atMs - startedMs;
@@ -145,8 +146,23 @@ export function createRound(parts: RoundParts): (signal: AbortSignal) => Promise
 
 function takeIn(state: FamilyState, changes: readonly PortChange[]): void {
   state.withoutLocal = countAfter(state.withoutLocal, changes);
-  for (const change of changes) state.pending.push(change);
+  for (const change of changes) {
+    const { key } = change;
+    const earlier = state.pending.get(key);
+    if (earlier === undefined) state.pending.set(key, [change]);
+    else if (earlier.length < maxPendingOfPort) earlier.push(change);
+    else {
+      const gone = { key, old: earlier[0]?.old, new: undefined };
+      state.pending.set(key, [gone, { key, old: undefined, new: change.new }]);
+    }
+  }
 }
+
+/**
+ * So many changes of one port are remembered, each with all endpoints before and after. Where the
+ * kernel fails for longer, the port counts as gone and made anew, for which more is looked at.
+ */
+const maxPendingOfPort = 16;
 
 type Counts = FamilyState['withoutLocal'];
 

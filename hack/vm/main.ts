@@ -49,7 +49,12 @@ async function main(args: VmArguments, signal: AbortSignal): Promise<number> {
     await bundleCniProgram(root, node, join(work, 'podwire-cni'));
     const isCommand = args.command.length > 0 && !isScript;
     const argv = isCommand ? args.command : [...testCommand, ...scriptArguments];
-    const env = { ...guestEnvironment, PODWIRE_SLOWNESS: slowness[accelerator] };
+    const env = {
+      ...guestEnvironment,
+      PODWIRE_SLOWNESS: slowness[accelerator],
+      // What hangs in a run of everything must leave time for the rest.
+      PODWIRE_TEST_SECONDS: args.quick ? '120' : '600',
+    };
     const init = guestInit({ root, argv, env, timeoutSeconds });
     const modules = { version: kernel.version, folder: kernel.modules };
     const system = systemFiles(guestEnvironment.PATH);
@@ -97,7 +102,7 @@ const guestEnvironment = {
   PODWIRE_VM: '1',
 } as const;
 
-/** How many times as long tests may take: pkg/clock/testdata/patience.ts. */
+/** How many times as long tests may take: hack/vm/patience.ts. */
 const slowness = { kvm: '1', tcg: '10' } as const;
 
 function say(line: string): void {

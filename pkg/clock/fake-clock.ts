@@ -2,7 +2,7 @@
 import type { Clock } from './clock.ts';
 
 interface Sleeper {
-  readonly at: number;
+  at: number;
   readonly wake: () => void;
 }
 
@@ -40,6 +40,12 @@ export class FakeClock implements Clock {
       this.#sleepers.push(sleeper);
       signal?.addEventListener('abort', stop, { once: true });
     });
+  }
+
+  /** Somebody sets the machine's clock: no time passes, and sleepers sleep on as long. */
+  set(ms: number): void {
+    for (const sleeper of this.#sleepers) sleeper.at += ms - this.#now;
+    this.#now = ms;
   }
 
   /** Moves time on, waking sleepers in the order of their times, and lets what they wake run. */

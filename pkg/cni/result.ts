@@ -37,7 +37,7 @@ export interface CniRoute {
   /** The largest TCP segment to advertise, in bytes. */
   readonly advmssBytes?: number | undefined;
   readonly priority?: number | undefined;
-  /** Routing table; 0 is a table of its own right here, and not the same as undefined. */
+  /** Routing table; 0 stays 0 from plugin to plugin, though to the kernel it is the main one. */
   readonly table?: number | undefined;
   readonly scope?: number | undefined;
 }

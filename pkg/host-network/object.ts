@@ -75,6 +75,8 @@ export interface WireguardPeer {
   readonly keepaliveSeconds: number;
   /** Name of the secret both nodes share (`presharedKeyName`); undefined = none. */
   readonly presharedKey: string | undefined;
+  /** Observed that there is a session; never wanted. */
+  readonly live?: true;
 }
 
 /** A value under /proc/sys. */
@@ -213,5 +215,5 @@ function prefixKey(prefix: Prefix): string {
 }
 
 function addressKey({ family, value }: Address): string {
-  return `${family} ${value.toString(36)}`;
+  return family === 'ip' ? `${family} ${Number(value)}` : `${family} ${value.toString(36)}`;
 }

@@ -57,6 +57,7 @@ export class WireguardDriver {
         allowedIPs: peer.allowedIPs.toSorted((a, b) => compareAddresses(a.address, b.address)),
         keepaliveSeconds: peer.keepaliveSeconds,
         presharedKey: peer.presharedKey && presharedKeyName(peer.presharedKey),
+        ...(isLive(peer.handshakeAtSeconds) ? { live: true } : {}),
       })),
     };
   }
@@ -97,6 +98,13 @@ export class WireguardDriver {
   #familyNumber(): number {
     return (this.#family ??= wireguardFamily(this.#generic));
   }
+}
+
+/** REJECT_AFTER_TIME: no packet is sent or taken with keys this old (WireGuard paper, §6.1). */
+const sessionSeconds = 180;
+
+function isLive(handshakeAtSeconds: number): boolean {
+  return Date.now() / 1000 - handshakeAtSeconds < sessionSeconds;
 }
 
 function noSecret(what: string): AgentError {

@@ -1,4 +1,6 @@
 import { describe, expect, it } from 'vitest';
+import type { runCommand } from '#pkg/exec/run.ts';
+import { observeConnections } from './observe.ts';
 import { parseConnections, parseIpvsSave } from './parse.ts';
 import { afterPlan, planIpvs } from './plan.ts';
 import { renderIpvsRestore, renderVirtualServers } from './render.ts';
@@ -113,6 +115,36 @@ it('what is rendered is read back the same', () => {
 
 it('parseIpvsSave() leaves servers by firewall mark alone', () => {
   expect(parseIpvsSave('-A -f 7 -s rr\n-a -f 7 -r 10.1.0.2:0 -m -w 1\n').size).toBe(0);
+});
+
+describe('observeConnections()', () => {
+  const proc = `IP Virtual Server version 1.2.1 (size=4096)
+Prot LocalAddress:Port Scheduler Flags
+  -> RemoteAddress:Port Forward Weight ActiveConn InActConn
+TCP  0A600001:0050 rr
+  -> 0A010003:1F90      Masq    0      3          2
+  -> 0A010002:1F90      Masq    1      0          0
+TCP  0A600002:0050 rr
+  -> 0A010002:1F90      Masq    0      7          0
+`;
+  const listed = 'TCP  10.96.0.1:80 rr\n  -> 10.1.0.3:8080  Masq  0  3  2\n';
+
+  it.each([
+    [1, ['ipvsadm --list --numeric -t 10.96.0.1:80'], { '10.1.0.3:8080': 5 }],
+    [9, ['cat /proc/net/ip_vs'], { '10.1.0.3:8080': 5, '10.1.0.2:8080': 0 }],
+  ])('of %i virtual servers', async (count, expected, counts) => {
+    const calls: string[] = [];
+    const run = (async (file: string, args: readonly string[]) => {
+      calls.push([file, ...args].join(' '));
+      return { stdout: file === 'cat' ? proc : listed, stderr: '' };
+    }) as typeof runCommand;
+    const others = Array.from({ length: count - 1 }, (_, i) => `-t 10.97.0.${i}:80`);
+    const keys = new Set(['-t 10.96.0.1:80', ...others]);
+    const found = await observeConnections(run, keys, AbortSignal.timeout(60_000));
+    expect(calls).toEqual(expected);
+    expect([...found.keys()]).toEqual(['-t 10.96.0.1:80']);
+    expect(Object.fromEntries(found.get('-t 10.96.0.1:80') ?? [])).toEqual(counts);
+  });
 });
 
 it('parseConnections() counts active and inactive ones', () => {

@@ -1,6 +1,6 @@
 /** Reads the kernel's present virtual servers through ipvsadm. */
 import type { runCommand } from '#pkg/exec/run.ts';
-import { parseConnections, parseIpvsSave } from './parse.ts';
+import { parseConnections, parseIpvsProc, parseIpvsSave } from './parse.ts';
 import type { VirtualServer } from './virtual-server.ts';
 
 /**
@@ -16,17 +16,32 @@ export async function observeIpvs(
   return parseIpvsSave(stdout);
 }
 
+/** For more virtual servers than these the list of all is read: one program, however many they are. */
+const maxAskedApart = 4;
+
 /**
- * The connections of one virtual server's real servers, by "address:port".
+ * The connections of virtual servers' real servers, by "address:port", for each server that is there.
  *
- * @param key as serverKey() has it
+ * @param keys as serverKey() has them
  */
 export async function observeConnections(
   run: typeof runCommand,
-  key: string,
+  keys: ReadonlySet<string>,
   signal: AbortSignal,
-): Promise<Map<string, number>> {
-  const args = ['--list', '--numeric', ...key.split(' ')];
-  const { stdout } = await run('ipvsadm', args, { timeoutMs: 60_000, signal });
-  return parseConnections(stdout);
+): Promise<Map<string, ReadonlyMap<string, number>>> {
+  const options = { timeoutMs: 60_000, signal };
+  const found = new Map<string, ReadonlyMap<string, number>>();
+  if (keys.size > maxAskedApart) {
+    // By a program, in whose namespace the file is that of the namespace.
+    const { stdout } = await run('cat', ['/proc/net/ip_vs'], options);
+    for (const [key, { connections }] of parseIpvsProc(stdout)) {
+      if (keys.has(key)) found.set(key, connections);
+    }
+    return found;
+  }
+  for (const key of keys) {
+    const args = ['--list', '--numeric', ...key.split(' ')];
+    found.set(key, parseConnections((await run('ipvsadm', args, options)).stdout));
+  }
+  return found;
 }

@@ -1,6 +1,7 @@
 /** Reads what ipvsadm prints. */
 import { formatAddress, tryParseAddress } from '#pkg/ip/address.ts';
 import {
+  endpointText,
   serverKey,
   type IpvsProtocol,
   type RealServer,
@@ -49,10 +50,7 @@ export function parseConnections(text: string): Map<string, number> {
     const [arrow, endpoint = '', , , active, inactive] = line.trim().split(/\s+/);
     const at = arrow === '->' ? endpointOf(endpoint) : undefined;
     if (at === undefined || inactive === undefined) continue;
-    const text = at.address.includes(':')
-      ? `[${at.address}]:${at.port}`
-      : `${at.address}:${at.port}`;
-    counts.set(text, Number(active) + Number(inactive));
+    counts.set(endpointText(at), Number(active) + Number(inactive));
   }
   return counts;
 }
@@ -75,19 +73,28 @@ function endpointOf(
 export interface ListedServer extends Pick<VirtualServer, 'address' | 'scheduler' | 'realServers'> {
   /** Of all its real servers, without those that are ending. */
   readonly activeConnections: number;
+  /** Of each real server, with those that are ending, by "address:port". */
+  readonly connections: ReadonlyMap<string, number>;
+}
+
+interface OpenServer extends ListedServer {
+  readonly realServers: RealServer[];
+  activeConnections: number;
+  readonly connections: Map<string, number>;
 }
 
 /** The virtual servers of /proc/net/ip_vs, by key; those by firewall mark are not ours. */
 export function parseIpvsProc(text: string): Map<string, ListedServer> {
   const servers = new Map<string, ListedServer>();
-  let current: { realServers: RealServer[]; activeConnections: number } | undefined;
+  let current: OpenServer | undefined;
   for (const line of text.split('\n')) {
-    const [first = '', second = '', third = '', fourth, active] = line.trim().split(/ +/);
+    const [first = '', second = '', third = '', fourth, active, ending] = line.trim().split(/ +/);
     if (first === '->') {
       const at = hexEndpoint(second);
       if (at === undefined || current === undefined) continue;
       current.realServers.push({ ...at, weight: Number(fourth) });
       current.activeConnections += Number(active);
+      current.connections.set(endpointText(at), Number(active) + Number(ending));
       continue;
     }
     current = undefined;
@@ -95,9 +102,14 @@ export function parseIpvsProc(text: string): Map<string, ListedServer> {
     const at = hexEndpoint(second);
     if (protocol === undefined || at === undefined) continue;
     const { address } = at;
-    const listed = { address, scheduler: third, realServers: [], activeConnections: 0 };
-    current = listed;
-    servers.set(serverKey({ protocol, ...at }), listed);
+    current = {
+      address,
+      scheduler: third,
+      realServers: [],
+      activeConnections: 0,
+      connections: new Map(),
+    };
+    servers.set(serverKey({ protocol, ...at }), current);
   }
   return servers;
 }

@@ -80,8 +80,10 @@ async function keepAlive(
   const { clock, lastReadAtMs, onRead } = activity;
   while (!signal.aborted && !session.destroyed) {
     const idleMs = clock.now() - lastReadAtMs();
+    // The machine's clock was set back: counts from now.
+    if (idleMs < 0) onRead();
     if (idleMs < pingAfterMs) {
-      await sleepUnlessAborted(clock, pingAfterMs - idleMs, signal);
+      await sleepUnlessAborted(clock, pingAfterMs - Math.max(0, idleMs), signal);
       continue;
     }
     const answer = new AbortController();

@@ -495,4 +495,18 @@ describe.skipIf(identity === undefined)('an HTTP/2 session', () => {
     await clock.advance(1);
     expect(isErrno(await error, 'ConnectionLost')).toBe(true);
   });
+
+  test('whose peer vanished is noticed also after the clock was set back', async () => {
+    const server = await start();
+    await using proxy = await startFaultProxy(server.port);
+    const clock = new FakeClock(7_200_000);
+    const transport = open(`https://127.0.0.1:${proxy.port}`, {}, clock);
+    const error = failure(transport.stream('/watch', { signal: never }, () => undefined));
+    (await server.next()).open();
+    await until('it sleeps until the next PING', () => clock.sleeping === 1);
+    clock.set(0);
+    proxy.blackHole();
+    for (const ms of [30_000, 30_000, 15_000]) await clock.advance(ms);
+    expect(isErrno(await error, 'ConnectionLost')).toBe(true);
+  });
 });

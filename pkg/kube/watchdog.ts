@@ -26,6 +26,8 @@ export function startWatchdog(clock: Clock, limits: WatchdogLimits, parent: Abor
 
   async function watch(): Promise<void> {
     while (!stopped.aborted) {
+      // The machine's clock may have been set back, by hours where it was in local time.
+      fedMs = Math.min(fedMs, clock.now());
       const idleAtMs = fedMs + limits.idleMs;
       const dueMs = Math.min(idleAtMs, overdueAtMs) - clock.now();
       if (dueMs > 0) {

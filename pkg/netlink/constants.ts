@@ -119,6 +119,10 @@ export const IFLA_IFALIAS = 20;
 export const IFLA_AF_SPEC = 26;
 export const IFLA_NET_NS_FD = 28;
 export const IFLA_EXT_MASK = 29;
+/** In IFLA_AF_SPEC, in AF_INET6; enum in6_addr_gen_mode. */
+export const IFLA_INET6_ADDR_GEN_MODE = 8;
+export const IN6_ADDR_GEN_MODE_EUI64 = 0;
+export const IN6_ADDR_GEN_MODE_NONE = 1;
 export const IFLA_LINK_NETNSID = 37;
 
 export const IFLA_INFO_KIND = 1;
@@ -147,7 +151,6 @@ export const IFLA_IPVLAN_MODE = 1;
 /** include/uapi/linux/if_tunnel.h */
 export const IFLA_IPTUN_LOCAL = 2;
 export const IFLA_IPTUN_REMOTE = 3;
-export const IFLA_IPTUN_FLAGS = 8;
 export const IFLA_IPTUN_PROTO = 9;
 export const IFLA_IPTUN_COLLECT_METADATA = 19;
 /** include/uapi/linux/lwtunnel.h */
@@ -167,7 +170,6 @@ export const CTRL_ATTR_FAMILY_NAME = 2;
 export const WG_GENL_VERSION = 1;
 export const WG_CMD_GET_DEVICE = 0;
 export const WG_CMD_SET_DEVICE = 1;
-export const WGDEVICE_A_IFINDEX = 1;
 export const WGDEVICE_A_IFNAME = 2;
 export const WGDEVICE_A_PRIVATE_KEY = 3;
 export const WGDEVICE_A_PUBLIC_KEY = 4;

@@ -2,20 +2,25 @@
 import { isErrno } from '#pkg/errors/agent-error.ts';
 import { attributeMac, attributeString, attributeU32, attributeU8, nested } from './attribute.ts';
 import {
+  AF_INET6,
   IFF_ALLMULTI,
   IFF_PROMISC,
   IFF_UP,
   IFLA_ADDRESS,
+  IFLA_AF_SPEC,
   IFLA_BRPORT_ISOLATED,
   IFLA_BRPORT_MODE,
   IFLA_IFALIAS,
   IFLA_IFNAME,
+  IFLA_INET6_ADDR_GEN_MODE,
   IFLA_INFO_SLAVE_DATA,
   IFLA_INFO_SLAVE_KIND,
   IFLA_LINKINFO,
   IFLA_MASTER,
   IFLA_MTU,
   IFLA_TXQLEN,
+  IN6_ADDR_GEN_MODE_EUI64,
+  IN6_ADDR_GEN_MODE_NONE,
   RTM_DELLINK,
   RTM_NEWLINK,
 } from './constants.ts';
@@ -34,6 +39,11 @@ export interface LinkChange {
   /** Index of the bridge to become a port of; 0 leaves the one it is in. */
   readonly masterIndex?: number;
   readonly txQueueLength?: number;
+  /**
+   * Whether it gets a link-local IPv6 address from its MAC when it comes up. Without one it sends
+   * nothing by itself. EAFNOSUPPORT where there is no IPv6, or the MTU is below 1280.
+   */
+  readonly ipv6LinkLocal?: boolean;
 }
 
 /** Settings of a bridge port. */
@@ -51,15 +61,6 @@ export interface BridgePort {
  */
 export function changeLink(socket: NetlinkSocket, link: string | number, change: LinkChange): void {
   socket.request(changeLinkRequest(link, change));
-}
-
-/** Gives a link, by index, a new name. Kernels before 6.2 want it down. */
-export function renameLink(socket: NetlinkSocket, index: number, name: string): void {
-  socket.request({
-    type: RTM_NEWLINK,
-    body: [linkHeader({ index }), attributeString(IFLA_IFNAME, name)],
-    what: `rename link ${index} to ${name}`,
-  });
 }
 
 /** Changes the settings of a port of a bridge. */
@@ -106,6 +107,7 @@ export function changeLinkRequest(link: string | number, change: LinkChange): Ne
       ...(change.txQueueLength === undefined
         ? []
         : [attributeU32(IFLA_TXQLEN, change.txQueueLength)]),
+      ...(change.ipv6LinkLocal === undefined ? [] : [addressGeneration(change.ipv6LinkLocal)]),
     ],
     what: `change link ${link} (${describe(change)})`,
   };
@@ -138,6 +140,11 @@ export function changeBridgePortRequest(link: string | number, port: BridgePort)
 /** As {@link deleteLink}, for a batch; a missing link is ENODEV. */
 export function deleteLinkRequest(link: string | number): NetlinkRequest {
   return { type: RTM_DELLINK, body: selectLink(link, {}), what: `delete link ${link}` };
+}
+
+function addressGeneration(linkLocal: boolean): Uint8Array {
+  const mode = linkLocal ? IN6_ADDR_GEN_MODE_EUI64 : IN6_ADDR_GEN_MODE_NONE;
+  return nested(IFLA_AF_SPEC, [nested(AF_INET6, [attributeU8(IFLA_INET6_ADDR_GEN_MODE, mode)])]);
 }
 
 /** The start of a message about one existing link: its index, or none and its name. */

@@ -34,7 +34,7 @@ export function createTunnel(socket: NetlinkSocket, tunnel: NewTunnel): Link {
 }
 
 /** The message of {@link createTunnel} that makes the device. */
-export function tunnelRequest(tunnel: NewTunnel): NetlinkRequest {
+function tunnelRequest(tunnel: NewTunnel): NetlinkRequest {
   const { local } = tunnel;
   if (local === undefined) {
     const data = [

@@ -1,5 +1,4 @@
 /** Neighbour entries (ARP, NDP) and the forwarding entries (FDB) of VXLAN devices. */
-import { isErrno } from '#pkg/errors/agent-error.ts';
 import { addressFromBytes, formatAddress, type Address, type Family } from '#pkg/ip/address.ts';
 import {
   attributeAddress,
@@ -57,19 +56,6 @@ export interface ForwardingRecord extends ForwardingEntry {
   readonly permanent: boolean;
 }
 
-/** Sets a permanent neighbour, whatever the kernel knew of the address before. */
-export function putNeighbor(socket: NetlinkSocket, neighbor: NeighborEntry): void {
-  socket.request(putNeighborRequest(neighbor));
-}
-
-/** Deletes a neighbour; false when there was none. */
-export function deleteNeighbor(
-  socket: NetlinkSocket,
-  neighbor: Pick<NeighborEntry, 'linkIndex' | 'address'>,
-): boolean {
-  return gone(() => socket.request(deleteNeighborRequest(neighbor)));
-}
-
 /** Neighbours of a family, on one link or all. */
 export function listNeighbors(
   socket: NetlinkSocket,
@@ -83,16 +69,6 @@ export function listNeighbors(
   });
 }
 
-/** Sets a permanent forwarding entry of a VXLAN device; its remote changes without a gap. */
-export function putForwarding(socket: NetlinkSocket, entry: ForwardingEntry): void {
-  socket.request(putForwardingRequest(entry));
-}
-
-/** Deletes a forwarding entry; false when there was none. */
-export function deleteForwarding(socket: NetlinkSocket, entry: ForwardingEntry): boolean {
-  return gone(() => socket.request(deleteForwardingRequest(entry)));
-}
-
 /** The forwarding entries of a VXLAN device. */
 export function listForwarding(socket: NetlinkSocket, linkIndex: number): ForwardingRecord[] {
   return dumpNeighbors(socket, AF_BRIDGE, linkIndex).flatMap((message) => {
@@ -102,7 +78,7 @@ export function listForwarding(socket: NetlinkSocket, linkIndex: number): Forwar
   });
 }
 
-/** As {@link putNeighbor}, for a batch. */
+/** Sets a permanent neighbour, whatever the kernel knew of the address before. */
 export function putNeighborRequest(neighbor: NeighborEntry): NetlinkRequest {
   const { linkIndex, address, mac } = neighbor;
   return {
@@ -117,7 +93,7 @@ export function putNeighborRequest(neighbor: NeighborEntry): NetlinkRequest {
   };
 }
 
-/** As {@link deleteNeighbor}, for a batch; a missing neighbour is ENOENT. */
+/** Deletes a neighbour; ENOENT when there is none. */
 export function deleteNeighborRequest(
   neighbor: Pick<NeighborEntry, 'linkIndex' | 'address'>,
 ): NetlinkRequest {
@@ -132,7 +108,7 @@ export function deleteNeighborRequest(
   };
 }
 
-/** As {@link putForwarding}, for a batch. */
+/** Sets a permanent forwarding entry of a VXLAN device; its remote changes without a gap. */
 export function putForwardingRequest(entry: ForwardingEntry): NetlinkRequest {
   return {
     type: RTM_NEWNEIGH,
@@ -142,7 +118,7 @@ export function putForwardingRequest(entry: ForwardingEntry): NetlinkRequest {
   };
 }
 
-/** As {@link deleteForwarding}, for a batch; a missing entry is ENOENT. */
+/** Deletes a forwarding entry; ENOENT when there is none. */
 export function deleteForwardingRequest(entry: ForwardingEntry): NetlinkRequest {
   return {
     type: RTM_DELNEIGH,
@@ -213,15 +189,4 @@ function neighborHeader(family: number, linkIndex: number, state = 0, flags = 0)
   view.setUint16(8, state, littleEndian);
   bytes[10] = flags;
   return bytes;
-}
-
-/** Runs a deletion; false when there was nothing to delete. */
-function gone(run: () => void): boolean {
-  try {
-    run();
-    return true;
-  } catch (error) {
-    if (isErrno(error, 'ENOENT')) return false;
-    throw error;
-  }
 }

@@ -1,5 +1,4 @@
 /** Routes. */
-import { isErrno } from '#pkg/errors/agent-error.ts';
 import {
   addressBits,
   addressFromBytes,
@@ -69,7 +68,7 @@ export interface RouteEntry {
   readonly source?: Address;
   /** Lower wins. Undefined is the kernel's default: 0 for IPv4, 1024 for IPv6. */
   readonly metric?: number;
-  /** Routing table; undefined is the main one. */
+  /** Routing table; undefined is the main one, as to the kernel 0 is (RT_TABLE_UNSPEC). */
   readonly table?: number;
   /** Who made it (`rtm_protocol`); undefined is "boot", as `ip route` has it. */
   readonly protocol?: number;
@@ -83,34 +82,6 @@ export interface RouteEntry {
 }
 
 /**
- * Adds a route.
- *
- * @throws {NetlinkError} EEXIST when there is one with this destination, metric and table
- */
-export function addRoute(socket: NetlinkSocket, route: RouteEntry): void {
-  socket.request(addRouteRequest(route));
-}
-
-/**
- * Adds a route in place of that with its destination, metric and table, whoever made that one;
- * packets see either the old route or the new one.
- */
-export function replaceRoute(socket: NetlinkSocket, route: RouteEntry): void {
-  socket.request(replaceRouteRequest(route));
-}
-
-/** Deletes the route that is like this one; false when there is none. */
-export function deleteRoute(socket: NetlinkSocket, route: RouteEntry): boolean {
-  try {
-    socket.request(deleteRouteRequest(route));
-    return true;
-  } catch (error) {
-    if (isErrno(error, 'ESRCH')) return false;
-    throw error;
-  }
-}
-
-/**
  * The unicast routes of a family, in one table (main when undefined), of one protocol or all. A
  * route with several next hops is listed once for each.
  */
@@ -118,7 +89,7 @@ export function listRoutes(
   socket: NetlinkSocket,
   filter: { readonly family: Family; readonly table?: number; readonly protocol?: number },
 ): RouteEntry[] {
-  const table = filter.table ?? RT_TABLE_MAIN;
+  const table = tableNumber(filter.table);
   const header = routeHeader({ family: filter.family, protocol: filter.protocol ?? 0 });
   return socket
     .dump({
@@ -131,27 +102,30 @@ export function listRoutes(
     .filter(
       (route) =>
         route.destination.address.family === filter.family &&
-        (route.table ?? RT_TABLE_MAIN) === table &&
+        tableNumber(route.table) === table &&
         (filter.protocol === undefined || route.protocol === filter.protocol),
     );
 }
 
-/** As {@link addRoute}, for a batch. */
+/** Adds a route; EEXIST when there is one with this destination, metric and table. */
 export function addRouteRequest(route: RouteEntry): NetlinkRequest {
   return routeRequest('add', RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL, route);
 }
 
 /** Adds a route beside that with its destination, metric and table; EEXIST for the very same. */
 export function appendRouteRequest(route: RouteEntry): NetlinkRequest {
-  return routeRequest('append', RTM_NEWROUTE, NLM_F_CREATE | NLM_F_APPEND, route);
+  return routeRequest('add', RTM_NEWROUTE, NLM_F_CREATE | NLM_F_APPEND, route);
 }
 
-/** As {@link replaceRoute}, for a batch. */
+/**
+ * Adds a route in place of that with its destination, metric and table, whoever made that one;
+ * packets see either the old route or the new one.
+ */
 export function replaceRouteRequest(route: RouteEntry): NetlinkRequest {
   return routeRequest('replace', RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, route);
 }
 
-/** As {@link deleteRoute}, for a batch; a missing route is ESRCH. */
+/** Deletes the route that is like this one; ESRCH when there is none. */
 export function deleteRouteRequest(route: RouteEntry): NetlinkRequest {
   return routeRequest('delete', RTM_DELROUTE, 0, route);
 }
@@ -275,6 +249,10 @@ function defaultMetric(family: Family): number {
 
 function defined<K extends string, V>(name: K, value: V | undefined): { [P in K]?: V } {
   return value === undefined ? {} : ({ [name]: value } as { [P in K]: V });
+}
+
+function tableNumber(table = 0): number {
+  return table === 0 ? RT_TABLE_MAIN : table;
 }
 
 /** struct rtmsg (include/uapi/linux/rtnetlink.h); tables above 255 go by RTA_TABLE alone. */

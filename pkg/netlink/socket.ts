@@ -54,10 +54,15 @@ const receiveBufferBytes = 2 * 1024 * 1024;
 /** The kernel fills at most 32 KiB of a dump at a time (net/netlink/af_netlink.c, netlink_dump). */
 const datagramBytes = 64 * 1024;
 
+/**
+ * Where every socket of this thread receives: what came is copied before anything else runs. A plugin
+ * opens two sockets a call, and memory that was never touched costs more than what comes in it.
+ */
+let sharedBuffer: Uint8Array | undefined;
+
 export class NetlinkSocket implements Disposable {
   readonly #sys: Sys;
   readonly #fd: number;
-  readonly #buffer = new Uint8Array(datagramBytes);
   #sequence = 0;
   #isDumping = false;
 
@@ -244,14 +249,15 @@ export class NetlinkSocket implements Disposable {
   #receive(): Message[] | undefined {
     for (;;) {
       try {
-        const length = this.#sys.recv(this.#fd, this.#buffer, MSG_DONTWAIT | MSG_TRUNC);
-        if (length > this.#buffer.byteLength) {
+        const buffer = (sharedBuffer ??= new Uint8Array(datagramBytes));
+        const length = this.#sys.recv(this.#fd, buffer, MSG_DONTWAIT | MSG_TRUNC);
+        if (length > buffer.byteLength) {
           throw new AgentError(
             'EMSGSIZE',
             `Cannot receive from netlink: answer of ${length} bytes`,
           );
         }
-        return parseMessages(this.#buffer.slice(0, length));
+        return parseMessages(buffer.slice(0, length));
       } catch (error) {
         if (isErrno(error, 'ENOBUFS')) return undefined;
         if (!isErrno(error, 'EAGAIN')) throw error;
@@ -269,7 +275,7 @@ export class NetlinkSocket implements Disposable {
   #drain(): void {
     for (;;) {
       try {
-        this.#sys.recv(this.#fd, this.#buffer, MSG_DONTWAIT);
+        this.#sys.recv(this.#fd, (sharedBuffer ??= new Uint8Array(datagramBytes)), MSG_DONTWAIT);
       } catch (error) {
         if (isErrno(error, 'EAGAIN')) return;
         if (!isErrno(error, 'ENOBUFS')) throw error;

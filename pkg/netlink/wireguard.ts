@@ -52,7 +52,7 @@ import { genericFamily, genericHeader, genericHeaderBytes } from './generic.ts';
 import type { Message } from './message.ts';
 import type { NetlinkRequest, NetlinkSocket } from './socket.ts';
 
-export const wireguardKeyBytes = 32;
+const wireguardKeyBytes = 32;
 
 export interface Endpoint {
   readonly address: Address;

@@ -41,9 +41,6 @@ export const NFTA_DATA_VALUE = 1;
 /** libnftnl, include/libnftnl/udata.h: NFTNL_UDATA_SET_ELEM_COMMENT. */
 const udataComment = 0;
 
-/** What `nft` takes for a comment: a saved ruleset with a longer one could not be loaded. */
-export const maxCommentBytes = 128;
-
 /**
  * A key, or data, of several fields: each starts at a multiple of four bytes, as nf_tables keeps
  * them in registers.

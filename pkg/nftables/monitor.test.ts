@@ -1,7 +1,7 @@
 import { expect, test } from 'vitest';
 import { AgentError } from '#pkg/errors/agent-error.ts';
 import type { Sys } from '#pkg/sys/sys.ts';
-import { watchNftables } from './monitor.ts';
+import { pollNftables } from './monitor.ts';
 
 /** A kernel whose socket overflowed with this many datagrams of others waiting in it. */
 function overflown(waiting: number): { readonly sys: Sys; left(): number } {
@@ -31,11 +31,16 @@ function overflown(waiting: number): { readonly sys: Sys; left(): number } {
   return { sys, left: () => left };
 }
 
-test('watchNftables() tells of lost events once the socket is empty and hears everything again', async () => {
+test('pollNftables() tells of lost events once the socket is empty and hears everything again', async () => {
   const kernel = overflown(500);
   const leftWhenTold: number[] = [];
-  const table = { family: 'inet', name: 'podwire-test' } as const;
-  using _watcher = watchNftables(kernel.sys, [table], () => leftWhenTold.push(kernel.left()));
+  using _poll = pollNftables(
+    kernel.sys,
+    (events) => {
+      if (events.some(({ kind }) => kind === 'lost')) leftWhenTold.push(kernel.left());
+    },
+    () => undefined,
+  );
   await expect.poll(() => leftWhenTold, { timeout: 10_000 }).toHaveLength(1);
   expect(leftWhenTold).toEqual([0]);
 });

@@ -1,42 +1,13 @@
-/** Tells when the kernel's nftables change, so that what somebody deletes by hand comes back at once. */
+/** Tells what changes in the kernel's nftables, so that what somebody deletes by hand comes back at once. */
 import { breathe } from '#pkg/reconcile/slices.ts';
 import type { Sys } from '#pkg/sys/sys.ts';
 import { openNftablesEvents, type NftablesEvent } from './events.ts';
-import type { TableName } from './ruleset.ts';
 
 /** Node cannot wait for a descriptor of ours: we look this often. */
 const intervalMs = 200;
 
 /** Then others get their turn. */
 const maxDatagramsPerLook = 64;
-
-/**
- * Calls `onChange` after changes of one of these tables, our own changes among them, and when the
- * kernel had to drop events: once for all that came since the last look. Works in the network
- * namespace of the calling thread. Knows names only: a table of the same name in another family
- * calls it too.
- */
-export function watchNftables(
-  sys: Sys,
-  tables: readonly TableName[],
-  onChange: () => void,
-): Disposable {
-  const names = new Set(tables.map(({ name }) => name));
-  const isConcerned = (event: NftablesEvent): boolean =>
-    event.kind === 'lost' || (event.kind === 'change' && names.has(event.table));
-  let changed = false;
-  return pollNftables(
-    sys,
-    (events) => {
-      if (events.some(isConcerned)) changed = true;
-    },
-    () => {
-      if (!changed) return;
-      changed = false;
-      onChange();
-    },
-  );
-}
 
 export interface NftablesPoll extends Disposable {
   /** Looks now, until there is nothing left to read; others get their turn between. */

@@ -117,7 +117,7 @@ export interface Carrier {
 }
 
 /** What a backend does for one family. */
-export type CarryFamily = (carrier: Carrier) => Pick<BackendResult, 'objects' | 'problems'> & {
+type CarryFamily = (carrier: Carrier) => Pick<BackendResult, 'objects' | 'problems'> & {
   readonly announcement?: Announcement;
 };
 

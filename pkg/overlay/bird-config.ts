@@ -36,11 +36,6 @@ export function renderBirdConfig(asNumber: number, families: readonly BgpFamily[
   );
 }
 
-/** A protocol that is there when, and only when, BIRD has read the file. */
-export function birdProbeName(family: Family): string {
-  return `podwire_pods${suffixOf(family)}`;
-}
-
 function familyLines(asNumber: number, bgpFamily: BgpFamily): string[] {
   const { family, podCIDR, sessions } = bgpFamily;
   const n = suffixOf(family);
@@ -62,7 +57,7 @@ function familyLines(asNumber: number, bgpFamily: BgpFamily): string[] {
     '  export where source = RTS_BGP;',
     '}',
     '',
-    `protocol static ${birdProbeName(family)} {`,
+    `protocol static podwire_pods${n} {`,
     `  ${channel} { table podwire${n}; };`,
     `  route ${own} unreachable;`,
     '}',

@@ -55,7 +55,7 @@ export function ipipObjects(
 }
 
 /** `podwire.ipip`, and `podwire-v6.ipip` for IPv6. */
-export function ipipLinkName(family: Family): string {
+function ipipLinkName(family: Family): string {
   return family === 'ip' ? 'podwire.ipip' : 'podwire-v6.ipip';
 }
 

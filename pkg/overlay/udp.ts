@@ -25,7 +25,7 @@ export interface UdpOptions {
 }
 
 /** One TUN device for both families. */
-export const udpLinkName = 'podwire.udp';
+const udpLinkName = 'podwire.udp';
 
 /** Objects and forwarding entries for every peer that runs this backend. */
 export function udpObjects(

@@ -51,7 +51,7 @@ export function wireguardObjects(
 }
 
 /** `podwire-wg`, and `podwire-wg-v6` for IPv6 in mode `separate`. */
-export function wireguardLinkName(family: Family): string {
+function wireguardLinkName(family: Family): string {
   return family === 'ip' ? 'podwire-wg' : 'podwire-wg-v6';
 }
 

@@ -70,7 +70,7 @@ const keys = {
 const jsonKeys: ReadonlySet<string> = new Set(['BackendData', 'BackendV6Data']);
 
 /** The annotations that would say the same of a Node. */
-export function leaseAnnotations(value: LeaseValue, prefix: string): Record<string, string> {
+function leaseAnnotations(value: LeaseValue, prefix: string): Record<string, string> {
   const annotations: Record<string, string> = {};
   for (const [name, key] of Object.entries(keys)) {
     const said: unknown = value[key];

@@ -23,7 +23,7 @@ export const localSlots = 65_536;
  */
 export const classes = Array.from({ length: 17 }, (_, i) => 2 ** i);
 
-export function classOf(count: number): number {
+function classOf(count: number): number {
   return classes.find((size) => count <= size) ?? localSlots;
 }
 

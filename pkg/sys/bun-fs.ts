@@ -107,6 +107,7 @@ export interface FileStats {
   readonly dev: number;
   readonly ino: number;
   readonly mode: number;
+  readonly size: number;
   readonly ctimeMs: number;
   readonly mtimeNs: bigint;
   readonly isDirectory: () => boolean;
@@ -201,6 +202,7 @@ function statx(
     dev: (minor & 0xff) + (major & 0xfff) * 2 ** 8 + (minor >>> 8) * 2 ** 20,
     ino: Number(view.getBigUint64(0x20, true)),
     mode,
+    size: Number(view.getBigUint64(0x28, true)),
     ctimeMs: Number(view.getBigInt64(0x60, true)) * 1000 + view.getUint32(0x68, true) / 1e6,
     mtimeNs: view.getBigInt64(0x70, true) * 1_000_000_000n + BigInt(view.getUint32(0x78, true)),
     isDirectory: () => (mode & S_IFMT) === S_IFDIR,

@@ -39,22 +39,24 @@ export function carryToUdp(sys: Sys, datagrams: DatagramSys, options: ToUdp): vo
   const view = new DataView(buffer.buffer);
   let heard = -1;
   let table = new ForwardingTable<Target>([], () => noTarget);
+  const listen = (): void => {
+    const words = Atomics.load(signals, WORDS);
+    if (words === heard) return;
+    heard = words;
+    const latest = latestOf(routes);
+    if (latest === undefined) return;
+    table = new ForwardingTable(latest, ({ family, remote }) => ({
+      fd: socketFds[family] ?? -1,
+      address: socketAddress(remote, remotePort),
+    }));
+  };
   while (Atomics.load(signals, STOP) === 0) {
     const length = datagrams.read(tunFd, buffer);
+    // Also without a packet: each word waits in memory until it is heard.
+    listen();
     if (length < 0) {
       sys.poll(tunFd, POLLIN, idleMs);
       continue;
-    }
-    const words = Atomics.load(signals, WORDS);
-    if (words !== heard) {
-      heard = words;
-      const latest = latestOf(routes);
-      if (latest !== undefined) {
-        table = new ForwardingTable(latest, ({ family, remote }) => ({
-          fd: socketFds[family] ?? -1,
-          address: socketAddress(remote, remotePort),
-        }));
-      }
     }
     const target = table.find(view, length);
     const isSent =

@@ -50,10 +50,7 @@ export function addToBridge(system: CniSystem, request: CniAddRequest): CniResul
   using undo = new DisposableStack();
   const addresses = addAddresses(system, { request, config, undo });
   const bridge = attach(system, { request, config, addresses, netns, host, undo });
-  const podLink = getLink(pod, request.ifName);
-  if (podLink === undefined) {
-    throw new CniError(cniCode.internal, `Cannot find ${request.ifName}: it was just made`);
-  }
+  const podLink = bridge.podLink ?? requirePodLink(pod, request);
   if (config.macSpoofCheck && podLink.mac !== undefined) {
     const { name: hostLink } = bridge.hostLink;
     addSpoofCheck(system, { request, hostLink, mac: podLink.mac, undo });
@@ -65,9 +62,10 @@ export function addToBridge(system: CniSystem, request: CniAddRequest): CniResul
     withNetns(system.sys, netns.fd, () => setPodSysctls(request.ifName, settings), system.die);
     configurePodLink(pod, podLink.index, { ...addresses, duplicateAddressDetection });
   }
-  const bridgeLink = bringUp(host, bridge);
+  const { bridgeLink, hostLink } = bringUp(host, bridge);
   if (!config.disableContainerInterface) {
-    waitUntilRunning(host, bridge.hostLink.name);
+    if (!hostLink.running) waitUntilRunning(host, hostLink.name);
+    waitUntilRunning(pod, request.ifName);
     if (config.duplicateAddressDetection) settleAddresses(pod, podLink.index);
   }
   if (config.masquerade !== undefined) {
@@ -76,6 +74,15 @@ export function addToBridge(system: CniSystem, request: CniAddRequest): CniResul
   }
   undo.move();
   return resultOf(request, addresses, [bridgeLink, bridge.hostLink, podLink]);
+}
+
+/** The pod's end, as far as an ADD has to know it. */
+type PodLink = Pick<Link, 'index' | 'name' | 'mac' | 'mtuBytes'>;
+
+function requirePodLink(pod: NetlinkSocket, { ifName }: CniAddRequest): PodLink {
+  const link = getLink(pod, ifName);
+  if (link !== undefined) return link;
+  throw new CniError(cniCode.internal, `Cannot find ${ifName}: it was just made`);
 }
 
 /** What the pod gets, with the gateways and routes that the bridge adds. */
@@ -112,11 +119,13 @@ interface AttachContext extends AddContext {
  * locked shared; who takes a new bridge back locks it exclusively, so that none is deleted that
  * another pod is just joining. flock(2) on the namespace's own file needs no file of ours, and the
  * kernel unlocks it when the process dies.
+ *
+ * @returns the pod's end unless only the kernel knows its MAC
  */
 function attach(
   system: CniSystem,
   { request, config, addresses, netns, host, undo }: AttachContext,
-): BridgePort {
+): BridgePort & { readonly podLink?: PodLink } {
   const { sys } = system;
   const gateways = gatewaysOf(config, addresses);
   const wish = bridgeWish(config, gateways);
@@ -138,8 +147,9 @@ function attach(
   enableForwarding(gateways);
   const mac = config.mac ?? firstMac(addresses.ips);
   const name = hostLinkName(request);
+  const mtuBytes = config.mtuBytes ?? defaultMtuBytes;
   const hostLink = createPodVeth(host, request, {
-    mtuBytes: config.mtuBytes ?? defaultMtuBytes,
+    mtuBytes,
     host: {
       name,
       mac: hostLinkMac(request),
@@ -157,7 +167,9 @@ function attach(
   undo.defer(() => deleteLink(host, name));
   setPortVlans(host, hostLink.index, config);
   if (config.portIsolation) changeBridgePort(host, name, { isolated: true });
-  return { bridgeLink: link, hostLink };
+  const { peerIndex: index } = hostLink;
+  if (mac === undefined || index === undefined) return { bridgeLink: link, hostLink };
+  return { bridgeLink: link, hostLink, podLink: { index, name: request.ifName, mac, mtuBytes } };
 }
 
 /** The host's own interface in the pod's VLAN. */
@@ -190,7 +202,7 @@ const podInterfaceIndex = 2;
 function resultOf(
   request: CniAddRequest,
   addresses: Addresses,
-  [bridge, host, pod]: readonly [Link, Link, Link],
+  [bridge, host, pod]: readonly [Link, Link, PodLink],
 ): CniResult {
   const interfaces = [
     describeLink(bridge),

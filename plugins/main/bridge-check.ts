@@ -24,7 +24,8 @@ export function checkOnBridge(system: CniSystem, request: CniAddRequest): void {
   if (config.macSpoofCheck && !hasSpoofCheck(system, request)) {
     throw wrong(`the rules that drop forged source MACs of ${request.ifName} are missing`);
   }
-  if (config.masquerade !== undefined && !hasMasquerade(system, request)) {
+  const masquerades = config.masquerade !== undefined && result.ips.length > 0;
+  if (masquerades && !hasMasquerade(system, request)) {
     throw wrong(`the rules that masquerade ${request.ifName} are missing`);
   }
   ipamOf(system, request)?.check(request);

@@ -27,13 +27,27 @@ export function createPodVeth(host: NetlinkSocket, request: CniAddRequest, veth:
   }
 }
 
-/** Brings the host's end up, after the pod's (see NewVeth). Returns the bridge as it is now. */
-export function bringUp(host: NetlinkSocket, { bridgeLink, hostLink }: BridgePort): Link {
-  const [up, bridge] = host.batch([
+/**
+ * Brings the host's end up, after the pod's (see NewVeth). It gets no link-local address: frames that
+ * come in by a port are the bridge's, and what the port itself sends (router solicitations, group
+ * memberships) goes to the pod alone, which has no use for it.
+ *
+ * @returns both links as they are now; the port is seldom running already on kernels before 6.8
+ */
+export function bringUp(host: NetlinkSocket, { bridgeLink, hostLink }: BridgePort): BridgePort {
+  const [linkLocal, up, bridge, port] = host.batch([
+    changeLinkRequest(hostLink.index, { ipv6LinkLocal: false }),
     changeLinkRequest(hostLink.index, { up: true }),
     // Again: a bridge that others made may take MTU and MAC of the port it just got.
     getLinkRequest(bridgeLink.index),
+    getLinkRequest(hostLink.index),
   ]);
+  // Where there is no IPv6 there is no such address either.
+  const refused = isErrno(linkLocal?.error, 'EAFNOSUPPORT') ? undefined : linkLocal?.error;
+  if (refused !== undefined) throw refused;
   if (up?.error !== undefined) throw up.error;
-  return bridge?.replies.flatMap(parseLink)[0] ?? bridgeLink;
+  return {
+    bridgeLink: bridge?.replies.flatMap(parseLink)[0] ?? bridgeLink,
+    hostLink: port?.replies.flatMap(parseLink)[0] ?? hostLink,
+  };
 }

@@ -1,7 +1,7 @@
 /** CHECK of a pod's side: what ADD made is still there. What others added is not looked at. */
 import { AgentError } from '#pkg/errors/agent-error.ts';
 import { sameAddress } from '#pkg/ip/address.ts';
-import { familyOf, formatPrefix, samePrefix } from '#pkg/ip/prefix.ts';
+import { familyOf, formatPrefix, networkOf, samePrefix } from '#pkg/ip/prefix.ts';
 import { CniError, cniCode } from '#pkg/cni/cni-error.ts';
 import { readPrevResult } from '#pkg/cni/config.ts';
 import type { CniAddRequest } from '#pkg/cni/plugin.ts';
@@ -71,15 +71,17 @@ function checkAddress(
   throw wrong(`address ${formatPrefix(ip.address)} is missing on ${link.name}`);
 }
 
-function checkRoute(pod: NetlinkSocket, route: CniRoute): void {
+/** @throws {AgentError} without a route to this destination, by this gateway where there is one */
+export function checkRoute(pod: NetlinkSocket, route: CniRoute): void {
   const { destination, gateway, table } = route;
+  const wanted = networkOf(destination);
   const present = listRoutes(pod, {
     family: familyOf(destination),
     ...(table === undefined ? {} : { table }),
   });
   const found = present.some(
     (r) =>
-      samePrefix(r.destination, destination) &&
+      samePrefix(r.destination, wanted) &&
       (gateway === undefined || (r.gateway !== undefined && sameAddress(r.gateway, gateway))),
   );
   if (!found) throw wrong(`route to ${formatPrefix(destination)} is missing`);

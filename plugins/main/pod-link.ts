@@ -1,13 +1,13 @@
 /** The pod's side of an attachment: addresses, routes and settings inside its namespace. */
 import { isErrno } from '#pkg/errors/agent-error.ts';
 import type { Address, Family } from '#pkg/ip/address.ts';
-import { samePrefix } from '#pkg/ip/prefix.ts';
 import type { CniInterface, CniIp, CniRoute } from '#pkg/cni/result.ts';
 import { addAddressRequest } from '#pkg/netlink/address.ts';
+import { RT_SCOPE_LINK } from '#pkg/netlink/constants.ts';
 import { changeLinkRequest } from '#pkg/netlink/link-change.ts';
 import type { Link } from '#pkg/netlink/link.ts';
 import { addRouteRequest, appendRouteRequest, type RouteEntry } from '#pkg/netlink/route.ts';
-import type { NetlinkSocket } from '#pkg/netlink/socket.ts';
+import type { NetlinkRequest, NetlinkSocket } from '#pkg/netlink/socket.ts';
 import { writeSysctl } from '#pkg/sysctl/sysctl.ts';
 
 export interface PodSettings {
@@ -24,11 +24,12 @@ export interface PodSettings {
 export function setPodSysctls(ifName: string, settings: PodSettings): void {
   const { families, duplicateAddressDetection: dad = false } = settings;
   setIfKnown(`net/ipv4/conf/${ifName}/arp_notify`, '1');
-  setIfKnown(`net/ipv6/conf/${ifName}/ndisc_notify`, '1');
   // Enhanced: the pod's own question that comes back over a hairpin port is no answer (RFC 7527).
   if (dad) setIfKnown(`net/ipv6/conf/${ifName}/enhanced_dad`, '1');
   setIfKnown(`net/ipv6/conf/${ifName}/accept_dad`, dad ? '1' : '0');
+  // Who has no IPv6 address but the link-local one need not tell every port of the bridge of that.
   if (!families.has('ip6')) return;
+  setIfKnown(`net/ipv6/conf/${ifName}/ndisc_notify`, '1');
   for (const link of ['lo', ifName]) setIfKnown(`net/ipv6/conf/${link}/disable_ipv6`, '0');
   setIfKnown(`net/ipv6/conf/${ifName}/keep_addr_on_down`, '1');
 }
@@ -68,13 +69,7 @@ export function configurePodLink(
   const results = pod.batch([
     ...setUp,
     ...(subnetRoutes ?? []).map(addRouteRequest),
-    ...routes.map((route, i) => {
-      const entry = routeEntry(route, ips, linkIndex);
-      // Several ways to one destination: the kernel spreads flows over those of IPv6, and goes
-      // from one of IPv4 to the next when it is dead.
-      const again = routes.slice(0, i).some((before) => sameTarget(before, route));
-      return again ? appendRouteRequest(entry) : addRouteRequest(entry);
-    }),
+    ...routeRequests(routes, ips, linkIndex),
   ]);
   for (const [i, { error }] of results.entries()) {
     const isRoute = i >= setUp.length;
@@ -82,21 +77,37 @@ export function configurePodLink(
   }
 }
 
+/**
+ * Adds the routes of a result; the very same is EEXIST. Others to the same destination stay: of
+ * several ways the kernel spreads flows over those of IPv6, and of IPv4 goes from one to the next when
+ * it is dead. So a pod's first interface keeps its default route when the second has one too.
+ */
+export function routeRequests(
+  routes: readonly CniRoute[],
+  ips: readonly CniIp[],
+  linkIndex: number,
+): NetlinkRequest[] {
+  return routes.map((route) => appendRouteRequest(routeEntry(route, ips, linkIndex)));
+}
+
 /** A link as results name it. */
-export function describeLink({ name, mac, mtuBytes }: Link): CniInterface {
+export function describeLink({
+  name,
+  mac,
+  mtuBytes,
+}: Pick<Link, 'name' | 'mac' | 'mtuBytes'>): CniInterface {
   return { name, ...(mac === undefined ? {} : { mac }), mtuBytes };
 }
 
-function sameTarget(a: CniRoute, b: CniRoute): boolean {
-  return (
-    samePrefix(a.destination, b.destination) && a.priority === b.priority && a.table === b.table
-  );
-}
-
-/** A route without a gateway of its own takes that of the first address of its family. */
+/**
+ * A route without a gateway of its own takes that of the first address of its family, unless its
+ * scope says that there is none.
+ */
 function routeEntry(route: CniRoute, ips: readonly CniIp[], linkIndex: number): RouteEntry {
   const { destination, priority, table, scope, mtuBytes, advmssBytes } = route;
-  const gateway = route.gateway ?? firstGateway(ips, destination.address.family);
+  const isOnLink = scope !== undefined && scope >= RT_SCOPE_LINK;
+  const byFamily = isOnLink ? undefined : firstGateway(ips, destination.address.family);
+  const gateway = route.gateway ?? byFamily;
   return {
     destination,
     linkIndex,

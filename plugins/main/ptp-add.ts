@@ -7,7 +7,7 @@ import type { CniAddRequest } from '#pkg/cni/plugin.ts';
 import type { CniIp, CniResult } from '#pkg/cni/result.ts';
 import { addAddressRequest } from '#pkg/netlink/address.ts';
 import { RT_SCOPE_HOST, RT_SCOPE_LINK } from '#pkg/netlink/constants.ts';
-import { deleteLink } from '#pkg/netlink/link-change.ts';
+import { changeLinkRequest, deleteLink } from '#pkg/netlink/link-change.ts';
 import { createVeth } from '#pkg/netlink/link-create.ts';
 import { getLink, type Link } from '#pkg/netlink/link.ts';
 import { addRouteRequest, type RouteEntry } from '#pkg/netlink/route.ts';
@@ -54,11 +54,12 @@ export function addPointToPoint(system: CniSystem, request: CniAddRequest): CniR
   const families = new Set(ips.map(({ address }) => familyOf(address)));
   withNetns(system.sys, netns.fd, () => setPodSysctls(ifName, { families }), system.die);
   setHostSysctls(hostLink.name);
-  // The host's end first: once the pod is up, the way back to it is there.
-  routeToPod(host, hostLink, ips);
   const subnetRoutes = routesByGateway(ips, podLink.index);
   configurePodLink(pod, podLink.index, { ips, routes: addresses.routes, subnetRoutes });
+  // The pod's end waits for a carrier until now: once it has one, the host knows the way back.
+  connectHost(host, hostLink, ips);
   waitUntilRunning(host, hostLink.name);
+  waitUntilRunning(pod, ifName);
   if (masquerade !== undefined) {
     const prefixes = ips.map(({ address }) => address);
     addMasquerade(system, { request, config: masquerade, prefixes, undo });
@@ -102,6 +103,7 @@ function connect(context: {
       name,
       mac: hostLinkMac(request),
       alias: hostLinkAlias(request.config.name, request),
+      up: false,
     },
     peer: {
       name: request.ifName,
@@ -123,8 +125,11 @@ function setHostSysctls(name: string): void {
   }
 }
 
-/** The host answers for the gateway on each wire, and knows the way to each pod. */
-function routeToPod(host: NetlinkSocket, { index }: Link, ips: readonly PodIp[]): void {
+/**
+ * Brings the host's end up, after the pod's (see NewVeth). It answers for the gateway on each wire,
+ * and knows the way to each pod.
+ */
+function connectHost(host: NetlinkSocket, { index }: Link, ips: readonly PodIp[]): void {
   const gateways = new Map(ips.map(({ gateway }) => [gateway.value, gateway]));
   send(host, [
     ...gateways
@@ -132,6 +137,8 @@ function routeToPod(host: NetlinkSocket, { index }: Link, ips: readonly PodIp[])
       .map((gateway) =>
         addAddressRequest({ linkIndex: index, prefix: hostPrefix(gateway), noDad: true }),
       ),
+    // Not later: the kernel takes no route by a link that is down.
+    changeLinkRequest(index, { up: true }),
     ...ips.map(({ address }) =>
       addRouteRequest({
         destination: hostPrefix(address.address),

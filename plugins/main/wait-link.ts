@@ -4,15 +4,15 @@ import { getLink } from '#pkg/netlink/link.ts';
 import type { NetlinkSocket } from '#pkg/netlink/socket.ts';
 
 /**
- * Waits until the host's end of a veth is running: before, the bridge forwards none of its frames,
- * and the pod's first packets would be lost. The kernel gets there by itself, within a tenth of a
- * millisecond when it is idle.
+ * Waits until an end of a veth is running. Before, what it sends is lost, and a bridge forwards none of
+ * its frames. Each end gets there by itself, within a tenth of a millisecond when the kernel is idle;
+ * since Linux 6.8 asking for a link gets it there at once, and its other end no sooner.
  *
  * @throws {AgentError} LinkDown after two seconds
  */
-export function waitUntilRunning(host: NetlinkSocket, name: string): void {
+export function waitUntilRunning(socket: NetlinkSocket, name: string): void {
   const deadlineMs = performance.now() + timeoutMs;
-  for (let waitMs = shortestWaitMs; getLink(host, name)?.running !== true; waitMs *= 2) {
+  for (let waitMs = shortestWaitMs; getLink(socket, name)?.running !== true; waitMs *= 2) {
     if (performance.now() > deadlineMs) {
       throw new AgentError('LinkDown', `Cannot use ${name}: no carrier after ${timeoutMs} ms`);
     }

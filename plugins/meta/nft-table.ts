@@ -66,7 +66,7 @@ export function deleteNftRules(
 }
 
 /** @throws {AgentError} UnreadableListing */
-export function parseNftRules(text: string): readonly NftRule[] {
+function parseNftRules(text: string): readonly NftRule[] {
   const json: unknown = JSON.parse(text);
   const items = isRecord(json) ? json['nftables'] : undefined;
   if (!Array.isArray(items)) {

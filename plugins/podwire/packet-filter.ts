@@ -16,6 +16,7 @@ import type { SetElement } from '#pkg/nfnetlink/set-element.ts';
 import type { NetlinkSocket } from '#pkg/netlink/socket.ts';
 import type { Sys } from '#pkg/sys/sys.ts';
 import type { RunNetfilter } from '#plugins/meta/run-netfilter.ts';
+import { notingOwners, sweepingAround } from './abandoned-tables.ts';
 import type { AttachmentRecord } from './attachment-record.ts';
 import { elementLine } from './element-line.ts';
 import { filterTables, setsOf, tableText, type FilterTable } from './filter-tables.ts';
@@ -58,12 +59,28 @@ export function openPacketFilter(
 export function installPod(filter: PacketFilter, record: AttachmentRecord): void {
   const elements = podElements(record);
   if (elements.length === 0) return;
-  if (record.hostPorts.length === 0) addOrMakeTables(filter, record, elements);
-  else {
+  const install = (): void => {
+    if (record.hostPorts.length === 0) return addOrMakeTables(filter, record, elements);
     withPortLock(filter, () => {
       refuseOverlaps(filter, record);
       addOrMakeTables(filter, record, elements);
     });
+  };
+  sweepingAround(filter, install, (owners) => removeUnkept(filter, owners));
+}
+
+/** Deletes the elements of those owners that have no record, or one that is retired. */
+function removeUnkept({ socket, everyRecord }: PacketFilter, owners: ReadonlySet<string>): void {
+  for (const set of filterTables.flatMap(setsOf)) {
+    const elements = listElements(socket, set).filter(({ comment = '' }) => owners.has(comment));
+    if (elements.length === 0) continue;
+    // Read after the elements: a pod is recorded before it gets any.
+    const kept = new Set(everyRecord().map(ownerComment));
+    const stale = elements.filter(({ comment = '' }) => !kept.has(comment));
+    deleteInPieces(
+      socket,
+      stale.map((element) => ({ set, element })),
+    );
   }
 }
 
@@ -135,9 +152,13 @@ function addOrMakeTables(
   const lost = filterTables.filter((table) =>
     elements.some(({ set }, i) => isErrno(errors[i], 'ENOENT') && isOf(set, table)),
   );
-  // Before the new pod: nobody may take the host port of a pod that runs.
-  for (const table of lost) makeTable(filter, record, table);
-  if (lost.length > 0) refuseOverlaps(filter, record);
+  if (lost.length > 0) {
+    // Before the new pod: nobody may take the host port of a pod that runs.
+    notingOwners(filter, (note) => {
+      for (const table of lost) makeTable(filter, { added: record, table, note });
+    });
+    refuseOverlaps(filter, record);
+  }
   addMissing(filter, record, elements);
 }
 
@@ -170,11 +191,24 @@ function addMissing(
  * is killed leaves either no table, which the next ADD makes, or a whole one.
  *
  * A pod whose DEL runs at this moment must not come back: either that DEL deletes what was put back
- * here, or it had said before that the pod is going, and then it is taken out again.
+ * here, or it had said before that the pod is going, and then it is taken out again. Who is killed
+ * before that leaves it to the next ADD (abandoned-tables.ts).
  */
-function makeTable(filter: PacketFilter, added: AttachmentRecord, table: FilterTable): void {
+function makeTable(
+  filter: PacketFilter,
+  {
+    added,
+    table,
+    note,
+  }: {
+    readonly added: AttachmentRecord;
+    readonly table: FilterTable;
+    readonly note: (owners: readonly string[]) => void;
+  },
+): void {
   const own = ownerComment(added);
   const records = filter.everyRecord().filter((record) => ownerComment(record) !== own);
+  note(records.map(ownerComment));
   const elements = oldestOfEachKey(records.flatMap(podElements), table);
   const lines = elements.map((element) => ({ element, line: elementLine(element) }));
   const text = lines.flatMap(({ line }) => line ?? []).join('\n');

@@ -14,17 +14,16 @@ import {
   networkOf,
   samePrefix,
 } from '#pkg/ip/prefix.ts';
-import { AgentError } from '#pkg/errors/agent-error.ts';
 import { CniError, cniCode } from '#pkg/cni/cni-error.ts';
 import type { CniAddRequest } from '#pkg/cni/plugin.ts';
-import type { CniInterface, CniIp, CniResult, CniRoute } from '#pkg/cni/result.ts';
+import type { CniIp, CniResult, CniRoute } from '#pkg/cni/result.ts';
 import { addAddressRequest, listAddresses } from '#pkg/netlink/address.ts';
 import { RT_SCOPE_LINK } from '#pkg/netlink/constants.ts';
 import { changeLinkRequest, deleteLink } from '#pkg/netlink/link-change.ts';
 import { createVeth } from '#pkg/netlink/link-create.ts';
 import { getLink, type Link } from '#pkg/netlink/link.ts';
 import { putNeighborRequest } from '#pkg/netlink/neighbor.ts';
-import { addRouteRequest, listRoutes, type RouteEntry } from '#pkg/netlink/route.ts';
+import { addRouteRequest, listRoutes } from '#pkg/netlink/route.ts';
 import { NetlinkSocket, type NetlinkRequest } from '#pkg/netlink/socket.ts';
 import { withNetns } from '#pkg/netns/netns.ts';
 import { readSysctl, writeSysctl } from '#pkg/sysctl/sysctl.ts';
@@ -32,15 +31,16 @@ import type { CniSystem } from '#plugins/cni-system.ts';
 import { hostLinkAlias, hostLinkMac, hostLinkName } from '#plugins/main/attachment-link.ts';
 import type { BridgeConfig } from '#plugins/main/bridge-config.ts';
 import { enableForwarding } from '#plugins/main/bridge-device.ts';
-import { setPodSysctls } from '#plugins/main/pod-link.ts';
+import { checkRoute, wrong } from '#plugins/main/pod-check.ts';
+import { describeLink, routeRequests, setPodSysctls } from '#plugins/main/pod-link.ts';
 import { waitUntilRunning } from '#plugins/main/wait-link.ts';
 import { openPodNetns } from '#plugins/pod-netns.ts';
 import type { AttachmentRecord } from './attachment-record.ts';
 
 export interface RoutedPod {
   readonly request: CniAddRequest;
-  /** For `mtu` and `dns`, which mean the same here. */
-  readonly bridge: Pick<BridgeConfig, 'mtuBytes' | 'dns'>;
+  /** For `mtu`, `isDefaultGateway` and `dns`, which mean the same here. */
+  readonly bridge: Pick<BridgeConfig, 'mtuBytes' | 'isDefaultGateway' | 'dns'>;
   readonly mac: string;
   readonly addresses: CniResult;
   /** Gets what takes it all back. */
@@ -69,6 +69,7 @@ export function addRouted(system: CniSystem, pod: RoutedPod): CniResult {
       name,
       mac: hostLinkMac(request),
       alias: hostLinkAlias(request.config.name, request),
+      up: false,
     },
     peer: { name: ifName, netnsFd: netns.fd, mac: pod.mac },
   });
@@ -81,12 +82,17 @@ export function addRouted(system: CniSystem, pod: RoutedPod): CniResult {
   const families = new Set(ips.map(({ address }) => familyOf(address)));
   withNetns(system.sys, netns.fd, () => setPodSysctls(ifName, { families }), system.die);
   refuseRouters(name);
-  const routes = withDefaultRoutes(addresses.routes, ips);
+  const routes = bridge.isDefaultGateway
+    ? withDefaultRoutes(addresses.routes, ips)
+    : addresses.routes;
+  send(inside, podRequests(podLink, hostLinkMac(request), ips));
+  // The configuration may have the very same route twice.
+  send(inside, routeRequests(routes, ips, podLink.index), 'EEXIST');
   send(host, hostRequests(hostLink, pod.mac, ips));
-  send(inside, podRequests(podLink, hostLinkMac(request), { ips, routes }));
   waitUntilRunning(host, name);
+  waitUntilRunning(inside, ifName);
   return {
-    interfaces: [describe(hostLink), { ...describe(podLink), sandbox: request.netns }],
+    interfaces: [describeLink(hostLink), { ...describeLink(podLink), sandbox: request.netns }],
     ips: ips.map((ip) => ({ ...ip, interfaceIndex: podInterfaceIndex })),
     routes,
     dns: bridge.dns ?? addresses.dns,
@@ -120,7 +126,7 @@ export function checkRouted(
       throw wrong(`the host's route to ${formatAddress(address)} is missing`);
     }
   }
-  for (const route of result.routes) checkPodRoute(inside, route);
+  for (const route of result.routes) checkRoute(inside, route);
 }
 
 /** Ethernet's, which a link without an MTU of its own gets from the kernel. */
@@ -152,6 +158,8 @@ function hostRequests(link: Link, mac: string, ips: readonly OwnIp[]): NetlinkRe
         noPrefixRoute: true,
       }),
     ),
+    // After the pod's end (see NewVeth), and before the routes: there are none by a link that is down.
+    changeLinkRequest(linkIndex, { up: true }),
     ...ips.flatMap(({ address }) => [
       putNeighborRequest({ linkIndex, address: address.address, mac }),
       addRouteRequest({ destination: address, linkIndex, scope: RT_SCOPE_LINK }),
@@ -159,37 +167,16 @@ function hostRequests(link: Link, mac: string, ips: readonly OwnIp[]): NetlinkRe
   ];
 }
 
-function podRequests(
-  link: Link,
-  hostMac: string,
-  { ips, routes }: { readonly ips: readonly OwnIp[]; readonly routes: readonly CniRoute[] },
-): NetlinkRequest[] {
+function podRequests(link: Link, hostMac: string, ips: readonly OwnIp[]): NetlinkRequest[] {
   const linkIndex = link.index;
-  const gateways = distinctGateways(ips);
   return [
     ...ips.map(({ address }) => addAddressRequest({ linkIndex, prefix: address, noDad: true })),
     changeLinkRequest(linkIndex, { up: true }),
-    ...gateways.flatMap((gateway) => [
+    ...distinctGateways(ips).flatMap((gateway) => [
       putNeighborRequest({ linkIndex, address: gateway, mac: hostMac }),
       addRouteRequest({ destination: hostPrefix(gateway), linkIndex, scope: RT_SCOPE_LINK }),
     ]),
-    ...routes.map((route) => addRouteRequest(routeEntry(route, gateways, linkIndex))),
   ];
-}
-
-/** A route without a gateway of its own takes that of its family. */
-function routeEntry(route: CniRoute, gateways: readonly Address[], linkIndex: number): RouteEntry {
-  const { destination, priority, table, mtuBytes, advmssBytes } = route;
-  const gateway = route.gateway ?? gateways.find(({ family }) => family === familyOf(destination));
-  return {
-    destination,
-    linkIndex,
-    ...(gateway === undefined ? {} : { gateway }),
-    ...(priority === undefined ? {} : { metric: priority }),
-    ...(table === undefined ? {} : { table }),
-    ...(mtuBytes === undefined ? {} : { mtuBytes }),
-    ...(advmssBytes === undefined ? {} : { advertisedMssBytes: advmssBytes }),
-  };
 }
 
 function withDefaultRoutes(
@@ -218,33 +205,19 @@ function refuseRouters(link: string): void {
   if (readSysctl(setting) !== undefined) writeSysctl(setting, '0');
 }
 
-function send(socket: NetlinkSocket, requests: readonly NetlinkRequest[]): void {
-  for (const { error } of socket.batch(requests)) if (error !== undefined) throw error;
+/** @param tolerated the code of errors that are none */
+function send(
+  socket: NetlinkSocket,
+  requests: readonly NetlinkRequest[],
+  tolerated?: string,
+): void {
+  for (const { error } of socket.batch(requests)) {
+    if (error !== undefined && error.code !== tolerated) throw error;
+  }
 }
 
 function requireLink(socket: NetlinkSocket, name: string): Link {
   const link = getLink(socket, name);
   if (link !== undefined) return link;
   throw new CniError(cniCode.internal, `Cannot find ${name}: it was just made`);
-}
-
-function describe({ name, mac, mtuBytes }: Link): CniInterface {
-  return { name, mac, mtuBytes };
-}
-
-function checkPodRoute(inside: NetlinkSocket, { destination, gateway, table }: CniRoute): void {
-  const present = listRoutes(inside, {
-    family: familyOf(destination),
-    ...(table === undefined ? {} : { table }),
-  });
-  const found = present.some(
-    (r) =>
-      samePrefix(r.destination, destination) &&
-      (gateway === undefined || (r.gateway !== undefined && sameAddress(r.gateway, gateway))),
-  );
-  if (!found) throw wrong(`route to ${formatPrefix(destination)} is missing`);
-}
-
-function wrong(state: string): AgentError {
-  return new AgentError('NetworkChanged', `Cannot confirm the pod's network: ${state}`);
 }

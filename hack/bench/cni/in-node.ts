@@ -3,7 +3,7 @@ import { withNetns } from '#pkg/netns/netns.ts';
 import type { Sys } from '#pkg/sys/sys.ts';
 import type { Contestant } from './contestant.ts';
 
-type InNode = <T>(
+export type InNode = <T>(
   contestant: Contestant,
   work: () => T extends PromiseLike<unknown> ? never : T,
 ) => T;

@@ -14,7 +14,7 @@ import { setImmediate } from 'node:timers/promises';
 import { createScratchNetns } from '#pkg/netns/scratch.ts';
 import { openSys } from '#pkg/sys/open-sys.ts';
 import { bundle } from '#hack/bundle.ts';
-import { checkRun, programOf, runChain, type Contestant, type Pod } from './contestant.ts';
+import { runChain, type Contestant } from './contestant.ts';
 import {
   bridgeChain,
   goChain,
@@ -27,8 +27,9 @@ import {
   type NodeContext,
 } from './nodes.ts';
 import { inNodeOf } from './in-node.ts';
+import { compareRates, programCaller } from './rates.ts';
 import { openSpawner } from './spawn.ts';
-import { median, ratioTable, type Row, type Sample } from './table.ts';
+import { ratioTable, type Row, type Sample } from './table.ts';
 
 const stopping = new AbortController();
 const stop = stopping.signal;
@@ -58,7 +59,7 @@ async function main([turnsText, podsText]: readonly string[]): Promise<void> {
     await compareBridge(context, pod.path, turns);
     await compareChain(context, pod.path, Math.ceil(turns / 2));
     await compareLeases(context, pod.path, Math.ceil(turns / 2));
-    await compareRates(context, podCount);
+    await compareMany(context, podCount);
     console.log(`load ${loadAverage()}`);
   } finally {
     rmSync(dir, { recursive: true });
@@ -121,7 +122,8 @@ async function takeTurns(
       : [{ contestant, samples: { ADD: [] as Sample[], DEL: [] as Sample[] } }],
   );
   for (let turn = -warmUpTurns; turn < turns; turn++) {
-    await refuseIfStopped();
+    await setImmediate();
+    refuseIfStopped();
     for (const { contestant, samples } of all) {
       for (const command of ['ADD', 'DEL'] as const) {
         const pod = { id: `pod${turn + warmUpTurns}`, netns };
@@ -148,73 +150,21 @@ function printTurns(
   }
 }
 
-/** As many calls at a time as a kubelet makes after a reboot, about. */
-const workers = 8;
-
-/** More interfaces a namespace, since making five hundred namespaces takes longer than the rest. */
-const podsPerNetns = 10;
-
-async function compareRates(context: NodeContext, count: number): Promise<void> {
+async function compareMany(context: NodeContext, count: number): Promise<void> {
   const contestants = [
     await goNode(context, 'Go bridge, many', bridgeChain),
     await standaloneNode(context, 'podwire-cni, many', bridgeChain),
     await residentNode(context, 'launcher and podwire-node, many', bridgeChain),
   ];
-  const namespaces: string[] = [];
-  for (let i = 0; i < count / podsPerNetns; i++) {
-    namespaces.push(context.opened.use(await createScratchNetns('pw-bench-many')).path);
-  }
-  // All pods stay until all are there, so each contestant has interfaces of its own in a namespace.
-  const podsOf = (contestant: number): readonly Pod[] =>
-    Array.from({ length: count }, (_, i): Pod => ({
-      id: `many${i}`,
-      ifName: `c${contestant}i${i % podsPerNetns}`,
-      netns: namespaces[Math.floor(i / podsPerNetns)] ?? '',
-    }));
-  const present = contestants.flatMap((contestant, i) =>
-    contestant === undefined
-      ? []
-      : [{ contestant, pods: podsOf(i), rates: { ADD: [], DEL: [] } as Rates }],
+  const callers = contestants.flatMap((contestant) =>
+    contestant === undefined ? [] : [programCaller(spawner, inNode, contestant)],
   );
-  for (const command of ['ADD', 'DEL'] as const) {
-    for (let at = 0; at < count; at += podsPerRound) {
-      await refuseIfStopped();
-      for (const { contestant, pods, rates } of present) {
-        rates[command].push(rateOf(contestant, command, pods.slice(at, at + podsPerRound)));
-      }
-    }
-  }
-  const head = `${count} pods, ${workers} at a time`;
-  console.log(`\n${head.padEnd(44)}  ADD/s  times Go   DEL/s  times Go`);
-  for (const { contestant, rates } of present) {
-    const figures = (['ADD', 'DEL'] as const).map((command) => {
-      const times = rates[command].map((rate, i) => rate / (present[0]?.rates[command][i] ?? 0));
-      return `${median(rates[command]).toFixed(0).padStart(7)}${median(times).toFixed(2).padStart(10)}`;
-    });
-    console.log(`${contestant.name.padEnd(44)}${figures.join(' ')}`);
-  }
-}
-
-/** Calls in a second, round by round. */
-type Rates = Record<'ADD' | 'DEL', number[]>;
-
-/** Contestants take turns in rounds of as many: the machine does not stay as it is for all. */
-const podsPerRound = 100;
-
-function rateOf(contestant: Contestant, command: 'ADD' | 'DEL', pods: readonly Pod[]): number {
-  const programs = pods.flatMap((pod) =>
-    contestant.plugins.map((plugin) => programOf(plugin, { command, pod })),
-  );
-  const startMs = performance.now();
-  const runs = inNode(contestant, () => spawner.runAll(programs, workers));
-  const seconds = (performance.now() - startMs) / 1000;
-  for (const run of runs) checkRun(contestant, command, run);
-  return pods.length / seconds;
+  const size = { count, turns: 3 };
+  await compareRates(callers, size, { opened: context.opened, refuseIfStopped });
 }
 
 /** Namespaces and daemons must go, so nobody ends this process but itself. */
-async function refuseIfStopped(): Promise<void> {
-  await setImmediate();
+function refuseIfStopped(): void {
   if (stop.aborted) throw new Error('Stopped on request');
 }
 

@@ -1,8 +1,9 @@
 /**
  * TCP between pods of two nodes through each backend, against the same device set up by hand with
- * `ip` (`wg`) on the same two nodes, in turn: what our settings cost or gain. The backend udp has no
- * such twin; it is put against plain routes. With host-gw both are the same route: what its ratio
- * is away from 1 is the noise of the machine.
+ * `ip` (`wg`) on the same two nodes, in turn: what our settings cost or gain. The ratio is the median
+ * of those of two neighbouring turns, which a machine's moods change less than medians of each; with
+ * it comes what half of them lie within. The backend udp has no such twin; it is put against plain
+ * routes. With host-gw both are the same route: what its ratio is away from 1 is noise.
  *
  *   node hack/bench/overlay/main.ts [--seconds 2] [--rounds 6] [BACKEND…]
  *
@@ -62,13 +63,13 @@ async function compare(network: RoundCluster, backend: string): Promise<string> 
     const order = round % 2 === 0 ? [runOurs, runOther] : [runOther, runOurs];
     for (const run of order) await run();
   }
-  const ratio = median(ours) / median(other);
+  const ratios = ours.map((one, i) => one / (other[i] ?? Number.NaN));
   const twin = backend === 'udp' ? 'plain routes' : 'by hand';
   return [
     backend.padEnd(10),
     `podwire ${median(ours).toFixed(2)} (${spread(ours)})`,
     `${twin} ${median(other).toFixed(2)} (${spread(other)})`,
-    `ratio ${ratio.toFixed(3)}`,
+    `ratio ${median(ratios).toFixed(3)} (${quarter(ratios, 1)}–${quarter(ratios, 3)})`,
   ].join('  ');
 }
 
@@ -92,6 +93,11 @@ async function gigabits(from: RoundNode, to: RoundNode): Promise<number> {
 
 function median(list: readonly number[]): number {
   return list.toSorted((x, y) => x - y)[Math.floor(list.length / 2)] ?? Number.NaN;
+}
+
+function quarter(list: readonly number[], n: 1 | 3): string {
+  const sorted = list.toSorted((x, y) => x - y);
+  return (sorted[Math.floor((n * sorted.length) / 4)] ?? Number.NaN).toFixed(3);
 }
 
 function spread(list: readonly number[]): string {

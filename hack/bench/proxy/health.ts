@@ -2,7 +2,7 @@
  * How long /healthz takes while a starting proxy takes in and writes all Services, asked each 10 ms:
  *
  *     node --disable-warning=ExperimentalWarning hack/bench/proxy/health.ts
- *       [--services 20000] [--runs 5] [--program dist/podwire-proxy] [--node-flags "--trace-gc"]
+ *       [--services 20000] [--runs 5] [--program dist/podwire-proxy] [--node-flags="--trace-gc"]
  *       [--results FILE]
  *
  * Needs root and dist/ (npm run build). The API server is in this process, and works meanwhile.
@@ -61,7 +61,7 @@ async function run(number: number): Promise<void> {
   const micros = await healthTimes(
     place.network.node,
     target('127.0.0.1', 10256),
-    2_000 + services / 4,
+    4_000 + services / 2,
   );
   const written = /"msg":"Rules written"|Rules written/.test(daemon.log());
   await daemon.stop();

@@ -113,7 +113,7 @@ class Meter {
     return {
       sets: (signal) => timed('read', () => inner.sets(signal)),
       servers: (signal) => timed('read', () => inner.servers(signal)),
-      connections: (key, signal) => timed('read', () => inner.connections(key, signal)),
+      connections: (keys, signal) => timed('read', () => inner.connections(keys, signal)),
       boundAddresses: () => timedNow('read', () => inner.boundAddresses()),
       ownAddresses: () => timedNow('read', () => inner.ownAddresses()),
       applySets: (steps, signal) => {

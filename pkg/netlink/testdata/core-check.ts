@@ -9,7 +9,7 @@ import { addAddress, listAddresses } from '#pkg/netlink/address.ts';
 import { changeLink } from '#pkg/netlink/link-change.ts';
 import { createBridge, createVeth } from '#pkg/netlink/link-create.ts';
 import { getLink } from '#pkg/netlink/link.ts';
-import { addRoute, listRoutes } from '#pkg/netlink/route.ts';
+import { addRouteRequest, listRoutes } from '#pkg/netlink/route.ts';
 import { NetlinkSocket } from '#pkg/netlink/socket.ts';
 import { openNetns, withNetns } from '#pkg/netns/netns.ts';
 import { openSys } from '#pkg/sys/open-sys.ts';
@@ -46,7 +46,7 @@ for (const [own, gateway] of [
   const prefix = parsePrefix(own);
   addAddress(inPod, { linkIndex, prefix, noDad: true, broadcast: prefix.length === 24 });
   const destination = parsePrefix(prefix.length === 24 ? '0.0.0.0/0' : '::/0');
-  addRoute(inPod, { destination, gateway: parseAddress(gateway) });
+  inPod.request(addRouteRequest({ destination, gateway: parseAddress(gateway) }));
 }
 let refusal: unknown;
 try {

@@ -101,6 +101,7 @@ const steps: readonly ((of: Fs, dir: string) => unknown)[] = [
   (of, dir) => [of.statSync(dir).isDirectory(), of.statSync(`${dir}/file`).isDirectory()],
   (of) => fieldsOf(of.statSync('/dev/null')),
   (of) => fieldsOf(of.statSync('/proc/self/ns/net')),
+  (of) => fieldsOf(of.statSync('/etc/hostname')),
   (of) => String(of.statSync('/etc/hostname', { bigint: true }).mtimeNs),
   (of) => [of.statfsSync('/proc').type, of.statfsSync('/proc/self/ns/net').type],
   (of, dir) => of.statfsSync(`${dir}/none`),
@@ -112,8 +113,8 @@ const steps: readonly ((of: Fs, dir: string) => unknown)[] = [
 ];
 
 /** `ctimeMs` has a fraction, and doubles are added in another order. */
-function fieldsOf({ dev, ino, mode, ctimeMs }: fs.Stats): unknown {
-  return [dev, ino, mode, Math.round(ctimeMs)];
+function fieldsOf({ dev, ino, mode, size, ctimeMs }: fs.Stats): unknown {
+  return [dev, ino, mode, size, Math.round(ctimeMs)];
 }
 
 /** The outcome with the directory's name taken out of it. */

@@ -2,7 +2,7 @@ import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { withNetns } from '#pkg/netns/netns.ts';
 import { createScratchNetns, type ScratchNetns } from '#pkg/netns/scratch.ts';
 import { openSys } from '#pkg/sys/open-sys.ts';
-import { watchNftables } from './monitor.ts';
+import { watchRules, type TableWatch } from './table-watch.ts';
 
 const sys = await openSys();
 const die = (error: Error): never => {
@@ -10,14 +10,17 @@ const die = (error: Error): never => {
 };
 
 let netns: ScratchNetns;
-let watcher: Disposable;
+let watcher: TableWatch;
 let changes = 0;
 
 beforeEach(async () => {
   netns = await createScratchNetns('pw-nftmon');
   changes = 0;
-  const tables = [{ family: 'inet', name: 'podwire-test' }] as const;
-  watcher = withNetns(sys, netns.path, () => watchNftables(sys, tables, () => changes++), die);
+  const rules = {
+    concerns: ({ table }: { readonly table: string }) => table === 'podwire-test',
+    programs: ['nft'],
+  };
+  watcher = withNetns(sys, netns.path, () => watchRules(sys, rules, () => changes++), die);
 });
 afterEach(async () => {
   watcher[Symbol.dispose]();
@@ -29,7 +32,7 @@ async function nft(...commands: readonly string[]): Promise<void> {
   for (const command of commands) await netns.exec('nft', command.split(' '));
 }
 
-describe('watchNftables()', () => {
+describe('watchRules()', () => {
   test('tells of changes to our table by whatever means', async () => {
     const steps = [
       'add table inet podwire-test',
@@ -55,5 +58,16 @@ describe('watchNftables()', () => {
     await nft('add table inet podwire-test');
     await expect.poll(() => changes).toBeGreaterThan(0);
     expect(changes).toBe(1);
+  });
+
+  test('is silent about a write of ours, and not about what others did before it', async () => {
+    await nft('add table inet podwire-test');
+    await watcher.exempt(async () => {
+      expect(changes).toBe(1);
+      await nft('add chain inet podwire-test pre');
+    });
+    expect(changes).toBe(1);
+    await nft('delete chain inet podwire-test pre');
+    await expect.poll(() => changes).toBe(2);
   });
 });
