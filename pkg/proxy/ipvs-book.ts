@@ -8,7 +8,7 @@ import { serverKey, type VirtualServer } from '#pkg/ipvs/virtual-server.ts';
 import type { IpvsOptions } from './ipvs-options.ts';
 import { ipvsPart, type IpvsPart } from './ipvs-port.ts';
 import { ipvsSets, setName } from './ipvs-sets.ts';
-import type { ProxiedPort } from './proxied-port.ts';
+import { byKey, type ProxiedPort } from './proxied-port.ts';
 
 export interface IpvsChange {
   /** By set. */
@@ -67,7 +67,9 @@ export class IpvsBook {
     const claims = this.#servers.get(key);
     if (claims === undefined) return undefined;
     let first: string | undefined;
-    for (const port of claims.keys()) if (first === undefined || port < first) first = port;
+    for (const port of claims.keys()) {
+      if (first === undefined || byKey(port, first) < 0) first = port;
+    }
     return first === undefined ? undefined : claims.get(first);
   }
 

@@ -163,18 +163,26 @@ it('an address of the host is never put on the device', () => {
 });
 
 it('two Services that claim one address: the first by name has it, then the other', () => {
-  const both = ['a/a', 'a/b'].map((name, i) =>
-    service(name, { clusterIPs: [`10.96.0.${i + 1}`], externalIPs: ['203.0.113.9'] }),
+  // As mere text "a/a-b/tcp" comes before "a/a/tcp".
+  const unnamed = [{ name: '', protocol: 'TCP', port: 80, nodePort: 0 }] as const;
+  const both = ['a/a', 'a/a-b'].map((name, i) =>
+    service(name, {
+      clusterIPs: [`10.96.0.${i + 1}`],
+      externalIPs: ['203.0.113.9'],
+      ports: unnamed,
+    }),
   );
-  const slices = [slice('a/a', ['10.0.1.1']), slice('a/b', ['10.0.1.2'])];
+  const slices = both.map(({ name }, i) =>
+    slice(`a/${name}`, [`10.0.1.${i + 1}`], { ports: unnamed }),
+  );
   const ports = portsOf({ services: both, slices });
   const book = new IpvsBook(options('ip'));
   book.update(ports, ports.keys());
   const target = (): string | undefined =>
     book.server('-t 203.0.113.9:80')?.realServers[0]?.address;
   expect(target()).toBe('10.0.1.1');
-  ports.delete('a/a:p80/tcp');
-  const change = book.update(ports, ['a/a:p80/tcp']);
+  ports.delete('a/a/tcp');
+  const change = book.update(ports, ['a/a/tcp']);
   expect(target()).toBe('10.0.1.2');
   expect(change.servers.has('-t 203.0.113.9:80')).toBe(true);
   expect(change.addresses).toEqual({ added: [], removed: ['10.96.0.1'] });

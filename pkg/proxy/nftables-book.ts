@@ -10,7 +10,7 @@ import {
 } from './nftables-elements.ts';
 import type { NftablesOptions } from './nftables-options.ts';
 import type { ProxySet } from './nftables-sets.ts';
-import type { ProxiedPort } from './proxied-port.ts';
+import { byKey, type ProxiedPort } from './proxied-port.ts';
 
 /** An element that is not what it was: undefined = it is not there. A set's value is ''. */
 export interface ElementChange {
@@ -23,7 +23,7 @@ export interface ElementChange {
 export class ElementBook {
   readonly options: NftablesOptions;
   readonly #ports = new Map<string, ProxiedPort>();
-  /** Which ports claim a frontend: one key, or several in order; the first has it. */
+  /** Which ports claim a frontend: one key, or several by name; the first has it. */
   readonly #claims = new Map<string, string | readonly string[]>();
   /** How many ports want a shared element. */
   readonly #wanted = new Map<string, number>();
@@ -82,7 +82,7 @@ export class ElementBook {
     const { port, before, after, changes } = of;
     const old = claimants(this.#claims.get(frontend));
     const others = old.filter((claimant) => claimant !== port);
-    const now = after.frontends.has(frontend) ? [...others, port].toSorted() : others;
+    const now = after.frontends.has(frontend) ? [...others, port].toSorted(byKey) : others;
     const [first] = now;
     if (first === undefined) this.#claims.delete(frontend);
     else this.#claims.set(frontend, now.length === 1 ? first : now);

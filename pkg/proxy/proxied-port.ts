@@ -29,6 +29,17 @@ export function byName(a: ServicePort, b: ServicePort): number {
   return a.protocol < b.protocol ? -1 : a.protocol > b.protocol ? 1 : 0;
 }
 
+/**
+ * Sorts keys as {@link byName} sorts their ports. As mere text "ns/a-b/tcp" would come before
+ * "ns/a/tcp".
+ */
+export function byKey(a: string, b: string): number {
+  const [ofA, ofB] = [a.lastIndexOf('/'), b.lastIndexOf('/')];
+  const [nameA, nameB] = [a.slice(0, ofA), b.slice(0, ofB)];
+  if (nameA !== nameB) return nameA < nameB ? -1 : 1;
+  return a < b ? -1 : a > b ? 1 : 0;
+}
+
 /** How many ports drop traffic here only because this node has no endpoint of theirs. */
 export function countWithoutLocal(ports: readonly ProxiedPort[]): {
   readonly internal: number;

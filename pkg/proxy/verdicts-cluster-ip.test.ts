@@ -1,4 +1,4 @@
-/** Packets to cluster and external addresses, in every mode. */
+/** Packets to cluster addresses, in every mode. */
 import { parsePrefix } from '#pkg/ip/prefix.ts';
 import { places, type Places } from './testdata/places.ts';
 import { local, p80, service, slice, type Cluster } from './testdata/records.ts';
@@ -229,46 +229,6 @@ testVerdicts([
     only: { family: 'ip6', why: 'the Service is of IPv6' },
     cluster: () => ({ services: dualStack()().services }),
     packets: [['pod', 'clusterIP2:80', 'reject']],
-  },
-  {
-    title: 'S19. an external address that no host has is served, masqueraded for all',
-    cluster: (at) => ({
-      services: [{ ...plain(at), externalIPs: [at.externalIP] }],
-      slices: [slice('ns1/svc1', [at.far])],
-    }),
-    packets: [
-      ['pod', 'externalIP:80', 'far:80 masqueraded'],
-      ['node', 'externalIP:80', 'far:80 masqueraded'],
-      ['outside', 'externalIP:80', 'far:80 masqueraded'],
-    ],
-  },
-  {
-    title: 'an external address of the other family is not written',
-    cluster: (at) => ({
-      services: [{ ...plain(at), externalIPs: ['198.51.100.77', '2001:db8:ffff::77'] }],
-      slices: [slice('ns1/svc1', [at.far])],
-    }),
-    only: { family: 'ip', why: 'the pattern is of IPv6' },
-    packets: [['pod', 'clusterIP:80', 'far:80']],
-    unwritten: /ffff::77/,
-  },
-  {
-    title: 'of two Services that claim one address the first by name has it whole',
-    cluster: (at) => {
-      const claim = (name: string, clusterIP: string): Cluster['services'][number] =>
-        service(name, { clusterIPs: [clusterIP], externalIPs: [at.externalIP] });
-      return {
-        services: [claim('ns1/svc2', at.clusterIP2), claim('ns1/svc1', at.clusterIP)],
-        slices: [
-          slice('ns1/svc1', [at.near]),
-          slice('ns1/svc2', [at.far, at.far2, local(at.near)]),
-        ],
-      };
-    },
-    packets: [
-      ['pod', 'externalIP:80', 'near:80 masqueraded'],
-      ['pod', 'clusterIP2:80', 'far:80, far2:80, near:80'],
-    ],
   },
   {
     title: 'S20. addresses with leading zeros are served under their decimal value, and written so',

@@ -219,4 +219,25 @@ testVerdicts([
       ['pod', 'clusterIP:80', 'far:80'],
     ],
   },
+  {
+    title: 'without endpoints it is refused, in iptables mode also where it is not admitted',
+    cluster: (at) => ({ services: shared(at).services }),
+    node: { nodePortAddresses: ['192.168.0.0/24', 'fd00:192::/64'] },
+    packets: [
+      ['pod', 'node:3001', 'reject'],
+      ['node', 'node:3001', 'reject'],
+      ['outside', 'node:3001', 'reject'],
+      ['outside', 'node:3001', 'reject', udp],
+      [
+        'outside',
+        'second:3001',
+        {
+          iptables: 'reject',
+          nftables: 'unmatched',
+          why: 'kube-proxy’s iptables rule refuses it on every address of the node',
+        },
+      ],
+      ['outside', 'neighbour:3001', 'unmatched'],
+    ],
+  },
 ]);

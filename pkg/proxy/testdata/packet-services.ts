@@ -1,4 +1,5 @@
 /** The Services that real packets are sent to: one of each kind, in both families. */
+import { families } from '#pkg/ip/address.ts';
 import type { ServiceRecord } from '#pkg/kube/types.ts';
 import { parsePrefix } from '#pkg/ip/prefix.ts';
 import { local, service, slice, type Cluster } from './records.ts';
@@ -50,7 +51,6 @@ export const nodePorts = { both: 30080, none: 30081, external: 30087, externalFa
 
 type Name = keyof typeof numbers;
 
-const families = ['ip', 'ip6'] as const;
 const one = 2;
 const two = 3;
 
