@@ -49,7 +49,7 @@ export async function runTests(files: readonly TestFile[]): Promise<0 | 1> {
       },
       onAfterRunTask: (test) => reportTest(test, sums),
     });
-    if (file !== undefined) reportSuites(file, sums);
+    if (file !== undefined) reportSuites(file, sums, only);
     const seconds = ((performance.now() - startedMs) / 1000).toFixed(1);
     console.log(`  ${seconds} s`);
   }
@@ -82,14 +82,19 @@ function reportTest(task: Task, sums: Sums): void {
 }
 
 /** Tests that never began, and errors of hooks and of files: a file that fails has no tests. */
-function reportSuites(suite: File | Extract<Task, { type: 'suite' }>, sums: Sums): void {
+function reportSuites(
+  suite: File | Extract<Task, { type: 'suite' }>,
+  sums: Sums,
+  only?: RegExp,
+): void {
   for (const error of suite.result?.errors ?? []) {
     sums.fail += 1;
     console.log(`  FAIL ${titleOf(suite)}: ${error.stack ?? error.message}`);
   }
   for (const task of suite.tasks) {
-    if (task.type === 'suite') reportSuites(task, sums);
-    else if (task.result === undefined) reportSkipped(task, sums);
+    if (task.type === 'suite') reportSuites(task, sums, only);
+    // Those that nobody asked for are not skipped.
+    else if (task.result === undefined && isAsked(task, only)) reportSkipped(task, sums);
   }
 }
 
@@ -100,8 +105,12 @@ function reportSkipped(task: Task, sums: Sums): void {
   console.log(`  skip ${titleOf(task)}${typeof note === 'string' ? `: ${note}` : ''}`);
 }
 
+function isAsked(task: Task, only: RegExp | undefined): boolean {
+  return only === undefined || only.test(titleOf(task, ' '));
+}
+
 /** The names of the suites around a task, and its own. */
-function titleOf(task: Task): string {
-  const above = task.suite === undefined ? '' : titleOf(task.suite);
-  return above === '' ? task.name : `${above} > ${task.name}`;
+function titleOf(task: Task, between = ' > '): string {
+  const above = task.suite === undefined ? '' : titleOf(task.suite, between);
+  return above === '' ? task.name : `${above}${between}${task.name}`;
 }
