@@ -8,7 +8,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { systemClock } from '#pkg/clock/clock.ts';
 import { pluginNames } from '#plugins/plugin-names.ts';
-import { createScratchNetns, type ScratchNetns } from '#pkg/netns/scratch.ts';
+import { createScratchNetns, createScratchNetnses, type ScratchNetns } from '#pkg/netns/scratch.ts';
 
 const root = join(import.meta.dirname, '../..');
 const executable = join(root, 'dist/podwire-cni');
@@ -90,7 +90,7 @@ export async function createScratchNode(): Promise<ScratchNode> {
   for (const name of pluginNames) {
     symlinkSync(executable, join(binDir, name));
   }
-  const netns = await createScratchNetns('pw-cni-node');
+  const netns = await createNetns('pw-cni-node');
   // Nobody else has the host's addresses, and to look for others takes a second or two each time.
   await netns.exec('sysctl', ['-qw', 'net.ipv6.conf.default.accept_dad=0']);
   const pods: ScratchNetns[] = [];
@@ -103,7 +103,7 @@ export async function createScratchNode(): Promise<ScratchNode> {
     stateDir: join(directory, 'state'),
     leases,
     async pod() {
-      const pod = await createScratchNetns('pw-cni-pod');
+      const pod = await createNetns('pw-cni-pod');
       pods.push(pod);
       return pod;
     },
@@ -118,6 +118,14 @@ export async function createScratchNode(): Promise<ScratchNode> {
       rmSync(directory, { recursive: true, force: true });
     },
   };
+}
+
+/** With the machine's own /sys in the VM: to mount another for each program takes that many seconds. */
+async function createNetns(prefix: string): Promise<ScratchNetns> {
+  if (process.env['PODWIRE_VM'] === undefined) return createScratchNetns(prefix);
+  const [netns] = await createScratchNetnses([prefix]);
+  await netns.ip('link set lo up');
+  return netns;
 }
 
 /** Writes what the node daemon would. */

@@ -100,6 +100,7 @@ function reportSuites(
   }
   for (const task of suite.tasks) {
     if (task.type === 'suite') reportSuites(task, sums, only);
+    // Those that nobody asked for are not skipped.
     else if (task.result === undefined && isAsked(task, only)) reportSkipped(task, sums);
   }
 }
@@ -116,8 +117,12 @@ function reportSkipped(task: Task, sums: Sums): void {
   console.log(`  skip ${titleOf(task)}${typeof note === 'string' ? `: ${note}` : ''}`);
 }
 
+function isAsked(task: Task, only: RegExp | undefined): boolean {
+  return only === undefined || only.test(titleOf(task, ' '));
+}
+
 /** The names of the suites around a task, and its own. */
-function titleOf(task: Task): string {
-  const above = task.suite === undefined ? '' : titleOf(task.suite);
-  return above === '' ? task.name : `${above} > ${task.name}`;
+function titleOf(task: Task, between = ' > '): string {
+  const above = task.suite === undefined ? '' : titleOf(task.suite, between);
+  return above === '' ? task.name : `${above}${between}${task.name}`;
 }

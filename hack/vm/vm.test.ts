@@ -117,6 +117,14 @@ describe('suitesOf()', () => {
       expect(suitesOf(root, [], true).map(({ file }) => file)).toEqual(['pkg/a/x.vm.test.ts']);
       expect(filesOf()).toEqual([slow, 'pkg/a/x.vm.test.ts']);
       expect(suitesOf(root, [slow], true)).toHaveLength(1);
+      mkdirSync(join(root, 'cmd/podwire-cni'), { recursive: true });
+      const ipvlan = 'cmd/podwire-cni/over-master.kernel.test.ts';
+      writeFileSync(join(root, ipvlan), '');
+      const whole = { file: ipvlan, only: undefined };
+      const part = { file: ipvlan, only: expect.any(RegExp) as RegExp };
+      expect(suitesOf(root, [ipvlan])).toEqual([whole]);
+      expect(suitesOf(root, [ipvlan], true)).toEqual([part]);
+      expect(suitesOf(root, [])).toContainEqual(part);
       expect(() => filesOf('pkg/b')).toThrow('Cannot run pkg/b: no test file');
     } finally {
       rmSync(root, { recursive: true });

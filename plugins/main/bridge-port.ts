@@ -32,7 +32,7 @@ export function createPodVeth(host: NetlinkSocket, request: CniAddRequest, veth:
  * come in by a port are the bridge's, and what the port itself sends (router solicitations, group
  * memberships) goes to the pod alone, which has no use for it.
  *
- * @returns both links as they are now; the port is seldom running already on kernels before 6.8
+ * @returns both links as they are now: on Linux 6.18 the port is running already
  */
 export function bringUp(host: NetlinkSocket, { bridgeLink, hostLink }: BridgePort): BridgePort {
   const [linkLocal, up, bridge, port] = host.batch([

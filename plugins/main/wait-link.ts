@@ -5,8 +5,8 @@ import type { NetlinkSocket } from '#pkg/netlink/socket.ts';
 
 /**
  * Waits until an end of a veth is running. Before, what it sends is lost, and a bridge forwards none of
- * its frames. Each end gets there by itself, within a tenth of a millisecond when the kernel is idle;
- * since Linux 6.8 asking for a link gets it there at once, and its other end no sooner.
+ * its frames. The kernel starts each end by itself, in no promised order, within a tenth of a millisecond
+ * when it is idle; on Linux 6.18 it is done when one asks.
  *
  * @throws {AgentError} LinkDown after two seconds
  */
