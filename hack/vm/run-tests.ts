@@ -100,14 +100,9 @@ function reportSuites(
   }
   for (const task of suite.tasks) {
     if (task.type === 'suite') reportSuites(task, sums, only);
-    // Those that nobody asked for are not skipped.
+    // Those that nobody asked for are not skipped: they run elsewhere.
     else if (task.result === undefined && isAsked(task, only)) reportSkipped(task, sums);
   }
-}
-
-/** Tests beside those that were asked for are not skipped: they run elsewhere. */
-function isAsked(task: Task, only: RegExp | undefined): boolean {
-  return only === undefined || only.test(titleOf(task));
 }
 
 function reportSkipped(task: Task, sums: Sums): void {
@@ -117,6 +112,7 @@ function reportSkipped(task: Task, sums: Sums): void {
   console.log(`  skip ${titleOf(task)}${typeof note === 'string' ? `: ${note}` : ''}`);
 }
 
+/** By the full name, as vitest itself asks. */
 function isAsked(task: Task, only: RegExp | undefined): boolean {
   return only === undefined || only.test(titleOf(task, ' '));
 }
