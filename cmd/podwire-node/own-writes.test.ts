@@ -5,14 +5,20 @@ import type { Step } from '#pkg/host-network/step.ts';
 import type { KernelChange } from '#pkg/netlink/monitor.ts';
 import { OwnWrites } from './own-writes.ts';
 
+const entry = {
+  kind: 'fdb',
+  link: 'podwire.1',
+  mac: '02:00:00:00:00:02',
+  remote: parseAddress('192.168.0.2'),
+} as const;
 const neighbor = {
   kind: 'neighbor',
   link: 'podwire.1',
   address: parseAddress('10.244.2.0'),
   mac: '02:00:00:00:00:02',
 } as const;
-const put: Step = { op: 'put', object: neighbor, replaces: undefined };
-const remove: Step = { op: 'delete', object: neighbor };
+const put: Step = { op: 'put', object: entry, replaces: undefined };
+const remove: Step = { op: 'delete', object: entry };
 const address = { kind: 'address', link: 'x', prefix: parsePrefix('10.0.0.1/32') } as const;
 
 function change(kind: 'route' | 'neighbor' | 'link', deleted = false): KernelChange {
@@ -28,41 +34,43 @@ function others(steps: readonly Step[], changes: readonly KernelChange[]): reado
   });
   own.around(steps, () => queue.push(...changes));
   // And what is looked at later.
-  own.around([], () => undefined);
+  own.around([remove], () => undefined);
   return strange;
 }
 
 describe('OwnWrites', () => {
   test.each<[string, readonly Step[], readonly KernelChange[]]>([
-    ['what is put', [put], [change('neighbor'), change('route')]],
+    ['what is put', [put], [change('neighbor')]],
     ['as many deletions as were made', [remove], [change('neighbor', true)]],
+    ['a neighbour that goes', [{ op: 'delete', object: neighbor }], [change('neighbor', true)]],
   ])('takes %s for its own', (_, steps, changes) => {
     expect(others(steps, changes)).toEqual([]);
   });
 
   test.each<[string, readonly Step[], readonly KernelChange[]]>([
-    ['a deletion too many', [remove], [change('neighbor', true), change('route', true)]],
-    ['a deletion while only puts are made', [put], [change('route', true)]],
+    ['a deletion too many', [remove], [change('neighbor', true), change('neighbor', true)]],
+    ['a deletion while only puts are made', [put], [change('neighbor', true)]],
+    ['a route, which ours are not told of', [put], [change('route')]],
     ['a link', [put], [change('link')]],
     ['lost changes', [put], [{ kind: 'resync' }]],
     [
       'anything while a link or address is written',
-      [{ ...put, object: address }],
-      [change('route')],
+      [put, { ...put, object: address }],
+      [change('neighbor')],
     ],
   ])('reports %s', (_, steps, changes) => {
     expect(others(steps, changes)).toEqual(changes.slice(-1));
   });
 
   test('reports what others did before, and does after', () => {
-    const queue = [change('route', true)];
+    const queue = [change('neighbor', true)];
     const strange: KernelChange[] = [];
     const own = new OwnWrites(() => {
       for (const one of queue.splice(0)) if (!own.isOwn(one)) strange.push(one);
     });
     own.around([remove], () => undefined);
     expect(strange).toHaveLength(1);
-    expect(own.isOwn(change('route', true))).toBe(false);
+    expect(own.isOwn(change('neighbor', true))).toBe(false);
   });
 
   test('a write that throws is over', () => {
@@ -72,6 +80,6 @@ describe('OwnWrites', () => {
         throw new Error('refused');
       }),
     ).toThrow('refused');
-    expect(own.isOwn(change('route', true))).toBe(false);
+    expect(own.isOwn(change('neighbor', true))).toBe(false);
   });
 });

@@ -1,4 +1,4 @@
-import { beforeEach, describe, expect, test } from 'vitest';
+import { beforeEach, describe, expect, test, vi } from 'vitest';
 import type { HostObject } from '#pkg/host-network/object.ts';
 import { planHostNetwork } from '#pkg/host-network/plan.ts';
 import { StepError, type Step } from '#pkg/host-network/step.ts';
@@ -8,7 +8,7 @@ import { planNftables, type ElementStep, type NftStep } from '#pkg/nftables/plan
 import { observedOf, sameTable, type ObservedTable } from '#pkg/nftables/ruleset.ts';
 import { defaultAnnotationPrefix } from '#pkg/overlay/annotations.ts';
 import type { NodeRecord } from '#pkg/kube/types.ts';
-import type { PeerChange } from '#pkg/pod-network/peer-index.ts';
+import { PeerIndex, type PeerChange } from '#pkg/pod-network/peer-index.ts';
 import { desiredPodNetwork, type Desired, type HostFacts } from '#pkg/pod-network/desired.ts';
 import { createNodeMetrics } from './node-metrics.ts';
 import type { RoundParts } from './round-parts.ts';
@@ -297,6 +297,32 @@ describe('PodNetworkRound', () => {
       await world.round.run(signal);
       expect(world.calls).toContain('observe host');
       expect(world.leftToDo()).toEqual([]);
+    });
+
+    test('the index of all nodes outlives looks at everything, and what changed meanwhile', async () => {
+      await settle();
+      const [take, fits] = [
+        vi.spyOn(PeerIndex.prototype, 'take'),
+        vi.spyOn(PeerIndex.prototype, 'fits'),
+      ];
+      const [first, second] = [node('c', 3), node('d', 4)];
+      world.nodes.set('c', first);
+      await world.round.run(signal);
+      // In doubt, with a change and without one.
+      world.nodes.set('d', second);
+      world.round.doubtHost();
+      await world.round.run(signal);
+      world.round.doubtHost();
+      await world.round.run(signal);
+      world.calls = [];
+      world.nodes.delete('d');
+      world.nodes.set('c', { ...first, podCIDRs: ['10.244.33.0/24'] });
+      await world.round.run(signal);
+      expect(world.calls).not.toContain('observe host');
+      expect(world.leftToDo()).toEqual([]);
+      expect(fits.mock.results.map(({ value }) => value as unknown)).toEqual([true, true]);
+      expect(new Set(take.mock.contexts).size).toBe(1);
+      vi.restoreAllMocks();
     });
 
     test('what comes after it starts from the kernel', async () => {

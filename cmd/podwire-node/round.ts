@@ -77,16 +77,18 @@ export class PodNetworkRound {
     const startMs = clock.now();
     const isSure = this.#forgetWhatIsInDoubt();
     const changes = nodes.drain();
+    // At once: what the index has taken and what a full round sees must be the same.
+    const records = nodes.snapshot();
     try {
       if (isSure && (await this.#takePeers(changes, signal))) {
         status.roundEnded({ kind: 'ready' });
         metrics.roundEnded('success', clock.now() - startMs);
         return;
       }
+      const index = this.#indexAfter(changes, isSure);
       this.#basis = undefined;
       this.#index = undefined;
       this.#facts ??= host.facts();
-      const records = nodes.snapshot();
       const want = desiredPodNetwork(records, this.#facts, options);
       if (want.kind === 'not-ready') {
         this.#watchedLinks = undefined;
@@ -101,6 +103,7 @@ export class PodNetworkRound {
       status.setProblems([...want.problems, ...sessions]);
       await this.#converge(want, records.get(options.nodeName), signal);
       this.#basis = want.basis;
+      if (index?.fits(want.basis) === true) this.#index = index;
       status.roundEnded({ kind: 'ready' });
       metrics.roundEnded('success', clock.now() - startMs);
     } catch (error) {
@@ -130,6 +133,13 @@ export class PodNetworkRound {
     await collect(failures, () => this.#writeObjects(delta.steps, signal), signal);
     if (failures.length > 0) throw new AggregateError(failures, 'Cannot apply the pod network');
     return true;
+  }
+
+  /** The index, when it is in step with the nodes of a full round. */
+  #indexAfter(changes: readonly PeerChange[], isSure: boolean): PeerIndex | undefined {
+    if (changes.length === 0) return this.#index;
+    // In a round without doubts it has had these, and could not take them.
+    return isSure || this.#index?.take(changes) === undefined ? undefined : this.#index;
   }
 
   /** Whether nothing was in doubt. */

@@ -88,14 +88,19 @@ export async function startNode(
   );
   const names = createLinkNames((index) => getLink(socket, index)?.name);
   const watch = opened.use(
-    watchKernel(sys, ['link', 'address', 'route', 'neighbor', 'forwarding'], (change) => {
-      if (change.kind === 'address' && change.deleted && change.address !== undefined) {
-        source.addressGone(change.address);
-      }
-      const concerns = concernsPodNetwork(change, round, names);
-      names.follow(change);
-      if (concerns && !ownWrites.isOwn(change)) lookAgain();
-    }),
+    watchKernel(
+      sys,
+      ['link', 'address', 'route', 'neighbor', 'forwarding'],
+      (change) => {
+        if (change.kind === 'address' && change.deleted && change.address !== undefined) {
+          source.addressGone(change.address);
+        }
+        const concerns = concernsPodNetwork(change, round, names);
+        names.follow(change);
+        if (concerns && !ownWrites.isOwn(change)) lookAgain();
+      },
+      socket.portId,
+    ),
   );
   const ownWrites = new OwnWrites(() => watch.look());
   const tableWatch = opened.use(

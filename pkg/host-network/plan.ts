@@ -20,7 +20,8 @@ export function planHostNetwork(
   const fate = linkFate(wanted, have);
   const puts: PutStep[] = [];
   for (const [key, object] of wanted) {
-    const exist = (observed.get(key) ?? []).filter((there) => !fate.losesFirst(there));
+    const there = observed.get(key);
+    const exist = there === undefined ? nothing : there.filter((one) => !fate.losesFirst(one));
     const step = planPut(object, exist);
     if (step !== undefined) puts.push(step);
   }
@@ -35,10 +36,12 @@ export function planHostNetwork(
   }
   return [
     ...fate.deletedFirst.map(deletion),
-    ...puts.toSorted((a, b) => rank(a.object) - rank(b.object)),
-    ...unwanted.toSorted((a, b) => rank(b) - rank(a)).map(deletion),
+    ...inRanks(puts, ({ object }) => object),
+    ...inRanks(unwanted, (object) => object, 'reversed').map(deletion),
   ];
 }
+
+const nothing: readonly HostObject[] = [];
 
 function indexWanted(want: readonly HostObject[]): ReadonlyMap<string, HostObject> {
   const wanted = new Map<string, HostObject>();
@@ -141,9 +144,15 @@ function deletion(object: HostObject): Step {
   return { op: 'delete', object };
 }
 
-/** Order of putting; deletions run the other way. */
-function rank(object: HostObject): number {
-  return ranks[object.kind];
+/** In the order of putting; deletions run the other way. Of one rank in the order given. */
+function inRanks<T>(
+  items: readonly T[],
+  objectOf: (item: T) => HostObject,
+  order?: 'reversed',
+): readonly T[] {
+  const groups: T[][] = Array.from({ length: 1 + Math.max(...Object.values(ranks)) }, () => []);
+  for (const item of items) groups[ranks[objectOf(item).kind]]?.push(item);
+  return (order === 'reversed' ? groups.toReversed() : groups).flat();
 }
 
 /** What a route's first packet needs is there before the route. */

@@ -11,14 +11,55 @@ export const littleEndian = new Uint8Array(new Uint16Array([1]).buffer)[0] === 1
 
 const headerBytes = 4;
 
+/**
+ * Numbers in the machine's order, byte by byte. A DataView on a small array makes V8 move the array
+ * out of its heap first, which takes longer than the rest of a message.
+ */
+export function setU16(bytes: Uint8Array, at: number, value: number): void {
+  bytes[littleEndian ? at : at + 1] = value;
+  bytes[littleEndian ? at + 1 : at] = value >>> 8;
+}
+
+/** As {@link setU16}; of negative numbers the two's complement. */
+export function setU32(bytes: Uint8Array, at: number, value: number): void {
+  setU16(bytes, littleEndian ? at : at + 2, value & 0xffff);
+  setU16(bytes, littleEndian ? at + 2 : at, value >>> 16);
+}
+
+/** As {@link setU16}: beyond the end there are zeros. */
+export function getU16(bytes: Uint8Array, at: number): number {
+  const [first, second] = [bytes[at] ?? 0, bytes[at + 1] ?? 0];
+  return littleEndian ? first | (second << 8) : (first << 8) | second;
+}
+
+/** As {@link getU16}. */
+export function getU32(bytes: Uint8Array, at: number): number {
+  const [first, second] = [getU16(bytes, at), getU16(bytes, at + 2)];
+  return littleEndian ? first + second * 0x10000 : first * 0x10000 + second;
+}
+
 /** One attribute around any payload. */
 export function attribute(type: number, payload: Uint8Array): Uint8Array {
-  const bytes = new Uint8Array(align4(headerBytes + payload.byteLength));
-  const view = new DataView(bytes.buffer);
-  view.setUint16(0, headerBytes + payload.byteLength, littleEndian);
-  view.setUint16(2, type, littleEndian);
-  bytes.set(payload, headerBytes);
+  const bytes = emptyAttribute(type, payload.byteLength);
+  copyBytes(bytes, headerBytes, payload);
   return bytes;
+}
+
+function emptyAttribute(type: number, payloadBytes: number): Uint8Array {
+  const bytes = new Uint8Array(align4(headerBytes + payloadBytes));
+  setU16(bytes, 0, headerBytes + payloadBytes);
+  setU16(bytes, 2, type);
+  return bytes;
+}
+
+/** For a few bytes a loop is over before `set` has begun. */
+const longBytes = 64;
+
+/** Copies all of `part` to `at`, where there must be room. */
+export function copyBytes(bytes: Uint8Array, at: number, part: Uint8Array): void {
+  const { byteLength } = part;
+  if (byteLength > longBytes) bytes.set(part, at);
+  else for (let i = 0; i < byteLength; i++) bytes[at + i] = part[i] ?? 0;
 }
 
 /** Attributes in an attribute, flagged as such (strict kernels refuse a nest that does not say so). */
@@ -27,11 +68,15 @@ export function nested(type: number, children: readonly Uint8Array[]): Uint8Arra
 }
 
 export function attributeU8(type: number, value: number): Uint8Array {
-  return attribute(type, Uint8Array.of(value));
+  const bytes = emptyAttribute(type, 1);
+  bytes[headerBytes] = value;
+  return bytes;
 }
 
 export function attributeU16(type: number, value: number): Uint8Array {
-  return attribute(type, new Uint8Array(Uint16Array.of(value).buffer));
+  const bytes = emptyAttribute(type, 2);
+  setU16(bytes, headerBytes, value);
+  return bytes;
 }
 
 /** A 16-bit number in network order: ports. */
@@ -40,7 +85,9 @@ export function attributeBe16(type: number, value: number): Uint8Array {
 }
 
 export function attributeU32(type: number, value: number): Uint8Array {
-  return attribute(type, new Uint8Array(Uint32Array.of(value).buffer));
+  const bytes = emptyAttribute(type, 4);
+  setU32(bytes, headerBytes, value);
+  return bytes;
 }
 
 export function attributeU64(type: number, value: number): Uint8Array {
@@ -87,12 +134,11 @@ export function readRepeated(bytes: Uint8Array, wanted: number): Uint8Array[] {
  * The first payload of one type: cheaper than reading all where messages come by the million.
  */
 export function findAttribute(bytes: Uint8Array, wanted: number): Uint8Array | undefined {
-  const view = viewOf(bytes);
   let at = 0;
   while (at + headerBytes <= bytes.byteLength) {
-    const length = view.getUint16(at, littleEndian);
+    const length = getU16(bytes, at);
     if (length < headerBytes || at + length > bytes.byteLength) return undefined;
-    const type = view.getUint16(at + 2, littleEndian) & NLA_TYPE_MASK;
+    const type = getU16(bytes, at + 2) & NLA_TYPE_MASK;
     if (type === wanted) return bytes.subarray(at + headerBytes, at + length);
     at += align4(length);
   }
@@ -104,12 +150,11 @@ function visitAttributes(
   wanted: ReadonlySet<number> | undefined,
   visit: (type: number, payload: Uint8Array) => void,
 ): void {
-  const view = viewOf(bytes);
   let at = 0;
   while (at + headerBytes <= bytes.byteLength) {
-    const length = view.getUint16(at, littleEndian);
+    const length = getU16(bytes, at);
     if (length < headerBytes || at + length > bytes.byteLength) break;
-    const type = view.getUint16(at + 2, littleEndian) & NLA_TYPE_MASK;
+    const type = getU16(bytes, at + 2) & NLA_TYPE_MASK;
     if (wanted?.has(type) !== false) visit(type, bytes.subarray(at + headerBytes, at + length));
     at += align4(length);
   }
@@ -127,12 +172,12 @@ export function readU8(payload: Uint8Array | undefined): number | undefined {
 
 export function readU32(payload: Uint8Array | undefined): number | undefined {
   if (payload === undefined || payload.byteLength < 4) return undefined;
-  return viewOf(payload).getUint32(0, littleEndian);
+  return getU32(payload, 0);
 }
 
 export function readU16(payload: Uint8Array | undefined): number | undefined {
   if (payload === undefined || payload.byteLength < 2) return undefined;
-  return viewOf(payload).getUint16(0, littleEndian);
+  return getU16(payload, 0);
 }
 
 /** Exact up to 2^53. */
@@ -176,15 +221,17 @@ function macBytes(mac: string): Uint8Array {
   const parts = mac.split(':');
   // Not Uint8Array.from(): the first call of it costs the CNI executable a third of a millisecond.
   const bytes = new Uint8Array(parts.length);
-  for (const [i, part] of parts.entries()) bytes[i] = Number.parseInt(part, 16);
+  for (let i = 0; i < parts.length; i++) bytes[i] = Number.parseInt(parts[i] ?? '', 16);
   return bytes;
 }
 
 export function concatBytes(parts: readonly Uint8Array[]): Uint8Array {
-  const bytes = new Uint8Array(parts.reduce((sum, part) => sum + part.byteLength, 0));
+  let length = 0;
+  for (const part of parts) length += part.byteLength;
+  const bytes = new Uint8Array(length);
   let at = 0;
   for (const part of parts) {
-    bytes.set(part, at);
+    copyBytes(bytes, at, part);
     at += part.byteLength;
   }
   return bytes;

@@ -1,5 +1,5 @@
 /** Netlink messages (struct nlmsghdr, include/uapi/linux/netlink.h) to and from bytes. */
-import { concatBytes, littleEndian, readNested, readString, viewOf } from './attribute.ts';
+import { copyBytes, getU16, getU32, readNested, readString, setU16, setU32 } from './attribute.ts';
 import { NLM_F_ACK_TLVS, NLM_F_CAPPED, NLMSGERR_ATTR_MSG } from './constants.ts';
 
 /** A message as received. `body` is what follows the header: a fixed struct, then attributes. */
@@ -17,28 +17,48 @@ export function encodeMessage(
   message: Omit<Message, 'body'>,
   body: readonly Uint8Array[],
 ): Uint8Array {
-  const header = new Uint8Array(headerBytes);
-  const bytes = concatBytes([header, ...body]);
-  const view = viewOf(bytes);
-  view.setUint32(0, bytes.byteLength, littleEndian);
-  view.setUint16(4, message.type, littleEndian);
-  view.setUint16(6, message.flags, littleEndian);
-  view.setUint32(8, message.sequence, littleEndian);
+  const bytes = new Uint8Array(messageBytes(body));
+  writeMessage(bytes, 0, message, body);
   return bytes;
+}
+
+/** The length of a message with this body. */
+export function messageBytes(body: readonly Uint8Array[]): number {
+  let length = headerBytes;
+  for (const part of body) length += part.byteLength;
+  return length;
+}
+
+/** As {@link encodeMessage}, into `bytes` at `at`; returns where it ends. */
+export function writeMessage(
+  bytes: Uint8Array,
+  at: number,
+  message: Omit<Message, 'body'>,
+  body: readonly Uint8Array[],
+): number {
+  let end = at + headerBytes;
+  for (const part of body) {
+    copyBytes(bytes, end, part);
+    end += part.byteLength;
+  }
+  setU32(bytes, at, end - at);
+  setU16(bytes, at + 4, message.type);
+  setU16(bytes, at + 6, message.flags);
+  setU32(bytes, at + 8, message.sequence);
+  return end;
 }
 
 /** The messages of one datagram; reading stops where the lengths stop making sense. */
 export function parseMessages(bytes: Uint8Array): Message[] {
   const messages: Message[] = [];
-  const view = viewOf(bytes);
   let at = 0;
   while (at + headerBytes <= bytes.byteLength) {
-    const length = view.getUint32(at, littleEndian);
+    const length = getU32(bytes, at);
     if (length < headerBytes || at + length > bytes.byteLength) break;
     messages.push({
-      type: view.getUint16(at + 4, littleEndian),
-      flags: view.getUint16(at + 6, littleEndian),
-      sequence: view.getUint32(at + 8, littleEndian),
+      type: getU16(bytes, at + 4),
+      flags: getU16(bytes, at + 6),
+      sequence: getU32(bytes, at + 8),
       body: bytes.subarray(at + headerBytes, at + length),
     });
     at += (length + 3) & ~3;
@@ -57,10 +77,9 @@ export function readAcknowledgement(message: Message): Verdict {
   const errno = readErrno(message.body);
   if ((message.flags & NLM_F_ACK_TLVS) === 0) return { errno, text: undefined };
   // After the errno comes the header of our request, with its payload unless it was left out.
-  const view = viewOf(message.body);
   const echoed =
     (message.flags & NLM_F_CAPPED) === 0 && message.body.byteLength >= 8
-      ? (view.getUint32(4, littleEndian) + 3) & ~3
+      ? (getU32(message.body, 4) + 3) & ~3
       : headerBytes;
   return { errno, text: readText(message.body.subarray(4 + echoed)) };
 }
@@ -75,7 +94,7 @@ export function readDone(message: Message): Verdict {
 
 /** Dumps that end well may come without an errno from old kernels. */
 function readErrno(body: Uint8Array): number {
-  return body.byteLength < 4 ? 0 : -viewOf(body).getInt32(0, littleEndian);
+  return body.byteLength < 4 ? 0 : -(getU32(body, 0) | 0);
 }
 
 function readText(attributes: Uint8Array): string | undefined {

@@ -5,7 +5,9 @@ import { openSys } from '#pkg/sys/open-sys.ts';
 import { parsePrefix } from '#pkg/ip/prefix.ts';
 import { createBridge } from './link-create.ts';
 import { watchKernel, type KernelChange, type KernelGroup } from './monitor.ts';
-import { addRouteRequest, deleteRouteRequest } from './route.ts';
+import { changeLinkRequest } from './link-change.ts';
+import { deleteNeighborRequest, putForwardingRequest, putNeighborRequest } from './neighbor.ts';
+import { addRouteRequest, deleteRouteRequest, replaceRouteRequest } from './route.ts';
 import { NetlinkSocket } from './socket.ts';
 
 const sys = await openSys();
@@ -24,12 +26,15 @@ afterEach(async () => {
 });
 
 /** Watches the scratch namespace; `seen` grows as changes come. */
-function watch(groups: readonly KernelGroup[]): { seen: KernelChange[] } & Disposable {
+function watch(
+  groups: readonly KernelGroup[],
+  exceptPortId?: number,
+): { seen: KernelChange[] } & Disposable {
   const seen: KernelChange[] = [];
   const watcher = withNetns(
     sys,
     scratch.path,
-    () => watchKernel(sys, groups, (change) => seen.push(change)),
+    () => watchKernel(sys, groups, (change) => seen.push(change), exceptPortId),
     die,
   );
   return { seen, [Symbol.dispose]: () => watcher[Symbol.dispose]() };
@@ -95,6 +100,59 @@ it('156. watchKernel() asks for a resync after an overflow, and goes on', async 
   watcher.seen.length = 0;
   await scratch.ip('link add br1 type bridge');
   await until(() => watcher.seen.some((c) => c.kind === 'link' && c.linkIndex === 3));
+});
+
+it('watchKernel() leaves out routes and neighbours that one socket asked for, and nothing else', async () => {
+  using socket = withNetns(sys, scratch.path, () => new NetlinkSocket(sys), die);
+  using watcher = watch(['link', 'address', 'route', 'neighbor'], socket.portId);
+  using all = watch(['link', 'address', 'route', 'neighbor']);
+  await scratch.batch([
+    'link add vx0 address 02:00:00:00:00:01 up type vxlan id 1 dstport 8472 local 127.0.0.1 nolearning',
+    'addr add 10.1.0.1/24 dev vx0',
+  ]);
+  const linkIndex = 2;
+  const { address: gateway } = parsePrefix('10.1.0.2/24');
+  const neighbor = { linkIndex, address: gateway, mac: '02:00:00:00:00:02' };
+  const entry = {
+    linkIndex,
+    mac: '02:00:00:00:00:02',
+    remote: parsePrefix('192.0.2.1/32').address,
+  };
+  const route = { destination: parsePrefix('10.2.0.0/16'), gateway, linkIndex, protocol: 196 };
+  const six = { destination: parsePrefix('fd00:2::/64'), linkIndex, protocol: 196 };
+  const requests = [
+    putNeighborRequest(neighbor),
+    addRouteRequest(route),
+    replaceRouteRequest({ ...route, protocol: 197 }),
+    addRouteRequest(six),
+    deleteRouteRequest(six),
+    deleteRouteRequest({ ...route, protocol: 197 }),
+    deleteNeighborRequest(neighbor),
+    putForwardingRequest(entry),
+    changeLinkRequest('vx0', { mtuBytes: 1400 }),
+  ];
+  all.seen.length = 0;
+  watcher.seen.length = 0;
+  for (const { error } of socket.batch(requests)) expect(error).toBeUndefined();
+  await scratch.batch([
+    'route add 10.3.0.0/16 via 10.1.0.2 proto 196',
+    'neigh add 10.1.0.3 lladdr 02:00:00:00:00:03 dev vx0 nud permanent',
+    'link set vx0 down',
+  ]);
+  const isEnd = (change: KernelChange): boolean => change.kind === 'link' && change.deleted;
+  await scratch.ip('link del vx0');
+  await until(() => all.seen.some(isEnd) && watcher.seen.some(isEnd));
+  const routes = (seen: readonly KernelChange[]): readonly KernelChange[] =>
+    seen.filter((change) => change.kind === 'route' && (change.protocol ?? 0) >= 196);
+  // Five are ours; the other's comes after them.
+  expect(routes(all.seen).length).toBeGreaterThan(5);
+  expect(routes(watcher.seen)).toEqual(routes(all.seen).slice(5));
+  const count = (seen: readonly KernelChange[], kind: string): number =>
+    seen.filter((change) => change.kind === kind).length;
+  // That it was put, and that it failed; its end has no sender.
+  expect(count(watcher.seen, 'neighbor')).toBe(count(all.seen, 'neighbor') - 2);
+  expect(count(watcher.seen, 'link')).toBe(count(all.seen, 'link'));
+  expect(count(watcher.seen, 'address')).toBe(count(all.seen, 'address'));
 });
 
 it('watchKernel() is silent once disposed', async () => {

@@ -3,8 +3,9 @@ import { isErrno } from '#pkg/errors/agent-error.ts';
 import { addressFromBytes, type Address } from '#pkg/ip/address.ts';
 import type { Prefix } from '#pkg/ip/prefix.ts';
 import { MSG_DONTWAIT, MSG_TRUNC, POLLIN } from '#pkg/sys/constants.ts';
+import { attachSocketFilter } from '#pkg/sys/socket-filter.ts';
 import type { Sys } from '#pkg/sys/sys.ts';
-import { littleEndian, readAttributes, readString, readU32, viewOf } from './attribute.ts';
+import { getU32, readAttributes, readString, readU32 } from './attribute.ts';
 import {
   IFA_ADDRESS,
   IFA_LOCAL,
@@ -37,6 +38,7 @@ import {
 } from './constants.ts';
 import { openNetlinkDescriptor, setOption } from './descriptor.ts';
 import { parseMessages, type Message } from './message.ts';
+import { exceptRequestsOf } from './own-filter.ts';
 
 /**
  * What to watch, in both families. Neighbours change all the time on a busy node. `forwarding` is
@@ -72,6 +74,11 @@ export interface KernelWatch extends Disposable {
  * Calls `onChange` for every change, our own included, until disposed. Opens its socket in the
  * calling thread's namespace, so a daemon calls it outside of any withNetns().
  *
+ * @param exceptPortId of a socket whose requests concerning routes and neighbours are not told: the
+ *   kernel does not even queue what it says of them. FDB entries and the ends of neighbours are told
+ *   all the same, since the kernel does not say whose request it was (drivers/net/vxlan,
+ *   vxlan_fdb_info; net/core/neighbour.c, neigh_cleanup_and_release).
+ *
  * The socket is looked at every {@link intervalMs}: Node has no API to wait for a descriptor of
  * ours, and the addon of the npm package "netlink" (0.3.0), which has one, aborts the process when
  * its socket overflows (it builds the error for POLLERR from a null pointer). What `onChange`
@@ -81,9 +88,11 @@ export function watchKernel(
   sys: Sys,
   groups: readonly KernelGroup[],
   onChange: (change: KernelChange) => void,
+  exceptPortId?: number,
 ): KernelWatch {
   const fd = openNetlinkDescriptor(sys, NETLINK_ROUTE, receiveBufferBytes);
   try {
+    if (exceptPortId !== undefined) attachSocketFilter(sys, fd, exceptRequestsOf(exceptPortId));
     for (const value of groups.flatMap((name) => groupNumbers[name])) {
       setOption(sys, { fd, level: SOL_NETLINK, name: NETLINK_ADD_MEMBERSHIP, value });
     }
@@ -97,19 +106,19 @@ export function watchKernel(
 
   /** Whether it has seen everything. */
   function look(maxDatagrams: number): boolean {
-    for (let i = 0; i < maxDatagrams; i++) {
-      if (sys.poll(fd, POLLIN, 0) === 0) {
-        // An overflown socket gets nothing more, and no word of it, until it has been emptied. Only
-        // now is everything that changes from here on sure to be reported.
-        if (lost) report({ kind: 'resync' });
-        lost = false;
-        return true;
-      }
+    // Asked once: that there is nothing more is an exception, which costs more than this.
+    let isEmpty = sys.poll(fd, POLLIN, 0) === 0;
+    for (let i = 0; i < maxDatagrams && !isEmpty; i++) {
       const changes = receive();
-      if (!lost) for (const change of changes) report(change);
+      isEmpty = changes === undefined;
+      if (!lost) for (const change of changes ?? []) report(change);
       if (timer === undefined) return true;
     }
-    return false;
+    // An overflown socket gets nothing more, and no word of it, until it has been emptied. Only now
+    // is everything that changes from here on sure to be reported.
+    if (isEmpty && lost) report({ kind: 'resync' });
+    if (isEmpty) lost = false;
+    return isEmpty;
   }
 
   function lookNext(): void {
@@ -125,17 +134,19 @@ export function watchKernel(
     if (timer !== undefined) timer = setTimeout(lookNext, delayMs);
   }
 
-  function receive(): KernelChange[] {
+  /** What the next datagram tells; undefined when there is none. */
+  function receive(): readonly KernelChange[] | undefined {
     try {
       const length = sys.recv(fd, buffer, MSG_DONTWAIT | MSG_TRUNC);
       if (length <= buffer.byteLength) {
         return parseMessages(buffer.subarray(0, length)).flatMap(changesOf);
       }
     } catch (error) {
+      if (isErrno(error, 'EAGAIN')) return undefined;
       if (!isErrno(error, 'ENOBUFS')) throw error;
     }
     lost = true;
-    return [];
+    return nothing;
   }
 
   return {
@@ -213,6 +224,8 @@ function changesOf({ type, flags, body }: Message): KernelChange[] {
   }
 }
 
+const nothing: readonly KernelChange[] = [];
+
 /** struct rtmsg: family, length of the destination. */
 function destinationOf(body: Uint8Array, bytes: Uint8Array | undefined): Prefix | undefined {
   if (bytes?.byteLength !== 4 && bytes?.byteLength !== 16) return undefined;
@@ -232,5 +245,5 @@ function defined<K extends string, V>(name: K, value: V | undefined): { [P in K]
 
 /** struct ifinfomsg, ifaddrmsg and ndmsg all have the link's index there. */
 function indexAt4(body: Uint8Array): number {
-  return viewOf(body).getUint32(4, littleEndian);
+  return getU32(body, 4);
 }

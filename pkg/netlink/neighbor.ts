@@ -1,14 +1,6 @@
 /** Neighbour entries (ARP, NDP) and the forwarding entries (FDB) of VXLAN devices. */
 import { addressFromBytes, formatAddress, type Address, type Family } from '#pkg/ip/address.ts';
-import {
-  attributeAddress,
-  attributeMac,
-  attributeU32,
-  littleEndian,
-  readAttributes,
-  readMac,
-  viewOf,
-} from './attribute.ts';
+import { attributeU32, getU16, getU32, readAttributes, readMac } from './attribute.ts';
 import {
   AF_BRIDGE,
   NDA_DST,
@@ -23,6 +15,8 @@ import {
   RTM_GETNEIGH,
   RTM_NEWNEIGH,
 } from './constants.ts';
+import { BodyWriter } from './body-writer.ts';
+import { DescribedRequest } from './described-request.ts';
 import { familyNumber } from './family.ts';
 import type { Message } from './message.ts';
 import type { NetlinkRequest, NetlinkSocket } from './socket.ts';
@@ -81,16 +75,13 @@ export function listForwarding(socket: NetlinkSocket, linkIndex: number): Forwar
 /** Sets a permanent neighbour, whatever the kernel knew of the address before. */
 export function putNeighborRequest(neighbor: NeighborEntry): NetlinkRequest {
   const { linkIndex, address, mac } = neighbor;
-  return {
-    type: RTM_NEWNEIGH,
-    flags: NLM_F_CREATE | NLM_F_REPLACE,
-    body: [
-      neighborHeader(familyNumber(address.family), linkIndex, NUD_PERMANENT),
-      attributeAddress(NDA_DST, address),
-      attributeMac(NDA_LLADDR, mac),
-    ],
-    what: `set neighbor ${formatAddress(address)} at ${mac} on link ${linkIndex}`,
-  };
+  const body = neighborBody(familyNumber(address.family), linkIndex, address, mac);
+  return new DescribedRequest(
+    RTM_NEWNEIGH,
+    put,
+    body,
+    () => `set neighbor ${formatAddress(address)} at ${mac} on link ${linkIndex}`,
+  );
 }
 
 /** Deletes a neighbour; ENOENT when there is none. */
@@ -98,41 +89,50 @@ export function deleteNeighborRequest(
   neighbor: Pick<NeighborEntry, 'linkIndex' | 'address'>,
 ): NetlinkRequest {
   const { linkIndex, address } = neighbor;
-  return {
-    type: RTM_DELNEIGH,
-    body: [
-      neighborHeader(familyNumber(address.family), linkIndex),
-      attributeAddress(NDA_DST, address),
-    ],
-    what: `delete neighbor ${formatAddress(address)} on link ${linkIndex}`,
-  };
+  const body = neighborHeader(familyNumber(address.family), linkIndex);
+  body.addAddress(NDA_DST, address);
+  const describe = (): string => `delete neighbor ${formatAddress(address)} on link ${linkIndex}`;
+  return new DescribedRequest(RTM_DELNEIGH, 0, body.finish(), describe);
 }
+
+const put = NLM_F_CREATE | NLM_F_REPLACE;
 
 /** Sets a permanent forwarding entry of a VXLAN device; its remote changes without a gap. */
 export function putForwardingRequest(entry: ForwardingEntry): NetlinkRequest {
-  return {
-    type: RTM_NEWNEIGH,
-    flags: NLM_F_CREATE | NLM_F_REPLACE,
-    body: forwardingBody(entry),
-    what: `set forwarding entry ${describeForwarding(entry)}`,
-  };
+  const body = forwardingBody(entry);
+  return new DescribedRequest(
+    RTM_NEWNEIGH,
+    put,
+    body,
+    () => `set forwarding entry ${describeForwarding(entry)}`,
+  );
 }
 
 /** Deletes a forwarding entry; ENOENT when there is none. */
 export function deleteForwardingRequest(entry: ForwardingEntry): NetlinkRequest {
-  return {
-    type: RTM_DELNEIGH,
-    body: forwardingBody(entry),
-    what: `delete forwarding entry ${describeForwarding(entry)}`,
-  };
+  const body = forwardingBody(entry);
+  return new DescribedRequest(
+    RTM_DELNEIGH,
+    0,
+    body,
+    () => `delete forwarding entry ${describeForwarding(entry)}`,
+  );
 }
 
-function forwardingBody({ linkIndex, mac, remote }: ForwardingEntry): Uint8Array[] {
-  return [
-    neighborHeader(AF_BRIDGE, linkIndex, NUD_PERMANENT | NUD_NOARP, NTF_SELF),
-    attributeMac(NDA_LLADDR, mac),
-    attributeAddress(NDA_DST, remote),
-  ];
+function neighborBody(
+  ...[family, linkIndex, address, mac]: [number, number, Address, string]
+): Uint8Array {
+  const body = neighborHeader(family, linkIndex, NUD_PERMANENT);
+  body.addAddress(NDA_DST, address);
+  body.addMac(NDA_LLADDR, mac);
+  return body.finish();
+}
+
+function forwardingBody({ linkIndex, mac, remote }: ForwardingEntry): Uint8Array {
+  const body = neighborHeader(AF_BRIDGE, linkIndex, NUD_PERMANENT | NUD_NOARP, NTF_SELF);
+  body.addMac(NDA_LLADDR, mac);
+  body.addAddress(NDA_DST, remote);
+  return body.finish();
 }
 
 function describeForwarding({ linkIndex, mac, remote }: ForwardingEntry): string {
@@ -147,7 +147,7 @@ function dumpNeighbors(
   const messages = socket.dump({
     type: RTM_GETNEIGH,
     body: [
-      neighborHeader(family, 0),
+      neighborHeader(family, 0).finish(),
       ...(linkIndex === undefined ? [] : [attributeU32(NDA_IFINDEX, linkIndex)]),
     ],
     what: family === AF_BRIDGE ? 'list forwarding entries' : 'list neighbors',
@@ -166,27 +166,25 @@ interface ParsedNeighbor {
 
 function parseNeighbor(message: Message): ParsedNeighbor | undefined {
   if (message.type !== RTM_NEWNEIGH || message.body.byteLength < 12) return undefined;
-  const view = viewOf(message.body);
   const attributes = readAttributes(message.body.subarray(12));
   const destination = attributes.get(NDA_DST);
   return {
-    linkIndex: view.getInt32(4, littleEndian),
+    linkIndex: getU32(message.body, 4),
     address:
       destination?.byteLength === 4 || destination?.byteLength === 16
         ? addressFromBytes(destination)
         : undefined,
     mac: readMac(attributes.get(NDA_LLADDR)),
-    permanent: (view.getUint16(8, littleEndian) & NUD_PERMANENT) !== 0,
+    permanent: (getU16(message.body, 8) & NUD_PERMANENT) !== 0,
   };
 }
 
 /** struct ndmsg (include/uapi/linux/neighbour.h) */
-function neighborHeader(family: number, linkIndex: number, state = 0, flags = 0): Uint8Array {
-  const bytes = new Uint8Array(12);
-  const view = viewOf(bytes);
-  bytes[0] = family;
-  view.setInt32(4, linkIndex, littleEndian);
-  view.setUint16(8, state, littleEndian);
-  bytes[10] = flags;
-  return bytes;
+function neighborHeader(family: number, linkIndex: number, state = 0, flags = 0): BodyWriter {
+  const body = new BodyWriter(12);
+  body.setU8(0, family);
+  body.setU32(4, linkIndex);
+  body.setU16(8, state);
+  body.setU8(10, flags);
+  return body;
 }

@@ -8,16 +8,16 @@ import {
 } from '#pkg/ip/address.ts';
 import { formatPrefix, networkOf, type Prefix } from '#pkg/ip/prefix.ts';
 import {
-  attributeAddress,
   attributeU32,
-  littleEndian,
+  getU16,
+  getU32,
   nested,
   readAttributes,
   readNested,
   readU32,
-  viewOf,
   type Attributes,
 } from './attribute.ts';
+import { BodyWriter } from './body-writer.ts';
 import {
   IP6_RT_PRIO_USER,
   NLM_F_APPEND,
@@ -46,6 +46,7 @@ import {
   RTNH_F_ONLINK,
   RTPROT_BOOT,
 } from './constants.ts';
+import { DescribedRequest } from './described-request.ts';
 import { familyFromNumber, familyNumber } from './family.ts';
 import type { Message } from './message.ts';
 import {
@@ -95,7 +96,7 @@ export function listRoutes(
     .dump({
       type: RTM_GETROUTE,
       // With NETLINK_GET_STRICT_CHK the kernel filters; old ones give everything.
-      body: [header, attributeU32(RTA_TABLE, table)],
+      body: [header.finish(), attributeU32(RTA_TABLE, table)],
       what: `list ${filter.family === 'ip' ? 'IPv4' : 'IPv6'} routes`,
     })
     .flatMap(parseRoute)
@@ -143,7 +144,7 @@ function routeRequest(
   const metric = route.metric ?? (byDefault === 0 ? undefined : byDefault);
   // A deletion with "nowhere" matches any scope.
   const byGateway = gateway === undefined ? RT_SCOPE_LINK : RT_SCOPE_UNIVERSE;
-  const header = routeHeader({
+  const body = routeHeader({
     family: destination.address.family,
     destinationLength: destination.length,
     protocol: route.protocol ?? (deleting ? 0 : RTPROT_BOOT),
@@ -151,30 +152,22 @@ function routeRequest(
     type: RTN_UNICAST,
     flags: route.onLink === true ? RTNH_F_ONLINK : 0,
   });
+  if (destination.length > 0) body.addAddress(RTA_DST, networkOf(destination).address);
+  if (gateway !== undefined) body.addAddress(RTA_GATEWAY, gateway);
+  if (linkIndex !== undefined) body.addU32(RTA_OIF, linkIndex);
+  if (source !== undefined) body.addAddress(RTA_PREFSRC, source);
+  if (metric !== undefined) body.addU32(RTA_PRIORITY, metric);
+  body.addU32(RTA_TABLE, route.table ?? RT_TABLE_MAIN);
   const metrics = [
     ...(route.mtuBytes === undefined ? [] : [attributeU32(RTAX_MTU, route.mtuBytes)]),
     ...(route.advertisedMssBytes === undefined
       ? []
       : [attributeU32(RTAX_ADVMSS, route.advertisedMssBytes)]),
   ];
-  return {
-    type,
-    flags,
-    body: [
-      header,
-      ...(destination.length === 0
-        ? []
-        : [attributeAddress(RTA_DST, networkOf(destination).address)]),
-      ...(gateway === undefined ? [] : [attributeAddress(RTA_GATEWAY, gateway)]),
-      ...(linkIndex === undefined ? [] : [attributeU32(RTA_OIF, linkIndex)]),
-      ...(source === undefined ? [] : [attributeAddress(RTA_PREFSRC, source)]),
-      ...(metric === undefined ? [] : [attributeU32(RTA_PRIORITY, metric)]),
-      attributeU32(RTA_TABLE, route.table ?? RT_TABLE_MAIN),
-      ...(metrics.length === 0 ? [] : [nested(RTA_METRICS, metrics)]),
-      ...encapAttributes(route.encap),
-    ],
-    what: `${verb} route ${describeRoute(route)}`,
-  };
+  if (metrics.length > 0) body.addWhole(nested(RTA_METRICS, metrics));
+  for (const one of encapAttributes(route.encap)) body.addWhole(one);
+  const describe = (): string => `${verb} route ${describeRoute(route)}`;
+  return new DescribedRequest(type, flags, body.finish(), describe);
 }
 
 /** "10.244.2.0/24 via 192.168.0.2 dev 7" */
@@ -189,7 +182,7 @@ export function parseRoute(message: Message): RouteEntry[] {
   const { body } = message;
   if (message.type !== RTM_NEWROUTE || body.byteLength < 12) return [];
   const family = familyFromNumber(body[0]);
-  const flags = viewOf(body).getUint32(8, littleEndian);
+  const flags = getU32(body, 8);
   // Cloned: a cached answer of an exception (path MTU, redirect), not configuration.
   if (family === undefined || body[7] !== RTN_UNICAST || (flags & RTM_F_CLONED) !== 0) return [];
   const attributes = readAttributes(body.subarray(12));
@@ -222,13 +215,12 @@ function nextHops(attributes: Attributes, flags: number): NextHop[] {
   if (multipath === undefined)
     return [nextHop(attributes, flags, readU32(attributes.get(RTA_OIF)))];
   const hops: NextHop[] = [];
-  const view = viewOf(multipath);
   // struct rtnexthop { u16 length; u8 flags; u8 hops; int ifindex; } and attributes
   for (let at = 0; at + 8 <= multipath.byteLength;) {
-    const length = view.getUint16(at, littleEndian);
+    const length = getU16(multipath, at);
     if (length < 8 || at + length > multipath.byteLength) break;
     const own = readAttributes(multipath.subarray(at + 8, at + length));
-    hops.push(nextHop(own, multipath[at + 2] ?? 0, view.getInt32(at + 4, littleEndian)));
+    hops.push(nextHop(own, multipath[at + 2] ?? 0, getU32(multipath, at + 4)));
     at += (length + 3) & ~3;
   }
   return hops;
@@ -263,10 +255,14 @@ function routeHeader(header: {
   readonly scope?: number;
   readonly type?: number;
   readonly flags?: number;
-}): Uint8Array {
+}): BodyWriter {
   const { destinationLength = 0, protocol = 0, scope = 0, type = 0, flags = 0 } = header;
-  const fields = [familyNumber(header.family), destinationLength, 0, 0, 0, protocol, scope, type];
-  const bytes = Uint8Array.of(...fields, 0, 0, 0, 0);
-  viewOf(bytes).setUint32(8, flags, littleEndian);
-  return bytes;
+  const body = new BodyWriter(12);
+  body.setU8(0, familyNumber(header.family));
+  body.setU8(1, destinationLength);
+  body.setU8(5, protocol);
+  body.setU8(6, scope);
+  body.setU8(7, type);
+  body.setU32(8, flags);
+  return body;
 }

@@ -7,11 +7,17 @@ import { AgentError, isErrno } from '#pkg/errors/agent-error.ts';
 import { MSG_DONTWAIT, MSG_TRUNC, POLLIN } from '#pkg/sys/constants.ts';
 import { EINTR, ENOBUFS } from '#pkg/sys/errno.ts';
 import type { Sys } from '#pkg/sys/sys.ts';
-import { concatBytes } from './attribute.ts';
+import { getU32 } from './attribute.ts';
 import { NETLINK_ROUTE, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NLMSG_ERROR } from './constants.ts';
 import { openNetlinkDescriptor, setSendBuffer } from './descriptor.ts';
 import { readDumpPart } from './dump-part.ts';
-import { encodeMessage, parseMessages, readAcknowledgement, type Message } from './message.ts';
+import {
+  messageBytes,
+  parseMessages,
+  readAcknowledgement,
+  writeMessage,
+  type Message,
+} from './message.ts';
 import { NetlinkError } from './netlink-error.ts';
 
 /** One message to the kernel. */
@@ -60,6 +66,9 @@ const datagramBytes = 64 * 1024;
  */
 let sharedBuffer: Uint8Array | undefined;
 
+const noReplies: readonly Message[] = [];
+const carriedOut: NetlinkResult = { error: undefined, replies: noReplies };
+
 export class NetlinkSocket implements Disposable {
   readonly #sys: Sys;
   readonly #fd: number;
@@ -76,6 +85,14 @@ export class NetlinkSocket implements Disposable {
     this.#sys = sys;
     this.#fd = openNetlinkDescriptor(sys, protocol, receiveBufferBytes);
     if (sendBufferBytes !== undefined) setSendBuffer(sys, this.#fd, sendBufferBytes);
+  }
+
+  /** What the kernel calls us: the sender (`nlmsg_pid`) of what it tells of our requests. */
+  get portId(): number {
+    // struct sockaddr_nl { u16 family; u16 pad; u32 port; u32 groups; }
+    const address = new Uint8Array(12);
+    this.#sys.getsockname(this.#fd, address);
+    return getU32(address, 4);
   }
 
   /**
@@ -100,7 +117,7 @@ export class NetlinkSocket implements Disposable {
     let chunk: NetlinkRequest[] = [];
     let bytes = 0;
     for (const request of requests) {
-      const length = request.body.reduce((sum, part) => sum + part.byteLength, 32);
+      const length = messageBytes(request.body);
       if (chunk.length === maxMessagesPerSend || bytes + length > maxBytesPerSend) {
         results.push(...this.#exchange(chunk));
         chunk = [];
@@ -145,7 +162,7 @@ export class NetlinkSocket implements Disposable {
    * @throws {NetlinkError} when the kernel refuses, and EINTR when the table changed meanwhile
    */
   *dumpParts(request: NetlinkRequest): Generator<readonly Message[], void, undefined> {
-    this.#send([{ request, flags: NLM_F_DUMP }]);
+    this.#send([request], 0, NLM_F_DUMP);
     this.#isDumping = true;
     const of = { sequence: this.#sequence, what: request.what };
     let isOver = false;
@@ -177,16 +194,11 @@ export class NetlinkSocket implements Disposable {
     const first = this.#sequence + 1;
     const lastIndex = requests.findLastIndex((request) => request.unacknowledged !== true);
     const last = first + lastIndex;
-    this.#send(
-      requests.map((request, i) => ({
-        request,
-        // Refusals come unasked. Acknowledging the last request alone tells that those before it
-        // are done, and spares the kernel an answer for each.
-        flags: i === lastIndex ? NLM_F_ACK : 0,
-      })),
-    );
-    const replies = requests.map((): Message[] => []);
-    const errors: (NetlinkError | undefined)[] = requests.map(() => undefined);
+    // Refusals come unasked. Acknowledging the last request alone tells that those before it are
+    // done, and spares the kernel an answer for each.
+    this.#send(requests, lastIndex, NLM_F_ACK);
+    const replies: Message[][] = [];
+    const errors: NetlinkError[] = [];
     let done = false;
     while (!done) {
       const messages = this.#receive();
@@ -202,7 +214,7 @@ export class NetlinkSocket implements Disposable {
         // Left over from an exchange that was given up.
         if (request === undefined) continue;
         if (message.type !== NLMSG_ERROR) {
-          replies[i]?.push(message);
+          (replies[i] ??= []).push(message);
           continue;
         }
         const verdict = readAcknowledgement(message);
@@ -210,7 +222,8 @@ export class NetlinkSocket implements Disposable {
         if (message.sequence === last) done = true;
       }
     }
-    return requests.map((_, i) => ({ error: errors[i], replies: replies[i] ?? [] }));
+    if (errors.length === 0 && replies.length === 0) return requests.map(() => carriedOut);
+    return requests.map((_, i) => ({ error: errors[i], replies: replies[i] ?? noReplies }));
   }
 
   /** The dump's messages; undefined when they are no consistent whole. */
@@ -225,23 +238,24 @@ export class NetlinkSocket implements Disposable {
     }
   }
 
-  #send(items: readonly { readonly request: NetlinkRequest; readonly flags: number }[]): void {
+  /** Sends all in one datagram, of which one has more flags. */
+  #send(requests: readonly NetlinkRequest[], markedIndex: number, markedFlags: number): void {
     if (this.#isDumping) {
       // Whoever waits for another answer would throw parts of the dump away.
-      const what = items[0]?.request.what ?? '';
+      const what = requests[0]?.what ?? '';
       throw new AgentError('EBUSY', `Cannot ${what}: a table is being read with this socket`);
     }
-    const datagram = concatBytes(
-      items.map(({ request, flags }) => {
-        this.#sequence += 1;
-        const header = {
-          type: request.type,
-          flags: NLM_F_REQUEST | flags | (request.flags ?? 0),
-          sequence: this.#sequence,
-        };
-        return encodeMessage(header, request.body);
-      }),
-    );
+    let length = 0;
+    for (const { body } of requests) length += messageBytes(body);
+    const datagram = new Uint8Array(length);
+    let at = 0;
+    for (const [i, request] of requests.entries()) {
+      this.#sequence += 1;
+      const more = i === markedIndex ? markedFlags : 0;
+      const flags = NLM_F_REQUEST | more | (request.flags ?? 0);
+      const header = { type: request.type, flags, sequence: this.#sequence };
+      at = writeMessage(datagram, at, header, request.body);
+    }
     this.#sys.send(this.#fd, datagram, 0);
   }
 

@@ -321,3 +321,24 @@ describe('PeerIndex', () => {
     expect(all.quick).toBeGreaterThan(20);
   });
 });
+
+test('an index fits another full calculation while nothing but nodes has changed', () => {
+  const world = new World();
+  world.change([{ name: 'n2', next: node(2) }]);
+  world.recalculate();
+  world.change([{ name: 'n3', next: node(3) }]);
+  world.change([{ name: 'n2', next: undefined }]);
+  expect(world.quick).toBe(2);
+  const { basis } = world.desired();
+  expect(world.index?.fits(basis)).toBe(true);
+  const others: Partial<typeof basis>[] = [
+    { self: { ...basis.self, uid: 'another' } },
+    { announcements: {} },
+    { troubled: new Set(['n3']) },
+    { isContested: true },
+    { masqueraded: [] },
+    { nonMasqueradeCIDRs: [parsePrefix('10.0.0.0/8')] },
+    { nodes: new Map() },
+  ];
+  for (const other of others) expect(world.index?.fits({ ...basis, ...other })).toBe(false);
+});
