@@ -111,6 +111,27 @@ describe.skipIf(!hasBird)('backend bgp, with BIRD 2 through a route reflector', 
   });
 
   test.each([
+    ['IPv4', ['ip']],
+    ['IPv6', ['ip6']],
+  ] as const)('135. 137. pods of one family alone, %s', async (_, podFamilies) => {
+    cluster.setPodFamilies(podFamilies);
+    await cluster.settle();
+    const [gone, kept] =
+      podFamilies[0] === 'ip' ? ['fd00:10:244:', '10.244.'] : ['10.244.', 'fd00:10:244:'];
+    for (const name of nodeNames) {
+      await expect.poll(() => routesOf(name), slow).not.toContain(gone);
+      const count = async (): Promise<number> => (await routesOf(name)).split(kept).length - 1;
+      await expect.poll(count, slow).toBe(2);
+    }
+    expect(await matrixProblems(cluster, podFamilies, ['same L2', 'routed'])).toEqual([]);
+    cluster.setPodFamilies(families);
+    await cluster.settle();
+    for (const name of nodeNames) {
+      await expect.poll(() => routesOf(name), slow).toContain(gone);
+    }
+  });
+
+  test.each([
     ['a node’s BIRD', () => birds.a],
     ['the reflector', () => reflector],
   ])('%s killed and started again: no packet of a flow is lost', async (_, which) => {
@@ -166,6 +187,25 @@ describe.skipIf(!hasBird)('backend bgp, with BIRD 2 through a route reflector', 
     cluster.configure('a', settings('a'));
     await cluster.round('a');
     await expect.poll(() => routesOf('b'), slow).toContain('10.244.1.0/24');
+  });
+
+  test('a neighbour that is in another AS is a problem of the node, with BIRD’s reason', async () => {
+    const problems = async (): Promise<readonly string[]> => {
+      // A driver that starts anew asks at once, and the next round tells.
+      cluster.configure('a', `${settings('a')}\n  asNumber: 64999`);
+      await cluster.round('a');
+      await cluster.round('a');
+      return cluster.nodes.a.problems();
+    };
+    await expect
+      .poll(problems, slow)
+      .toContainEqual(
+        expect.stringMatching(
+          /^a: BGP session podwire_192_168_1_254 of BIRD is not up: .*Bad peer AS/,
+        ),
+      );
+    cluster.configure('a', settings('a'));
+    await cluster.round('a');
   });
 
   test('a session that is not up is a problem of the node', async () => {
