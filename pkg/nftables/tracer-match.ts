@@ -190,6 +190,8 @@ function expression(reader: Reader, state: PacketState): string[] {
     ['ip daddr', state.destination],
     ['ip6 daddr', state.destination],
     ['meta l4proto', state.protocol],
+    ['ip protocol', state.protocol],
+    ['ip6 nexthdr', state.protocol],
     ['th dport', String(state.port)],
     ['iifname', state.inInterface],
     ['ct original ip daddr', original.destination],

@@ -98,11 +98,16 @@ function innerChains(options: NftablesOptions): Chain[] {
 /** Before translation: afterwards the load balancer's address is gone. */
 function firewallRules({ counters, family }: NftablesOptions): Rule[] {
   const key = front(family);
+  // Not `meta l4proto`, for which nft 1.0 adds a change of byte order to what is looked up in a set of
+  // ranges; kernels since 6.12.117 refuse that. Both are the same but for a packet of IPv6 with further
+  // headers, which finds no range and is dropped.
+  const protocol = family === 'ip' ? 'ip protocol' : 'ip6 nexthdr';
+  const ranges = `${family} daddr . ${protocol} . th dport . ${family} saddr != @source-ranges`;
   // Asked last, and so only for what is dropped: its elements count that.
   const counting = counters === 'none' ? '' : `${key} @barred-services `;
   return [
     {
-      text: `ct state new ${key} @firewalled-services ${key} . ${family} saddr != @source-ranges ${counting}drop`,
+      text: `ct state new ${key} @firewalled-services ${ranges} ${counting}drop`,
       why: 'not in loadBalancerSourceRanges',
     },
   ];
