@@ -16,6 +16,9 @@ export interface FilterInstruction {
   readonly k: number;
 }
 
+/** The kernel reads it by its address: until then it has to be somebody's. */
+let filterBeingRead: Uint8Array | undefined;
+
 /**
  * From here on the socket gets only what the filter returns a length for. What was queued before
  * stays.
@@ -41,6 +44,8 @@ export function attachSocketFilter(
   const program = new BigUint64Array(2);
   const value = new Uint8Array(program.buffer);
   new Uint16Array(program.buffer)[0] = filter.length;
-  program[1] = getRawPointer(bytes);
+  filterBeingRead = bytes;
+  program[1] = getRawPointer(filterBeingRead);
   sys.setsockopt({ fd, level: SOL_SOCKET, name: SO_ATTACH_FILTER, value });
+  filterBeingRead = undefined;
 }
