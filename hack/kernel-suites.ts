@@ -35,7 +35,7 @@ try {
 }
 
 async function main(report: string): Promise<number> {
-  const machine = [join(root, 'hack/vm/main.ts'), '--quick', '--timeout', '600'];
+  const machine = [join(root, 'hack/vm/main.ts'), '--quick', '--timeout', '1800'];
   const vm = execa('nice', ['-n', '10', process.execPath, ...node, ...machine], {
     reject: false,
     stdin: 'ignore',

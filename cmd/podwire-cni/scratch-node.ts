@@ -6,6 +6,7 @@ import { execFileSync, spawn } from 'node:child_process';
 import { mkdirSync, mkdtempSync, readdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { patience } from '#hack/vm/patience.ts';
 import { systemClock } from '#pkg/clock/clock.ts';
 import { pluginNames } from '#plugins/plugin-names.ts';
 import { createScratchNetns, createScratchNetnses, type ScratchNetns } from '#pkg/netns/scratch.ts';
@@ -155,7 +156,7 @@ export async function showLink(netns: ScratchNetns, name: string): Promise<Kerne
 
 /** Resolves when the condition holds. */
 export async function eventually(condition: () => Promise<boolean>): Promise<void> {
-  const deadline = systemClock.now() + 10_000;
+  const deadline = systemClock.now() + patience(10_000);
   while (!(await condition())) {
     if (systemClock.now() > deadline) throw new Error('The condition did not come to hold');
     await systemClock.sleep(20);

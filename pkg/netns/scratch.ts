@@ -24,7 +24,8 @@ export interface ScratchNetns extends AsyncDisposable {
   batch(lines: readonly string[]): Promise<void>;
 }
 
-const timeoutMs = 20_000;
+/** For an emulated machine, where a program takes ten seconds to start when others are at work. */
+const timeoutMs = 60_000;
 
 /**
  * Makes a namespace with its loopback device up. Disposing kills what still runs inside, then
