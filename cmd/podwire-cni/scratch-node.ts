@@ -144,7 +144,7 @@ export function writeNodeFacts(
  * @param seconds how long to wait for that; a test that expects none need not wait long
  */
 export async function reaches(pod: ScratchNetns, address: string, seconds = 3): Promise<boolean> {
-  const script = `timeout ${seconds} bash -c 'echo > /dev/tcp/${address}/9' 2>&1; true`;
+  const script = `timeout ${patience(seconds)} bash -c 'echo > /dev/tcp/${address}/9' 2>&1; true`;
   const { stdout } = await pod.exec('bash', ['-c', script]);
   return stdout.includes('Connection refused');
 }
