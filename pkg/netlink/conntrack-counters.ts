@@ -7,6 +7,20 @@ import { attributeU32, findAttribute, littleEndian, readBe16, viewOf } from './a
 import { NLA_TYPE_MASK } from './constants.ts';
 import type { Message } from './message.ts';
 import type { NetlinkRequest } from './socket.ts';
+import {
+  CTA_TUPLE_ORIG,
+  CTA_TUPLE_REPLY,
+  CTA_ID,
+  CTA_TUPLE_IP,
+  CTA_TUPLE_PROTO,
+  CTA_IP_V4_SRC,
+  CTA_IP_V4_DST,
+  CTA_IP_V6_SRC,
+  CTA_IP_V6_DST,
+  CTA_PROTO_NUM,
+  CTA_PROTO_SRC_PORT,
+  CTA_PROTO_DST_PORT,
+} from './conntrack-constants.ts';
 
 /** include/uapi/linux/netfilter/nfnetlink.h: NFNL_SUBSYS_CTNETLINK << 8, and the message */
 const IPCTNL_MSG_CT_NEW = 0x100;
@@ -16,22 +30,10 @@ const IPCTNL_MSG_CT_DELETE = 0x102;
 export const NFNLGRP_CONNTRACK_DESTROY = 3;
 
 /** include/uapi/linux/netfilter/nfnetlink_conntrack.h */
-const CTA_TUPLE_ORIG = 1;
-const CTA_TUPLE_REPLY = 2;
 const CTA_STATUS = 3;
 const CTA_COUNTERS_ORIG = 9;
 const CTA_COUNTERS_REPLY = 10;
-const CTA_ID = 12;
 const CTA_STATUS_MASK = 26;
-const CTA_TUPLE_IP = 1;
-const CTA_TUPLE_PROTO = 2;
-const CTA_IP_V4_SRC = 1;
-const CTA_IP_V4_DST = 2;
-const CTA_IP_V6_SRC = 3;
-const CTA_IP_V6_DST = 4;
-const CTA_PROTO_NUM = 1;
-const CTA_PROTO_SRC_PORT = 2;
-const CTA_PROTO_DST_PORT = 3;
 const CTA_COUNTERS_PACKETS = 1;
 const CTA_COUNTERS_BYTES = 2;
 

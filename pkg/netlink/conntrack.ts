@@ -18,6 +18,20 @@ import {
 import { familyNumber } from './family.ts';
 import type { Message } from './message.ts';
 import type { NetlinkRequest, NetlinkSocket } from './socket.ts';
+import {
+  CTA_TUPLE_ORIG,
+  CTA_TUPLE_REPLY,
+  CTA_ID,
+  CTA_TUPLE_IP,
+  CTA_TUPLE_PROTO,
+  CTA_IP_V4_SRC,
+  CTA_IP_V4_DST,
+  CTA_IP_V6_SRC,
+  CTA_IP_V6_DST,
+  CTA_PROTO_NUM,
+  CTA_PROTO_SRC_PORT,
+  CTA_PROTO_DST_PORT,
+} from './conntrack-constants.ts';
 
 /** include/uapi/linux/netfilter/nfnetlink.h: NFNL_SUBSYS_CTNETLINK << 8, and the message */
 const IPCTNL_MSG_CT_NEW = 0x100;
@@ -25,22 +39,10 @@ const IPCTNL_MSG_CT_GET = 0x101;
 const IPCTNL_MSG_CT_DELETE = 0x102;
 
 /** include/uapi/linux/netfilter/nfnetlink_conntrack.h */
-const CTA_TUPLE_ORIG = 1;
-const CTA_TUPLE_REPLY = 2;
-const CTA_ID = 12;
 const CTA_ZONE = 18;
 const CTA_FILTER = 25;
 const CTA_FILTER_ORIG_FLAGS = 1;
 const CTA_FILTER_REPLY_FLAGS = 2;
-const CTA_TUPLE_IP = 1;
-const CTA_TUPLE_PROTO = 2;
-const CTA_IP_V4_SRC = 1;
-const CTA_IP_V4_DST = 2;
-const CTA_IP_V6_SRC = 3;
-const CTA_IP_V6_DST = 4;
-const CTA_PROTO_NUM = 1;
-const CTA_PROTO_SRC_PORT = 2;
-const CTA_PROTO_DST_PORT = 3;
 /** net/netfilter/nf_conntrack_netlink.c */
 const CTA_FILTER_F_CTA_IP_DST = 1 << 1;
 const CTA_FILTER_F_CTA_PROTO_NUM = 1 << 3;

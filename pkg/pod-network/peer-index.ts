@@ -21,6 +21,7 @@ import type { NftStep } from '#pkg/nftables/plan.ts';
 import type { Announcement } from '#pkg/overlay/annotations.ts';
 import type { Backend, SelfNode } from '#pkg/overlay/backend.ts';
 import { parseCluster, type ByFamily, type NodeFacts } from '#pkg/overlay/node-facts.ts';
+import { Counts } from './counts.ts';
 import { exemptSetName, fixedExemptions, masqueradeTable } from './masquerade.ts';
 
 /** What everything was worked out from the last time. */
@@ -239,30 +240,6 @@ function usualLengths(nodes: Iterable<NodeFacts>): ByFamily<number> {
     for (const [family, { length }] of entriesOf(podCIDRs)) lengths[family] ??= length;
   }
   return lengths;
-}
-
-class Counts {
-  readonly #counts = new Map<string, number>();
-
-  add(key: string): number {
-    const count = this.count(key) + 1;
-    this.#counts.set(key, count);
-    return count;
-  }
-
-  remove(key: string): void {
-    const count = this.count(key) - 1;
-    if (count > 0) this.#counts.set(key, count);
-    else this.#counts.delete(key);
-  }
-
-  count(key: string): number {
-    return this.#counts.get(key) ?? 0;
-  }
-
-  has(key: string): boolean {
-    return this.#counts.has(key);
-  }
 }
 
 /** Every address of a node that pods reach under their own. */
