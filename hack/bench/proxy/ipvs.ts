@@ -18,12 +18,12 @@ import { createScratchNetns } from '#pkg/netns/scratch.ts';
 import { NetlinkSocket } from '#pkg/netlink/socket.ts';
 import type { IpvsOptions } from '#pkg/proxy/ipvs-options.ts';
 import { portKey, type ProxiedPort } from '#pkg/proxy/proxied-port.ts';
-import type { Endpoint } from '#pkg/proxy/endpoints.ts';
 import { openSys } from '#pkg/sys/open-sys.ts';
 import { ipvsDriver } from '#cmd/podwire-proxy/ipvs-mode.ts';
 import type { IpvsDriver } from '#cmd/podwire-proxy/ipvs-driver.ts';
 import { createIpvsWriter } from '#cmd/podwire-proxy/ipvs-writer.ts';
 import type { RulesWriter } from '#cmd/podwire-proxy/rules-writer.ts';
+import { benchPort } from './bench-port.ts';
 
 const options: IpvsOptions = {
   family: 'ip',
@@ -38,39 +38,13 @@ const options: IpvsOptions = {
   randomFully: true,
 };
 
-function endpoint(n: number): Endpoint {
-  const address = `10.${(n >> 16) & 255}.${(n >> 8) & 255}.${n & 255}`;
-  const state = { ready: true, serving: true, terminating: false, local: false };
-  return { target: `${address}:80`, address, port: 80, ...state, zoneHints: [], nodeHints: [] };
+function endpoint(n: number): string {
+  return `10.${(n >> 16) & 255}.${(n >> 8) & 255}.${n & 255}:80`;
 }
 
-function port(n: number, endpoints: readonly Endpoint[]): ProxiedPort {
-  const name = `service-${n}`;
-  return {
-    family: 'ip',
-    namespace: 'bench',
-    name,
-    portName: 'http',
-    printName: `bench/${name}:http`,
-    protocol: 'tcp',
-    clusterIP: `172.${16 + (n >> 16)}.${(n >> 8) & 255}.${n & 255}`,
-    port: 80,
-    nodePort: 0,
-    externalIPs: [],
-    loadBalancerIPs: [],
-    sourceRanges: [],
-    internalPolicy: 'Cluster',
-    externalPolicy: 'Cluster',
-    affinitySeconds: 0,
-    healthCheckNodePort: 0,
-    endpoints: {
-      cluster: endpoints,
-      local: [],
-      all: endpoints,
-      reachable: endpoints,
-      hasAny: true,
-    },
-  };
+function port(n: number, targets: readonly string[]): ProxiedPort {
+  const ip = `172.${16 + (n >> 16)}.${(n >> 8) & 255}.${n & 255}`;
+  return benchPort(`service-${n}`, { ip, port: 80 }, targets);
 }
 
 /** Kinds of kernel calls, each with a column of its own. */

@@ -10,10 +10,10 @@ import { silentLogger } from '#pkg/log/logger.ts';
 import { withNetns } from '#pkg/netns/netns.ts';
 import { openNetfilterSocket } from '#pkg/nfnetlink/nf-tables.ts';
 import { readGeneration } from '#pkg/nfnetlink/table-structure.ts';
-import type { Endpoint } from '#pkg/proxy/endpoints.ts';
 import { portKey, type ProxiedPort } from '#pkg/proxy/proxied-port.ts';
 import type { SmallCluster } from '#pkg/proxy/testdata/small-cluster.ts';
 import { openSys } from '#pkg/sys/open-sys.ts';
+import { benchPort } from './bench-port.ts';
 import { addressing } from './cluster.ts';
 import { upstreamChange, upstreamTable } from './upstream-layout.ts';
 
@@ -32,38 +32,6 @@ export interface LayoutContestant {
   load(ports: ReadonlyMap<string, ProxiedPort>): Promise<void>;
   change(ports: ReadonlyMap<string, ProxiedPort>, changed: ProxiedPort): Promise<void>;
   unload(): Promise<void>;
-}
-
-/** A Service with these endpoints, "address:port". */
-export function benchPort(
-  name: string,
-  at: { readonly ip: string; readonly port: number },
-  targets: readonly string[],
-): ProxiedPort {
-  const all = targets.map((target): Endpoint => {
-    const [address = '', port] = target.split(':');
-    const state = { ready: true, serving: true, terminating: false, local: false };
-    return { target, address, port: Number(port), ...state, zoneHints: [], nodeHints: [] };
-  });
-  return {
-    family: 'ip',
-    namespace: 'bench',
-    name,
-    portName: 'http',
-    printName: `bench/${name}:http`,
-    protocol: 'tcp',
-    clusterIP: at.ip,
-    port: at.port,
-    nodePort: 0,
-    externalIPs: [],
-    loadBalancerIPs: [],
-    sourceRanges: [],
-    internalPolicy: 'Cluster',
-    externalPolicy: 'Cluster',
-    affinitySeconds: 0,
-    healthCheckNodePort: 0,
-    endpoints: { cluster: all, local: [], all, reachable: all, hasAny: true },
-  };
 }
 
 /** Services with two endpoints each that are not there, and last the one that is probed. */
@@ -129,12 +97,12 @@ export function ours(
   patienceMs: number,
   opened: DisposableStack,
 ): LayoutContestant {
-  const socket = opened.use(
-    withNetns(sys, on.node.path, () => openNetfilterSocket(sys, 32 * 1024 * 1024), die),
-  );
-  const generations = new Generations(() => readGeneration(socket));
+  const openSocket = () =>
+    opened.use(withNetns(sys, on.node.path, () => openNetfilterSocket(sys, 32 * 1024 * 1024), die));
+  const ofGenerations = openSocket();
+  const generations = new Generations(() => readGeneration(ofGenerations));
   const driver = createNftablesDriver('ip', {
-    socket,
+    socket: openSocket(),
     generations,
     nft: (args, input) => nft(on, args, input, patienceMs),
   });

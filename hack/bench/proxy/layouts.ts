@@ -22,9 +22,9 @@ import { addressing } from './cluster.ts';
 import type { LayoutResult } from './layouts-result.ts';
 import { connectRates, connectTimes, place } from './probes.ts';
 import { quantile } from './table.ts';
+import { benchPort } from './bench-port.ts';
 import {
   benchCluster,
-  benchPort,
   GivenUp,
   nft,
   ours,
