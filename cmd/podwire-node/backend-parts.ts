@@ -73,7 +73,7 @@ export async function openBackendParts(
     secrets,
     drivers: { wireguard, createTun: (name) => createTun(datagrams, name) },
     forwarder,
-    routing: createBirdDriver(config.bgp, () => clock.now()),
+    routing: createBirdDriver(config.bgp, () => clock.monotonicMs()),
     exempt: (write) => (watch === undefined ? write() : watch.exempt(write)),
     [Symbol.asyncDispose]: () => running.disposeAsync(),
   };

@@ -91,12 +91,12 @@ export class EtcdSource {
     const { clock, log } = this.#parts;
     let failures = 0;
     while (!signal.aborted) {
-      const startedMs = clock.now();
+      const startedMs = clock.monotonicMs();
       try {
         await this.#session(signal);
       } catch (error) {
         if (signal.aborted) return;
-        if (clock.now() - startedMs >= healthyAfterMs) failures = 0;
+        if (clock.monotonicMs() - startedMs >= healthyAfterMs) failures = 0;
         const isExpected = isErrno(error, 'EtcdCompacted') || isErrno(error, 'LeaseLost');
         const retryInMs =
           isExpected && failures === 0 ? 0 : Math.min(maxRetryMs, firstRetryMs * 2 ** failures);

@@ -1,14 +1,14 @@
 import { describe, expect, test } from 'vitest';
+import { FakeClock } from '#pkg/clock/fake-clock.ts';
 import { silentLogger } from '#pkg/log/logger.ts';
 import { nodeHealthRoutes } from './node-health.ts';
 import { createNodeMetrics } from './node-metrics.ts';
 import { NodeStatus } from './status.ts';
 
-let nowMs = 0;
-const clock = { now: () => nowMs, sleep: () => Promise.resolve() };
+let clock = new FakeClock();
 
 function daemon(): { status: NodeStatus; get: (path: string) => Promise<string> } {
-  nowMs = 0;
+  clock = new FakeClock();
   const status = new NodeStatus(clock, silentLogger);
   const metrics = createNodeMetrics();
   metrics.gauges(() => ({ isReady: true, nodes: 3, problems: 0 }));
@@ -40,12 +40,13 @@ describe('nodeHealthRoutes()', () => {
 
   test('/livez is well while waiting, and not when no round ends any more', async () => {
     const { status, get } = daemon();
-    nowMs = 1_000_000;
+    await clock.advance(1_000_000);
     expect(await get('/livez')).toBe('200 ok\n');
     status.roundEnded({ kind: 'waiting', reason: 'no podCIDRs' });
-    nowMs += 179_000;
+    await clock.advance(179_000);
+    clock.set(Date.UTC(2026, 0));
     expect(await get('/livez')).toBe('200 ok\n');
-    nowMs += 2_000;
+    await clock.advance(2_000);
     expect(await get('/livez')).toBe('503 no round has ended for 181 s\n');
   });
 

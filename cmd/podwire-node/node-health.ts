@@ -44,7 +44,7 @@ function healthz({ state, problems }: NodeStatus): Answer {
 }
 
 function livez(status: NodeStatus, clock: Clock): Answer {
-  const silentMs = clock.now() - status.lastRoundMs;
+  const silentMs = clock.monotonicMs() - status.lastRoundMs;
   // Before the first list nothing runs that could hang: the API server is away.
   if (status.state.kind === 'starting' || silentMs < hangsAfterMs) return text(200, 'ok\n');
   return text(503, `no round has ended for ${Math.round(silentMs / 1000)} s\n`);

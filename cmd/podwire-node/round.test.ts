@@ -79,7 +79,10 @@ class World {
   calls: string[] = [];
   failAt = Number.NaN;
   nowMs = 0;
-  readonly status = new NodeStatus({ now: () => this.nowMs, sleep: never }, silentLogger);
+  readonly status = new NodeStatus(
+    { now: () => 0, monotonicMs: () => this.nowMs, sleep: never },
+    silentLogger,
+  );
   round = this.restart();
 
   /** The daemon starts anew: it knows nothing, and the kernel has everything. */
@@ -126,7 +129,7 @@ class World {
       },
       status: this.status,
       metrics: createNodeMetrics(),
-      clock: { now: () => this.nowMs, sleep: never },
+      clock: { now: () => 0, monotonicMs: () => this.nowMs, sleep: never },
       log: silentLogger,
       observeIntervalMs: 30_000,
     };
@@ -388,13 +391,10 @@ describe('PodNetworkRound', () => {
     world.round.doubtHost();
     await world.round.run(signal);
     expect(world.leftToDo()).toEqual([]);
-    // Also when somebody has set the clock back meanwhile.
-    for (const laterMs of [30_000, -3_600_000]) {
-      world.tables = [];
-      world.nowMs += laterMs;
-      await world.round.run(signal);
-      expect(world.leftToDo()).toEqual([]);
-    }
+    world.tables = [];
+    world.nowMs += 30_000;
+    await world.round.run(signal);
+    expect(world.leftToDo()).toEqual([]);
   });
 
   test('sets the condition again for a Node that was made again, or is tainted', async () => {

@@ -74,7 +74,7 @@ export class PodNetworkRound {
    */
   async run(signal: AbortSignal): Promise<void> {
     const { clock, host, metrics, nodes, options, routing, status } = this.#parts;
-    const startMs = clock.now();
+    const startMs = clock.monotonicMs();
     const isSure = this.#forgetWhatIsInDoubt();
     const changes = nodes.drain();
     // At once: what the index has taken and what a full round sees must be the same.
@@ -82,7 +82,7 @@ export class PodNetworkRound {
     try {
       if (isSure && (await this.#takePeers(changes, signal))) {
         status.roundEnded({ kind: 'ready' });
-        metrics.roundEnded('success', clock.now() - startMs);
+        metrics.roundEnded('success', clock.monotonicMs() - startMs);
         return;
       }
       const index = this.#indexAfter(changes, isSure);
@@ -94,7 +94,7 @@ export class PodNetworkRound {
         this.#watchedLinks = undefined;
         this.#objects = undefined;
         status.roundEnded({ kind: 'waiting', reason: want.reason });
-        metrics.roundEnded('waiting', clock.now() - startMs);
+        metrics.roundEnded('waiting', clock.monotonicMs() - startMs);
         return;
       }
       const devices = want.objects.filter(isDevice).map(({ link }) => link);
@@ -105,13 +105,13 @@ export class PodNetworkRound {
       this.#basis = want.basis;
       if (index?.fits(want.basis) === true) this.#index = index;
       status.roundEnded({ kind: 'ready' });
-      metrics.roundEnded('success', clock.now() - startMs);
+      metrics.roundEnded('success', clock.monotonicMs() - startMs);
     } catch (error) {
       this.doubtHost();
       this.doubtTables();
       const reason = messageOf(error);
       status.roundEnded({ kind: 'failing', reason });
-      metrics.roundEnded('failure', clock.now() - startMs);
+      metrics.roundEnded('failure', clock.monotonicMs() - startMs);
       throw error;
     }
   }
@@ -145,9 +145,8 @@ export class PodNetworkRound {
   /** Whether nothing was in doubt. */
   #forgetWhatIsInDoubt(): boolean {
     const { clock, observeIntervalMs } = this.#parts;
-    const nowMs = clock.now();
-    // Both ways: the machine's clock may be set back.
-    if (Math.abs(nowMs - this.#observedAtMs) >= observeIntervalMs) {
+    const nowMs = clock.monotonicMs();
+    if (nowMs - this.#observedAtMs >= observeIntervalMs) {
       this.doubtHost();
       this.doubtTables();
       this.#observedAtMs = nowMs;

@@ -21,7 +21,7 @@ export class NodeStatus {
   constructor(clock: Clock, log: Logger) {
     this.#clock = clock;
     this.#log = log;
-    this.#lastRoundMs = clock.now();
+    this.#lastRoundMs = clock.monotonicMs();
   }
 
   get state(): NodeState {
@@ -33,14 +33,14 @@ export class NodeStatus {
     return [...this.#problems.values()];
   }
 
-  /** When the last round ended, well or not, in milliseconds since the Unix epoch. */
+  /** When the last round ended, well or not, by `Clock.monotonicMs`. */
   get lastRoundMs(): number {
     return this.#lastRoundMs;
   }
 
   /** A round has ended like this. Failures are logged by the loop, with their errors. */
   roundEnded(state: NodeState): void {
-    this.#lastRoundMs = this.#clock.now();
+    this.#lastRoundMs = this.#clock.monotonicMs();
     const before = this.#state;
     this.#state = state;
     if (state.kind === 'ready' && before.kind !== 'ready') {

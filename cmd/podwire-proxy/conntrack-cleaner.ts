@@ -67,7 +67,7 @@ export function createConntrackCleaner(parts: ConntrackCleanerParts): ConntrackC
 
   async function cleanAll(signal: AbortSignal): Promise<void> {
     const failures: unknown[] = [];
-    const startedMs = clock.now();
+    const startedMs = clock.monotonicMs();
     for (const family of backlogs.keys()) {
       try {
         await clean(family, signal);
@@ -77,21 +77,22 @@ export function createConntrackCleaner(parts: ConntrackCleanerParts): ConntrackC
       }
     }
     if (failures.length > 0) throw new AggregateError(failures, 'Cannot remove stale UDP flows');
-    const restMs = Math.min(maxRestMs, restShare * (clock.now() - startedMs)) - minIntervalMs;
+    const restMs =
+      Math.min(maxRestMs, restShare * (clock.monotonicMs() - startedMs)) - minIntervalMs;
     if (restMs > 0) await clock.sleep(restMs, signal).catch(() => undefined);
   }
 
   async function clean(family: Family, signal: AbortSignal): Promise<void> {
     const backlog = backlogs.get(family);
     if (backlog === undefined) return;
-    const startedMs = clock.now();
+    const startedMs = clock.monotonicMs();
     const { destinations } = backlog.review;
     // Rules written meanwhile have the last word on what is stale.
     const isStale = (flow: TrackedFlow): boolean =>
       (backlogs.get(family) ?? backlog).review.isStale(flow);
     const search = { family, protocol: udp, destinations, isStale };
     const removed = await parts.remove(search, signal);
-    const durationMs = clock.now() - startedMs;
+    const durationMs = clock.monotonicMs() - startedMs;
     parts.onCleaned(family, durationMs, removed);
     const { deleted, listed } = removed;
     const counts = { destinations: backlog.destinations.size, listed, deleted, ms: durationMs };

@@ -67,7 +67,7 @@ async function probeOften(
     const writer = writers.get(tool.family);
     const written = writer?.written;
     if (written === undefined) continue;
-    const startedMs = clock.now();
+    const startedMs = clock.monotonicMs();
     try {
       const isThere = await probeIptables(tool, written, signal);
       // What was asked for may have been replaced meanwhile: then the answer says nothing.
@@ -79,7 +79,7 @@ async function probeOften(
     }
     // Somebody who takes the rules away again and again is not answered ever faster.
     const patientMs = Math.min(maxProbeIntervalMs, probeIntervalMs * 2 ** Math.max(0, alarms - 1));
-    waitMs = Math.max(patientMs, probeShare * (clock.now() - startedMs));
+    waitMs = Math.max(patientMs, probeShare * (clock.monotonicMs() - startedMs));
   }
 }
 

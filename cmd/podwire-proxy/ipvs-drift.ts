@@ -48,7 +48,7 @@ export async function watchIpvs(
     await clock.sleep(waitMs, signal).catch(() => undefined);
     if (signal.aborted) return;
     const before = new Map([...writers].map(([family, { known }]) => [family, known]));
-    const startedMs = clock.now();
+    const startedMs = clock.monotonicMs();
     let differing = false;
     try {
       const sightOf = await look(signal);
@@ -71,7 +71,7 @@ export async function watchIpvs(
     }
     alarms = differing ? alarms + 1 : 0;
     const patientMs = Math.min(maxLookIntervalMs, lookIntervalMs * 2 ** Math.max(0, alarms - 1));
-    waitMs = Math.max(patientMs, lookShare * (clock.now() - startedMs));
+    waitMs = Math.max(patientMs, lookShare * (clock.monotonicMs() - startedMs));
   }
 }
 

@@ -46,12 +46,12 @@ export async function retireIpvs(
   await ipvs.apply([...flows.map(deletion), ...lasting.flatMap(quiesced)]);
   await ipvs.forgetFlows(flows);
   const keys = new Set(lasting.map(serverKey));
-  const startedMs = clock.now();
+  const startedMs = clock.monotonicMs();
   let isTold = false;
   let count: number;
   for (;;) {
     count = await ipvs.connections(keys);
-    if (count === 0 || clock.now() - startedMs >= limitMs) break;
+    if (count === 0 || clock.monotonicMs() - startedMs >= limitMs) break;
     if (!isTold) {
       const shown = { connections: count, atMostMs: limitMs };
       log.info(shown, 'What mode ipvs left stays until its connections have ended');

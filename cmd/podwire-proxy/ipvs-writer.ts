@@ -71,7 +71,7 @@ export function createIpvsWriter(parts: IpvsWriterParts): IpvsWriter {
   let drainedAtMs = never;
 
   async function writeAll(next: IpvsBook, signal: AbortSignal): Promise<number> {
-    const startedMs = clock.now();
+    const startedMs = clock.monotonicMs();
     have = undefined;
     // Before it is read: a doubt that comes meanwhile stands.
     dueAtMs = startedMs + parts.observeIntervalMs;
@@ -91,7 +91,7 @@ export function createIpvsWriter(parts: IpvsWriterParts): IpvsWriter {
       },
       writeRules: () => rules.writeAll(ruleset, written, signal),
     };
-    const costMs = clock.now() - startedMs;
+    const costMs = clock.monotonicMs() - startedMs;
     if (dueAtMs !== never) {
       dueAtMs = startedMs + Math.max(parts.observeIntervalMs, observeShare * costMs);
     }
@@ -142,8 +142,8 @@ export function createIpvsWriter(parts: IpvsWriterParts): IpvsWriter {
 
   /** Takes endpoints away that were leaving and whose last connection has ended. */
   async function drain(signal: AbortSignal): Promise<number> {
-    if (have === undefined || clock.now() - drainedAtMs < drainIntervalMs) return 0;
-    drainedAtMs = clock.now();
+    if (have === undefined || clock.monotonicMs() - drainedAtMs < drainIntervalMs) return 0;
+    drainedAtMs = clock.monotonicMs();
     const leaving = new Map<string, VirtualServer>();
     for (const [key, server] of have) {
       if (server.realServers.some(({ weight }) => weight === 0)) leaving.set(key, server);
@@ -172,7 +172,7 @@ export function createIpvsWriter(parts: IpvsWriterParts): IpvsWriter {
   function isFullDue(options: IpvsOptions): boolean {
     return (
       !isDeepStrictEqual(book?.options, options) ||
-      clock.now() >= dueAtMs ||
+      clock.monotonicMs() >= dueAtMs ||
       rules.nextKind === 'full'
     );
   }

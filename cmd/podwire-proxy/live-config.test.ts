@@ -35,6 +35,7 @@ describe('watchFile()', () => {
     return {
       clock: {
         now: () => 0,
+        monotonicMs: () => 0,
         sleep: () => {
           const slept = new Promise<void>((resolve) => (wake = resolve));
           asleep.resolve();

@@ -42,7 +42,7 @@ export async function watchNftablesDrift(
   signal: AbortSignal,
 ): Promise<void> {
   const { clock, families, generations, log } = parts;
-  const deepAtMs = new Map([...families.keys()].map((family) => [family, clock.now()]));
+  const deepAtMs = new Map([...families.keys()].map((family) => [family, clock.monotonicMs()]));
   for (;;) {
     await clock.sleep(intervalMs, signal).catch(() => undefined);
     if (signal.aborted) return;
@@ -65,10 +65,10 @@ export async function watchNftablesDrift(
     const finding = differs(expected, structure);
     const knowsCounts = [...(structure?.sets.values() ?? [])].some((n) => n !== undefined);
     const patienceMs = knowsCounts ? deepIntervalMs : deepIntervalWithoutCountsMs;
-    const isDue = clock.now() - (deepAtMs.get(family) ?? 0) > patienceMs;
+    const isDue = clock.monotonicMs() - (deepAtMs.get(family) ?? 0) > patienceMs;
     if (finding === undefined && !isDue) return true;
     if (finding !== undefined) log.warn({ family, finding }, 'Somebody changed our table');
-    deepAtMs.set(family, clock.now());
+    deepAtMs.set(family, clock.monotonicMs());
     writer.doubt();
     parts.onDrift();
     return false;

@@ -23,7 +23,7 @@ export class ParkedPorts {
 
   /** Lets those go that changed or have waited long enough, and returns their keys. */
   release(changed: ReadonlySet<string> | 'all'): string[] {
-    const now = this.#clock.now();
+    const now = this.#clock.monotonicMs();
     const keys = [...this.#retryAtMs]
       .filter(([key, atMs]) => changed === 'all' || changed.has(key) || now >= atMs)
       .map(([key]) => key);
@@ -32,7 +32,7 @@ export class ParkedPorts {
   }
 
   park(key: string, port: ProxiedPort | undefined, error: unknown): void {
-    this.#retryAtMs.set(key, this.#clock.now() + retryMs);
+    this.#retryAtMs.set(key, this.#clock.monotonicMs() + retryMs);
     if (port === undefined || this.#told.has(port)) return;
     this.#told.add(port);
     this.#onParked(port, error);

@@ -119,7 +119,7 @@ export function createRound(parts: RoundParts): (signal: AbortSignal) => Promise
     signal: AbortSignal,
   ): Promise<WriteReport> {
     const { family, ports } = state.model;
-    const startedMs = clock.now();
+    const startedMs = clock.monotonicMs();
     const changed = state.isFirst ? 'all' : new Set(state.pending.keys());
     const report = await state.writer.write({ ports, changed, node }, signal);
     const { kind, written } = report;
@@ -127,7 +127,7 @@ export function createRound(parts: RoundParts): (signal: AbortSignal) => Promise
     state.pending.clear();
     state.isFirst = false;
     const atMs = clock.now();
-    const durationMs = atMs - startedMs;
+    const durationMs = clock.monotonicMs() - startedMs;
     metrics.synced({ family, kind, durationMs, atMs, noLocalEndpoints: state.withoutLocal });
     if (written > 0) {
       const counts = { ports: ports.size, changes: changes.length, written, ms: durationMs };

@@ -102,7 +102,7 @@ export function createRulesWriter(options: RulesWriterOptions): RulesWriter {
     if (isFirst) return 'start';
     if (!isKnown) return 'failure';
     if (dueAtMs === Number.NEGATIVE_INFINITY) return 'change by others';
-    return clock.now() < dueAtMs ? 'new options' : 'interval';
+    return clock.monotonicMs() < dueAtMs ? 'new options' : 'interval';
   }
 
   async function writeAll(
@@ -114,18 +114,18 @@ export function createRulesWriter(options: RulesWriterOptions): RulesWriter {
     const cause = causeNow();
     isKnown = false;
     attempted = [];
-    const startedMs = clock.now();
+    const startedMs = clock.monotonicMs();
     // Before it is read: a doubt that comes meanwhile stands.
     dueAtMs = startedMs + options.observeIntervalMs;
     const found = await driver.observe(signal);
-    const readMs = clock.now() - startedMs;
+    const readMs = clock.monotonicMs() - startedMs;
     onFound(found);
     const isNew = (step: Step): boolean => !isUnlike(step, found);
     const planned = await planSteps(want, found);
     attempted = planned.filter(isNew);
     pinned = pinnedBy(want, found);
     const isDoubted = dueAtMs === Number.NEGATIVE_INFINITY;
-    const costMs = clock.now() - startedMs;
+    const costMs = clock.monotonicMs() - startedMs;
     if (!isDoubted)
       dueAtMs = startedMs + Math.max(options.observeIntervalMs, observeShare * costMs);
     await driver.apply(attempted, signal);
@@ -137,7 +137,7 @@ export function createRulesWriter(options: RulesWriterOptions): RulesWriter {
     }
     isFirst = false;
     isKnown = true;
-    const ms = clock.now() - startedMs;
+    const ms = clock.monotonicMs() - startedMs;
     const fields = { family, cause, chains: attempted.length, readMs, ms };
     if (cause === 'interval' && attempted.length === 0) log.debug(fields, 'All rules compared');
     else log.info(fields, 'All rules compared');
@@ -162,7 +162,7 @@ export function createRulesWriter(options: RulesWriterOptions): RulesWriter {
       dueAtMs = Number.NEGATIVE_INFINITY;
     },
     get nextKind() {
-      return isKnown && clock.now() < dueAtMs ? 'partial' : 'full';
+      return isKnown && clock.monotonicMs() < dueAtMs ? 'partial' : 'full';
     },
     get isKnown() {
       return isKnown;

@@ -1,4 +1,5 @@
 /** Whether the proxy still hears of changes, in words for /healthz. */
+import type { Clock } from '#pkg/clock/clock.ts';
 import { downSinceMs, type ListWatchStats } from '#pkg/kube/list-watch-stats.ts';
 
 /**
@@ -7,12 +8,13 @@ import { downSinceMs, type ListWatchStats } from '#pkg/kube/list-watch-stats.ts'
  */
 export function staleness(
   watches: Readonly<Record<string, { readonly stats: ListWatchStats }>>,
-  { nowMs, toleratedMs }: { readonly nowMs: number; readonly toleratedMs: number },
+  { clock, toleratedMs }: { readonly clock: Clock; readonly toleratedMs: number },
 ): string[] {
   return Object.entries(watches).flatMap(([name, { stats }]) => {
-    const sinceMs = downSinceMs(stats, nowMs);
-    if (sinceMs === undefined || nowMs - sinceMs <= toleratedMs) return [];
-    const since = new Date(sinceMs).toISOString();
+    const nowMs = clock.monotonicMs();
+    const downMs = nowMs - (downSinceMs(stats, nowMs) ?? nowMs);
+    if (downMs <= toleratedMs) return [];
+    const since = new Date(clock.now() - downMs).toISOString();
     return [`the watch of ${name} is down since ${since}: ${stats.lastError}`];
   });
 }

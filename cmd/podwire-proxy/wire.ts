@@ -193,7 +193,7 @@ export async function runProxy(
     healthRoutes: proxyHealthRoutes({
       status: () => tracker.status(),
       nodeEligible: () => isEligible(nodes.get(nodeName)),
-      staleness: () => staleness(watches, { nowMs: clock.now(), toleratedMs: timeoutMs() }),
+      staleness: () => staleness(watches, { clock, toleratedMs: timeoutMs() }),
       clock,
       onAnswer: metrics.healthAnswered,
     }),

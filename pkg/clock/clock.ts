@@ -1,7 +1,9 @@
 /** Time as a dependency, so that what waits can be tested without waiting. */
 export interface Clock {
-  /** Milliseconds since the Unix epoch. */
+  /** Milliseconds since the Unix epoch: to tell others when. It jumps when the machine's clock is set. */
   now(): number;
+  /** Milliseconds since some moment, never set and never back: how long something takes or is due. */
+  monotonicMs(): number;
   /** Resolves after `ms` milliseconds; rejects with the signal's reason when aborted first. */
   sleep(ms: number, signal?: AbortSignal): Promise<void>;
 }
@@ -9,6 +11,7 @@ export interface Clock {
 /** The machine's own clock. */
 export const systemClock: Clock = {
   now: () => Date.now(),
+  monotonicMs: () => performance.now(),
   sleep: (ms, signal) =>
     new Promise((resolve, reject) => {
       signal?.throwIfAborted();

@@ -2,11 +2,13 @@
 import type { Clock } from './clock.ts';
 
 interface Sleeper {
-  at: number;
+  readonly at: number;
   readonly wake: () => void;
 }
 
 export class FakeClock implements Clock {
+  /** Of now() only: somebody set the machine's clock. */
+  #setByMs = 0;
   #now: number;
   #sleepers: Sleeper[] = [];
 
@@ -15,6 +17,10 @@ export class FakeClock implements Clock {
   }
 
   now(): number {
+    return this.#now + this.#setByMs;
+  }
+
+  monotonicMs(): number {
     return this.#now;
   }
 
@@ -44,8 +50,7 @@ export class FakeClock implements Clock {
 
   /** Somebody sets the machine's clock: no time passes, and sleepers sleep on as long. */
   set(ms: number): void {
-    for (const sleeper of this.#sleepers) sleeper.at += ms - this.#now;
-    this.#now = ms;
+    this.#setByMs = ms - this.#now;
   }
 
   /** Moves time on, waking sleepers in the order of their times, and lets what they wake run. */

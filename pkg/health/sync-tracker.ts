@@ -54,12 +54,12 @@ export function createSyncTracker<Part extends string>(
   const isAlive = (state: PartState): boolean => {
     const waiting = [state.unwrittenSinceMs, state.takenUpSinceMs, queuedSinceMs];
     const limitMs = typeof timeoutMs === 'number' ? timeoutMs : timeoutMs();
-    return waiting.every((ms) => ms === undefined || clock.now() - ms <= limitMs);
+    return waiting.every((ms) => ms === undefined || clock.monotonicMs() - ms <= limitMs);
   };
 
   return {
     queued: () => {
-      queuedSinceMs ??= clock.now();
+      queuedSinceMs ??= clock.monotonicMs();
     },
     roundStarted: () => {
       for (const state of states.values()) state.takenUpSinceMs = queuedSinceMs;
@@ -75,7 +75,7 @@ export function createSyncTracker<Part extends string>(
     failed: (part) => {
       const state = states.get(part);
       if (state === undefined) return;
-      state.unwrittenSinceMs ??= state.takenUpSinceMs ?? clock.now();
+      state.unwrittenSinceMs ??= state.takenUpSinceMs ?? clock.monotonicMs();
       state.takenUpSinceMs = undefined;
     },
     status: () =>

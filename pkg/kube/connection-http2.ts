@@ -30,9 +30,9 @@ export function createHttp2Connection(
   });
   const closed = new AbortController();
   const connectedFrom = socket.localAddress;
-  let lastReadAtMs = clock.now();
+  let lastReadAtMs = clock.monotonicMs();
   const onRead = (): void => {
-    lastReadAtMs = clock.now();
+    lastReadAtMs = clock.monotonicMs();
   };
 
   session.once('connect', () => {
@@ -79,11 +79,9 @@ async function keepAlive(
 ): Promise<void> {
   const { clock, lastReadAtMs, onRead } = activity;
   while (!signal.aborted && !session.destroyed) {
-    const idleMs = clock.now() - lastReadAtMs();
-    // The machine's clock was set back: counts from now.
-    if (idleMs < 0) onRead();
+    const idleMs = clock.monotonicMs() - lastReadAtMs();
     if (idleMs < pingAfterMs) {
-      await sleepUnlessAborted(clock, pingAfterMs - Math.max(0, idleMs), signal);
+      await sleepUnlessAborted(clock, pingAfterMs - idleMs, signal);
       continue;
     }
     const answer = new AbortController();

@@ -56,7 +56,7 @@ export function createEventRecorder(options: EventRecorderOptions): EventRecorde
   /** Takes one from the target's budget, which refills with time. */
   function isAllowed(target: EventTarget): boolean {
     const key = `${target.type.kind}/${target.namespace}/${target.name}`;
-    const now = options.clock.now();
+    const now = options.clock.monotonicMs();
     const before = budgets.get(key) ?? { tokens: burst, atMs: now };
     const tokens = Math.min(burst, before.tokens + (now - before.atMs) / refillMs);
     if (tokens < 1) return false;

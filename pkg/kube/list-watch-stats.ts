@@ -15,18 +15,22 @@ export interface ListWatchStats {
   readonly lastByteAtMs: number;
   /** When the last complete list was taken over; 0 = never. */
   readonly syncedAtMs: number;
-  /** The first failure since the last proof that the server answers; 0 = none. */
+  /** The first failure since the last proof that the server answers, by the monotonic clock; 0 = none. */
   readonly failingSinceMs: number;
   /** The class of the last failure; empty = none yet. */
   readonly lastError: string;
-  /** When the present watch was accepted; 0 = none is open. */
+  /** When the present watch was accepted, by the monotonic clock; 0 = none is open. */
   readonly openedAtMs: number;
 }
 
 /** A watch that has been open this long works, even when nothing happens in it. */
 export const provenAfterMs = 2_000;
 
-/** Since when nothing is heard of changes; undefined while the list+watch works, or has not begun. */
+/**
+ * Since when nothing is heard of changes; undefined while the list+watch works, or has not begun.
+ *
+ * @param nowMs by the monotonic clock, as the answer
+ */
 export function downSinceMs(stats: ListWatchStats, nowMs: number): number | undefined {
   if (stats.failingSinceMs === 0) return undefined;
   const isProven = stats.openedAtMs !== 0 && nowMs - stats.openedAtMs >= provenAfterMs;

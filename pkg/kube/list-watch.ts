@@ -93,7 +93,7 @@ class Run<T extends ObjectMeta> {
     const kind = errorClass(error);
     stats.errors = { ...stats.errors, [kind]: (stats.errors[kind] ?? 0) + 1 };
     stats.lastError = kind;
-    if (stats.failingSinceMs === 0) stats.failingSinceMs = clock.now();
+    if (stats.failingSinceMs === 0) stats.failingSinceMs = clock.monotonicMs();
     const waitMs = backoffMs(this.#failures, error, random);
     log.warn(
       { err: error, resource: resource.type.plural, retryInMs: Math.round(waitMs) },
@@ -176,7 +176,7 @@ class Run<T extends ObjectMeta> {
   ): Promise<Failure | undefined> {
     const { clock, random, resource, stats, transport } = this.#options;
     stats.watches += 1;
-    const startedAtMs = clock.now();
+    const startedAtMs = clock.monotonicMs();
     try {
       await watchOnce(
         {
@@ -186,7 +186,7 @@ class Run<T extends ObjectMeta> {
           resource,
           idleMs,
           onBytes: () => this.#onBytes(),
-          onOpen: () => (stats.openedAtMs = clock.now()),
+          onOpen: () => (stats.openedAtMs = clock.monotonicMs()),
           onEvent: (event) => {
             onEvent(event);
             if (event.type === 'bookmark') stats.bookmarks += 1;
@@ -197,12 +197,12 @@ class Run<T extends ObjectMeta> {
         progress,
         this.#signal,
       );
-      const tooSoon = progress.events === 0 && clock.now() - startedAtMs < tooSoonMs;
+      const tooSoon = progress.events === 0 && clock.monotonicMs() - startedAtMs < tooSoonMs;
       return tooSoon ? { error: endedAtOnce(resource) } : undefined;
     } catch (error) {
       return { error };
     } finally {
-      if (stats.openedAtMs !== 0 && clock.now() - stats.openedAtMs >= provenAfterMs) {
+      if (stats.openedAtMs !== 0 && clock.monotonicMs() - stats.openedAtMs >= provenAfterMs) {
         stats.failingSinceMs = 0;
       }
       stats.openedAtMs = 0;
@@ -212,7 +212,7 @@ class Run<T extends ObjectMeta> {
   #afterWatch(failure: Failure | undefined, progress: WatchProgress): Failure | undefined {
     const position = this.#position;
     const { openedAtMs } = progress;
-    const livedMs = openedAtMs === undefined ? 0 : this.#options.clock.now() - openedAtMs;
+    const livedMs = openedAtMs === undefined ? 0 : this.#options.clock.monotonicMs() - openedAtMs;
     const healthy = progress.events + progress.bookmarks > 0 || livedMs >= healthyAfterMs;
     if (healthy) this.#failures = 0;
     if (failure !== undefined && position.state === 'watch') {

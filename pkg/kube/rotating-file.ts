@@ -27,10 +27,11 @@ export function createRotatingFile(path: string, clock: Clock): RotatingFile {
     try {
       const { mtimeMs, size, ino } = await stat(path);
       const stamp = `${mtimeMs}/${size}/${ino}`;
-      if (known?.stamp === stamp && clock.now() - known.readAtMs < maxAgeMs) return known.text;
+      if (known?.stamp === stamp && clock.monotonicMs() - known.readAtMs < maxAgeMs)
+        return known.text;
       const text = (await readFile(path, 'utf8')).trim();
       if (text === '' && known !== undefined) return known.text;
-      known = { text, stamp, readAtMs: clock.now() };
+      known = { text, stamp, readAtMs: clock.monotonicMs() };
       return text;
     } catch (error) {
       if (known !== undefined) return known.text;

@@ -137,9 +137,9 @@ class ServerTransport implements Transport {
     signal.throwIfAborted();
     const connection = await abortable(this.#connection(), signal);
     const method = options.method ?? 'GET';
-    const startedMs = this.#options.clock.now();
+    const startedMs = this.#options.clock.monotonicMs();
     const report = (status: number | undefined): void => {
-      const durationMs = this.#options.clock.now() - startedMs;
+      const durationMs = this.#options.clock.monotonicMs() - startedMs;
       this.#options.onAnswer?.({ method, host: this.#host, status, durationMs });
     };
     const answer = new Answer(options, onChunk, report);

@@ -13,9 +13,9 @@ const rememberMs = 10 * 60_000;
 export function createWatchListSupport(clock: Clock): WatchListSupport {
   let refusedUntilMs = -Infinity;
   return {
-    mayWork: () => clock.now() >= refusedUntilMs,
+    mayWork: () => clock.monotonicMs() >= refusedUntilMs,
     refused: () => {
-      refusedUntilMs = clock.now() + rememberMs;
+      refusedUntilMs = clock.monotonicMs() + rememberMs;
     },
   };
 }

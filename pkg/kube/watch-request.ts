@@ -81,7 +81,7 @@ export async function watchOnce(
     source.onEvent(event);
   });
   const onOpen = (): void => {
-    progress.openedAtMs = clock.now();
+    progress.openedAtMs = clock.monotonicMs();
     watchdog.feed();
     source.onOpen?.();
   };

@@ -20,16 +20,13 @@ export function startWatchdog(clock: Clock, limits: WatchdogLimits, parent: Abor
   const bite = new AbortController();
   const stop = new AbortController();
   const stopped = AbortSignal.any([parent, stop.signal]);
-  const startedMs = clock.now();
+  const startedMs = clock.monotonicMs();
   const overdueAtMs = startedMs + (limits.overdueMs ?? Infinity);
   let fedMs = startedMs;
 
   async function watch(): Promise<void> {
     while (!stopped.aborted) {
-      // The machine's clock may have been set back, by hours where it was in local time.
-      fedMs = Math.min(fedMs, clock.now());
-      const idleAtMs = fedMs + limits.idleMs;
-      const dueMs = Math.min(idleAtMs, overdueAtMs) - clock.now();
+      const dueMs = Math.min(fedMs + limits.idleMs, overdueAtMs) - clock.monotonicMs();
       if (dueMs > 0) {
         await clock.sleep(dueMs, stopped).catch((error: unknown) => {
           if (!stopped.aborted) throw error;
@@ -37,7 +34,7 @@ export function startWatchdog(clock: Clock, limits: WatchdogLimits, parent: Abor
         continue;
       }
       bite.abort(
-        clock.now() >= overdueAtMs
+        clock.monotonicMs() >= overdueAtMs
           ? new AgentError('Overdue', 'Cannot go on: the server did not end the stream in time')
           : new AgentError('Idle', `Cannot go on: nothing arrived for ${limits.idleMs / 1000} s`),
       );
@@ -49,7 +46,7 @@ export function startWatchdog(clock: Clock, limits: WatchdogLimits, parent: Abor
   return {
     signal: AbortSignal.any([parent, bite.signal]),
     feed: () => {
-      fedMs = clock.now();
+      fedMs = clock.monotonicMs();
     },
     [Symbol.dispose]: () => stop.abort(),
   };
