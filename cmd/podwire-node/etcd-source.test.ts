@@ -11,7 +11,7 @@ import type { ByFamily } from '#pkg/overlay/node-facts.ts';
 import { planSubnets } from '#pkg/pod-network/subnet-plan.ts';
 import { EtcdSource } from './etcd-source.ts';
 
-const clock = new FakeClock();
+let clock: FakeClock;
 const prefix = '/net';
 let stop: AbortController;
 let running: Promise<void>;
@@ -19,13 +19,17 @@ let addresses: ByFamily<Address>;
 let entries: Map<string, EtcdEntry>;
 let source: EtcdSource;
 let lists: number;
+let isAway: boolean;
 let renew: () => Promise<number>;
+
+const away = new AgentError('EtcdAway', 'Cannot reach etcd');
 
 /** etcd as a map that tells of nothing by itself. */
 const client: EtcdClient = {
   get: async (key) => entries.get(key),
   list: async () => {
     lists += 1;
+    if (isAway) throw away;
     return { revision: '9', entries: [...entries.values()] };
   },
   transact: async (conditions, changes) => {
@@ -56,10 +60,12 @@ const client: EtcdClient = {
 };
 
 beforeEach(() => {
+  clock = new FakeClock();
   stop = new AbortController();
   addresses = { ip: parseAddress('192.168.1.1') };
   entries = new Map();
   lists = 0;
+  isAway = false;
   renew = async () => 86_400;
   source = new EtcdSource({
     client,
@@ -104,6 +110,23 @@ test('a host that gets another address keeps its subnet, and is known by the new
   expect([...entries.values()].map(({ key, value }) => [key, JSON.parse(value)])).toEqual([
     ['/net/subnets/10.3.1.0-24', { PublicIP: '192.168.1.77' }],
   ]);
+});
+
+test('an etcd that is away is told of after a minute, until it is back', async () => {
+  renew = () => Promise.reject(away);
+  running = source.run(stop.signal);
+  await source.nodes.whenSynced(stop.signal);
+  isAway = true;
+  await clock.advance(59_000);
+  expect(source.staleness()).toEqual([]);
+  await clock.advance(3_000);
+  expect(source.staleness()).toEqual([
+    'nothing is heard from etcd since 1970-01-01T00:00:00.000Z: Cannot reach etcd',
+  ]);
+  isAway = false;
+  renew = async () => 86_400;
+  await clock.advance(15_000);
+  expect(source.staleness()).toEqual([]);
 });
 
 test.each([

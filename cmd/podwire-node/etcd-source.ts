@@ -22,6 +22,7 @@ import {
   type LeaseEntry,
 } from '#pkg/pod-network/subnet-lease.ts';
 import type { OwnNode } from './own-node.ts';
+import { toleratedMs } from './node-source.ts';
 import { acquireSubnet, type HeldLease, type SubnetRules } from './subnet-acquisition.ts';
 
 export interface EtcdSourceParts extends SubnetRules {
@@ -59,6 +60,8 @@ export class EtcdSource {
   #previous: LeasedSubnets | undefined;
   /** The host's addresses when the lease was taken. */
   #addresses: ByFamily<Address> = {};
+  /** Since when, by the monotonic clock, and why nothing is heard from etcd. */
+  #silence: { readonly sinceMs: number; readonly reason: string } | undefined;
   /** Ends the session under way. */
   #startOver: (why: AgentError) => void = () => undefined;
   /** Keys that are none, reported once each. */
@@ -78,6 +81,16 @@ export class EtcdSource {
     // There is nobody to tell.
     reportNetworkUp: async () => undefined,
   };
+
+  staleness(): readonly string[] {
+    const { clock } = this.#parts;
+    if (this.#silence === undefined) return [];
+    const { reason, sinceMs } = this.#silence;
+    const silentMs = clock.monotonicMs() - sinceMs;
+    if (silentMs <= toleratedMs) return [];
+    const since = new Date(clock.now() - silentMs).toISOString();
+    return [`nothing is heard from etcd since ${since}: ${reason}`];
+  }
 
   /** This host has lost an address: if it was known by it, its lease must say another. */
   addressGone(address: Address): void {
@@ -101,7 +114,9 @@ export class EtcdSource {
         const retryInMs =
           isExpected && failures === 0 ? 0 : Math.min(maxRetryMs, firstRetryMs * 2 ** failures);
         failures += 1;
-        this.#parts.onWaiting(messageOf(error));
+        const reason = messageOf(error);
+        this.#silence = { sinceMs: this.#silence?.sinceMs ?? clock.monotonicMs(), reason };
+        this.#parts.onWaiting(reason);
         log.warn({ err: error, retryInMs }, 'Nodes in etcd: starting over');
         await clock.sleep(retryInMs, signal).catch(() => undefined);
       }
@@ -118,6 +133,7 @@ export class EtcdSource {
     this.#addresses = addresses;
     const own = await this.#acquire(leases, signal);
     const others = leases.filter(({ key }) => key !== own.key);
+    this.#silence = undefined;
     this.#nodes.replace([own, ...others].map((lease) => this.#recordOf(lease)));
     const inner = new AbortController();
     const both = AbortSignal.any([signal, inner.signal]);

@@ -2,15 +2,16 @@
 import { startJitterMs } from '#cmd/start-jitter.ts';
 import type { Clock } from '#pkg/clock/clock.ts';
 import { formatAddress } from '#pkg/ip/address.ts';
-import { createKubeClient } from '#pkg/kube/client.ts';
+import { createKubeClient, type ListWatch } from '#pkg/kube/client.ts';
 import type { ClusterConfig } from '#pkg/kube/cluster-config.ts';
 import { inClusterConfig } from '#pkg/kube/in-cluster.ts';
 import { loadKubeconfig } from '#pkg/kube/kubeconfig.ts';
 import { projectNode } from '#pkg/kube/project.ts';
 import { allNodes } from '#pkg/kube/resources.ts';
+import { staleness } from '#pkg/kube/staleness.ts';
 import { createStore } from '#pkg/kube/store.ts';
 import type { NodeRecord } from '#pkg/kube/types.ts';
-import type { NodeSource } from './node-source.ts';
+import { toleratedMs, type NodeSource } from './node-source.ts';
 import type { NodeOptions } from './options.ts';
 import { createOwnNode } from './own-node.ts';
 import type { NodeContext } from './wire.ts';
@@ -34,13 +35,15 @@ export async function openKubeSource(
   });
   // A Node's status changes every few minutes without saying anything new.
   const nodes = createStore<NodeRecord>({ ignoreVersions: true });
+  let watches: Readonly<Record<string, ListWatch>> = {};
   return {
     nodes,
     ownNode: createOwnNode(client, options.nodeName, clock),
     config: options.config,
     addressGone: (address) => client.dropFrom(formatAddress(address)),
+    staleness: () => staleness(watches, { clock, toleratedMs }),
     run: async (signal) => {
-      client.watchResource(allNodes, projectNode, nodes, signal);
+      watches = { nodes: client.watchResource(allNodes, projectNode, nodes, signal) };
     },
     [Symbol.asyncDispose]: () => client[Symbol.asyncDispose](),
   };

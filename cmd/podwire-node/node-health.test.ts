@@ -6,14 +6,16 @@ import { createNodeMetrics } from './node-metrics.ts';
 import { NodeStatus } from './status.ts';
 
 let clock = new FakeClock();
+let stale: readonly string[] = [];
 
 function daemon(): { status: NodeStatus; get: (path: string) => Promise<string> } {
   clock = new FakeClock();
+  stale = [];
   const status = new NodeStatus(clock, silentLogger);
   const metrics = createNodeMetrics();
   metrics.gauges(() => ({ isReady: true, nodes: 3, problems: 0 }));
   metrics.roundEnded('success', 20);
-  const routes = nodeHealthRoutes(status, metrics, clock);
+  const routes = nodeHealthRoutes(status, () => stale, metrics, clock);
   const get = async (path: string): Promise<string> => {
     const answer = await routes.get(path)?.({ query: new URLSearchParams(), body: '' });
     return `${answer?.status} ${answer?.body}`;
@@ -31,11 +33,12 @@ describe('nodeHealthRoutes()', () => {
     expect(await get('/healthz')).toBe('200 ok\n');
   });
 
-  test('/healthz lists a bad peer and stays well', async () => {
+  test('/healthz lists a bad peer and a silent API server, and stays well', async () => {
     const { status, get } = daemon();
     status.roundEnded({ kind: 'ready' });
     status.setProblems([{ node: 'b', message: 'no address' }]);
-    expect(await get('/healthz')).toBe('200 ok\nnode b: no address\n');
+    stale = ['the watch of nodes is down'];
+    expect(await get('/healthz')).toBe('200 ok\nthe watch of nodes is down\nnode b: no address\n');
   });
 
   test('/livez is well while waiting, and not when no round ends any more', async () => {

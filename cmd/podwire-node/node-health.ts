@@ -16,11 +16,12 @@ const hangsAfterMs = 180_000;
  */
 export function nodeHealthRoutes(
   status: NodeStatus,
+  staleness: () => readonly string[],
   metrics: Pick<NodeMetrics, 'render'>,
   clock: Clock,
 ): Routes {
   return new Map<string, () => Answer | Promise<Answer>>([
-    ['/healthz', () => healthz(status)],
+    ['/healthz', () => healthz(status, staleness())],
     ['/livez', () => livez(status, clock)],
     [
       '/metrics',
@@ -35,9 +36,12 @@ export function nodeHealthRoutes(
 /** A kernel that refuses everything gives a reason for each of thousands of objects. */
 const maxReasonLength = 2_000;
 
-/** Problems of single peers are listed, and are no reason to take the node out of service. */
-function healthz({ state, problems }: NodeStatus): Answer {
-  const lines = problems.map(({ node, message }) => `node ${node}: ${message}`);
+/**
+ * Problems of single peers are listed, and are no reason to take the node out of service; nor is an
+ * API server that is away, since pods of nodes that are known reach each other.
+ */
+function healthz({ state, problems }: NodeStatus, stale: readonly string[]): Answer {
+  const lines = [...stale, ...problems.map(({ node, message }) => `node ${node}: ${message}`)];
   if (state.kind === 'ready') return text(200, ['ok', ...lines, ''].join('\n'));
   const reason = state.reason.slice(0, maxReasonLength);
   return text(503, [`${state.kind}: ${reason}`, ...lines, ''].join('\n'));

@@ -81,6 +81,7 @@ export async function openEtcdSource(
     nodes: source.nodes,
     ownNode: source.ownNode,
     config,
+    staleness: () => source.staleness(),
     addressGone: (address) => source.addressGone(address),
     run: (runSignal) => source.run(runSignal),
     [Symbol.asyncDispose]: () => running.disposeAsync(),

@@ -64,7 +64,8 @@ export async function startNode(
   const socket = opened.use(new NetlinkSocket(sys));
   const status = new NodeStatus(clock, log);
   const metrics = createNodeMetrics();
-  const routes = nodeHealthRoutes(status, metrics, clock);
+  let staleness = (): readonly string[] => [];
+  const routes = nodeHealthRoutes(status, () => staleness(), metrics, clock);
   const onError = (err: unknown, doing: string): void => log.error({ err }, doing);
   // At once: a source may have to be waited for, and people ask why.
   const serving =
@@ -72,6 +73,7 @@ export async function startNode(
   serving?.catch(() => undefined);
   const source = opened.use(await openSource(options, context, { clock, socket, status, signal }));
   const { config, nodes } = source;
+  staleness = () => source.staleness();
   metrics.gauges(() => ({
     isReady: status.state.kind === 'ready',
     nodes: nodes.size,

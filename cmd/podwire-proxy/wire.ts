@@ -18,6 +18,7 @@ import { loadKubeconfig } from '#pkg/kube/kubeconfig.ts';
 import { projectEndpointSlice, projectNode } from '#pkg/kube/project.ts';
 import { startJitterMs } from '#cmd/start-jitter.ts';
 import { oneNode, proxiedEndpointSlices, proxiedServices } from '#pkg/kube/resources.ts';
+import { staleness } from '#pkg/kube/staleness.ts';
 import { createStore } from '#pkg/kube/store.ts';
 import {
   objectKey,
@@ -47,7 +48,6 @@ import { runTogether } from './run-together.ts';
 import { watchServiceRanges } from './service-ranges.ts';
 import { createServers } from './servers.ts';
 import { createServiceStatus } from './service-status.ts';
-import { staleness } from './staleness.ts';
 import { debugRoutes, statusRoutes } from './status-routes.ts';
 
 export interface ProxyContext {

@@ -1,6 +1,6 @@
-/** Whether the proxy still hears of changes, in words for /healthz. */
+/** Whether a daemon still hears of changes, in words for /healthz. */
 import type { Clock } from '#pkg/clock/clock.ts';
-import { downSinceMs, type ListWatchStats } from '#pkg/kube/list-watch-stats.ts';
+import { downSinceMs, type ListWatchStats } from './list-watch-stats.ts';
 
 /**
  * A sentence for each watch that is down for longer than is tolerated: servers restart, connections
