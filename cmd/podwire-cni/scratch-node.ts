@@ -8,6 +8,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { patience } from '#hack/vm/patience.ts';
 import { systemClock } from '#pkg/clock/clock.ts';
+import { probe } from './scratch-prober.ts';
 import { pluginNames } from '#plugins/plugin-names.ts';
 import { createScratchNetns, createScratchNetnses, type ScratchNetns } from '#pkg/netns/scratch.ts';
 
@@ -144,9 +145,9 @@ export function writeNodeFacts(
  * @param seconds how long to wait for that; a test that expects none need not wait long
  */
 export async function reaches(pod: ScratchNetns, address: string, seconds = 3): Promise<boolean> {
-  const script = `timeout ${patience(seconds)} bash -c 'echo > /dev/tcp/${address}/9' 2>&1; true`;
-  const { stdout } = await pod.exec('bash', ['-c', script]);
-  return stdout.includes('Connection refused');
+  const timeoutMs = patience(seconds * 1000);
+  const outcome = await probe({ netns: pod.path, host: address, port: 9, timeoutMs });
+  return outcome === 'ECONNREFUSED';
 }
 
 export async function showLink(netns: ScratchNetns, name: string): Promise<KernelLink> {
