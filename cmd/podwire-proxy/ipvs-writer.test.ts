@@ -230,10 +230,47 @@ describe('ipvs writer', () => {
     kernel.take();
     await write(cluster(), 'a/a:p80/tcp');
     expect(kernel.take()).toEqual([
+      'ipvsadm -e -t 10.96.0.1:80 -r 10.1.0.2:80 -m -w 0',
       'ipset del KUBE-CLUSTER-IP 10.96.0.1,tcp:80',
       'ipset add KUBE-NO-ENDPOINT 10.96.0.1,tcp:80',
-      'ipvsadm -D -t 10.96.0.1:80',
     ]);
+  });
+
+  it.each([false, true])(
+    'S137. the last endpoint keeps its connections until they end, restart %s',
+    async (isRestarted) => {
+      await write(cluster('10.1.0.2'));
+      kernel.connectionsOf.set('10.1.0.2:80', 2);
+      await write(cluster(), 'a/a:p80/tcp');
+      kernel.take();
+      if (isRestarted) {
+        writer = createWriter();
+        expect((await write(cluster())).written).toBe(0);
+      }
+      await clock.advance(20_000);
+      await write(cluster(), 'a/b:p80/tcp');
+      expect(kernel.take()).toEqual([]);
+      expect(writer.known?.servers.get('-t 10.96.0.1:80')?.realServers).toHaveLength(1);
+      kernel.connectionsOf.clear();
+      await clock.advance(20_000);
+      await write(cluster(), 'a/b:p80/tcp');
+      expect(kernel.take()).toEqual(['ipvsadm -D -t 10.96.0.1:80']);
+      expect(writer.known?.servers.has('-t 10.96.0.1:80')).toBe(false);
+      await write(cluster('10.1.0.2'), 'a/a:p80/tcp');
+      expect(kernel.take().slice(0, 2)).toEqual([
+        'ipvsadm -A -t 10.96.0.1:80 -s rr',
+        'ipvsadm -a -t 10.96.0.1:80 -r 10.1.0.2:80 -m -w 1',
+      ]);
+    },
+  );
+
+  it('a Service that goes takes its virtual server with it, connections or not', async () => {
+    await write(cluster('10.1.0.2'));
+    kernel.connectionsOf.set('10.1.0.2:80', 2);
+    await write(cluster(), 'a/a:p80/tcp');
+    kernel.take();
+    await write({ services: cluster().services.slice(1) }, 'a/a:p80/tcp');
+    expect(kernel.take()).toContain('ipvsadm -D -t 10.96.0.1:80');
   });
 
   it('S140. an address goes with the last port that has it', async () => {

@@ -5,8 +5,8 @@ import type { Family } from '#pkg/ip/address.ts';
 import { roomFor } from '#pkg/ipset/ip-set.ts';
 import { planIpSets, planMembers } from '#pkg/ipset/plan.ts';
 import type { Ruleset } from '#pkg/iptables/ruleset.ts';
-import { afterPlan, planIpvs, type IpvsStep } from '#pkg/ipvs/plan.ts';
-import { endpointText, type VirtualServer } from '#pkg/ipvs/virtual-server.ts';
+import { afterPlan, planIpvs, type Unwanted } from '#pkg/ipvs/plan.ts';
+import { serverKey, type VirtualServer } from '#pkg/ipvs/virtual-server.ts';
 import type { NodeRecord } from '#pkg/kube/types.ts';
 import type { Logger } from '#pkg/log/logger.ts';
 import { IpvsBook } from '#pkg/proxy/ipvs-book.ts';
@@ -14,6 +14,7 @@ import type { IpvsOptions } from '#pkg/proxy/ipvs-options.ts';
 import { ipvsRuleset } from '#pkg/proxy/ipvs-rules.ts';
 import { ipvsSets } from '#pkg/proxy/ipvs-sets.ts';
 import type { ProxiedPort } from '#pkg/proxy/proxied-port.ts';
+import { leavingOf, takeIdle } from './ipvs-drain.ts';
 import { applyInOrder, isIpvsRefusal, type IpvsDriver } from './ipvs-driver.ts';
 import { ParkedPorts } from './parked-ports.ts';
 import type { FamilyWriter, Wanted, WriteReport } from './proxy-mode.ts';
@@ -70,6 +71,10 @@ export function createIpvsWriter(parts: IpvsWriterParts): IpvsWriter {
   let dueAtMs = never;
   let drainedAtMs = never;
 
+  function unwantedOf(of: IpvsBook): Unwanted {
+    return { isOurs, mayEmpty: (server) => of.refuses(serverKey(server)) };
+  }
+
   async function writeAll(next: IpvsBook, signal: AbortSignal): Promise<number> {
     const startedMs = clock.monotonicMs();
     have = undefined;
@@ -82,8 +87,9 @@ export function createIpvsWriter(parts: IpvsWriterParts): IpvsWriter {
     const wanted = next.servers();
     const wantedAddresses = next.addresses();
     const ruleset = ipvsRuleset(next.options);
+    const unwanted = unwantedOf(next);
     const steps = {
-      servers: planIpvs(wanted, ofFamily, isOurs),
+      servers: planIpvs(wanted, ofFamily, unwanted),
       sets: planIpSets(next.sets(), sets),
       addresses: {
         added: [...wantedAddresses].filter((address) => !bound.has(address)),
@@ -97,6 +103,9 @@ export function createIpvsWriter(parts: IpvsWriterParts): IpvsWriter {
     }
     const count = await applyInOrder(driver, steps, signal);
     have = new Map([...wanted].map(([key, server]) => [key, afterPlan(server, ofFamily.get(key))]));
+    for (const [key, server] of ofFamily) {
+      if (!wanted.has(key)) keepLeaving(have, server, unwanted);
+    }
     room = new Map(
       ipvsSets(family).map(({ name }) => {
         const size = next.sizeOf(name);
@@ -127,14 +136,16 @@ export function createIpvsWriter(parts: IpvsWriterParts): IpvsWriter {
     if (sets === undefined) return undefined;
     const wanted = pick(change.servers, (key) => current.server(key));
     const before = pick(change.servers, (key) => present.get(key));
-    const servers = planIpvs(wanted, before, isOurs);
+    const unwanted = unwantedOf(current);
+    const servers = planIpvs(wanted, before, unwanted);
     const { addresses } = change;
     const steps = { servers, sets, addresses, writeRules: undefined };
     const count = await applyInOrder(driver, steps, signal);
     for (const key of change.servers) {
       const server = wanted.get(key);
-      if (server === undefined) present.delete(key);
-      else present.set(key, afterPlan(server, present.get(key)));
+      const there = before.get(key);
+      if (server !== undefined) present.set(key, afterPlan(server, there));
+      else if (there !== undefined) keepLeaving(present, there, unwanted);
     }
     have = present;
     return count;
@@ -144,23 +155,10 @@ export function createIpvsWriter(parts: IpvsWriterParts): IpvsWriter {
   async function drain(signal: AbortSignal): Promise<number> {
     if (have === undefined || clock.monotonicMs() - drainedAtMs < drainIntervalMs) return 0;
     drainedAtMs = clock.monotonicMs();
-    const leaving = new Map<string, VirtualServer>();
-    for (const [key, server] of have) {
-      if (server.realServers.some(({ weight }) => weight === 0)) leaving.set(key, server);
-    }
+    const leaving = leavingOf(have);
     if (leaving.size === 0) return 0;
     const connections = await driver.connections(new Set(leaving.keys()), signal);
-    const steps: IpvsStep[] = [];
-    for (const [key, server] of leaving) {
-      const of = connections.get(key);
-      const idle = server.realServers.filter(
-        (real) => real.weight === 0 && (of?.get(endpointText(real)) ?? 0) === 0,
-      );
-      if (idle.length === 0) continue;
-      steps.push(...idle.map((real): IpvsStep => ({ op: 'delete-real', key, real })));
-      const realServers = server.realServers.filter((real) => !idle.includes(real));
-      have.set(key, { ...server, realServers });
-    }
+    const steps = takeIdle(have, leaving, connections);
     await driver.applyServers(steps, signal).catch((error: unknown) => {
       have = undefined;
       throw error;
@@ -254,6 +252,17 @@ export function createIpvsWriter(parts: IpvsWriterParts): IpvsWriter {
       return known;
     },
   };
+}
+
+/** Keeps in mind what is left of a virtual server that is wanted no more. */
+function keepLeaving(
+  have: Map<string, VirtualServer>,
+  server: VirtualServer,
+  { isOurs, mayEmpty }: Unwanted,
+): void {
+  const left = isOurs(server) && mayEmpty(server) ? afterPlan(undefined, server) : undefined;
+  if (left === undefined) have.delete(serverKey(server));
+  else have.set(serverKey(server), left);
 }
 
 type ServedPorts = PortView & Pick<Wanted['ports'], 'keys'>;
