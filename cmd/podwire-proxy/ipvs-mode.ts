@@ -20,7 +20,7 @@ import { nodePortTargets } from '#pkg/proxy/node-port-addresses.ts';
 import { openSys } from '#pkg/sys/open-sys.ts';
 import { watchDrift } from './drift.ts';
 import { usableTools, type IptablesModeParts } from './iptables-mode.ts';
-import { boundAddresses, changeAddresses, ownAddresses } from './ipvs-device.ts';
+import { boundAddresses, changeAddresses, isLinkLocal, ownAddresses } from './ipvs-device.ts';
 import { applyIpvsSettings, requireIpvs, requireSetRules } from './ipvs-support.ts';
 import { watchIpvs, type IpvsLook } from './ipvs-drift.ts';
 import type { IpvsDriver } from './ipvs-driver.ts';
@@ -106,6 +106,14 @@ export function ipvsDriver(
   };
 }
 
+/** The host's own addresses that node ports answer on: none that others do not reach. */
+export function nodePortsOn(
+  targets: ReturnType<typeof nodePortTargets>,
+  own: readonly string[],
+): readonly string[] {
+  return own.filter((a) => !isLinkLocal(a) && (targets === 'all' || targets.includes(a)));
+}
+
 function optionsOf(
   given: Parameters<typeof iptablesOptions>[0] & { readonly config: ProxyConfig },
   { family, randomFully }: IptablesTool,
@@ -125,7 +133,7 @@ function optionsOf(
     masqueradeBit,
     masqueradeAll,
     localDetector,
-    nodePortAddresses: targets === 'all' ? own : targets.filter((a) => own.includes(a)),
+    nodePortAddresses: nodePortsOn(targets, own),
     hostAddresses: own,
     nodeAddress,
     randomFully,
