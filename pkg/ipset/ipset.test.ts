@@ -23,10 +23,10 @@ describe('planIpSets()', () => {
     );
   });
 
-  it('writes the difference only', () => {
+  it('writes the difference only, deletions first: a set may be full', () => {
     const have = present(set('10.96.0.1,tcp:80', '10.96.0.2,udp:53'));
     expect(text(set('10.96.0.1,tcp:80', '10.96.0.3,sctp:9'), have)).toBe(
-      'add KUBE-CLUSTER-IP 10.96.0.3,sctp:9\ndel KUBE-CLUSTER-IP 10.96.0.2,udp:53\n',
+      'del KUBE-CLUSTER-IP 10.96.0.2,udp:53\nadd KUBE-CLUSTER-IP 10.96.0.3,sctp:9\n',
     );
   });
 

@@ -50,8 +50,9 @@ export function planIpSets(
       return [{ op: 'replace', set: kindOf(set), maxMembers, members: [...set.members] }];
     }
     return [
-      ...[...set.members].filter((m) => !present.members.has(m)).map((m) => addition(set.name, m)),
+      // Deletions first: a full set takes nothing.
       ...[...present.members].filter((m) => !set.members.has(m)).map((m) => deletion(set.name, m)),
+      ...[...set.members].filter((m) => !present.members.has(m)).map((m) => addition(set.name, m)),
     ];
   });
   return [...[...unfinished].map(destruction), ...steps];
