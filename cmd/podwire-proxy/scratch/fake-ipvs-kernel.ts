@@ -55,8 +55,8 @@ export class FakeIpvsKernel implements IpvsDriver {
     for (const key of keys) expect(this.#servers.has(key)).toBe(true);
     return new Map([...keys].map((key) => [key, this.connectionsOf]));
   };
-  boundAddresses = () => new Set(this.bound);
-  ownAddresses = () => ['192.168.0.2'];
+  boundAddresses = (): ReadonlySet<string> => new Set(this.bound);
+  ownAddresses = (): readonly string[] => ['192.168.0.2'];
   applySets = async (steps: readonly IpSetStep[]): Promise<void> => {
     if (steps.length === 0) return;
     this.#call('applySets');
@@ -84,7 +84,7 @@ export class FakeIpvsKernel implements IpvsDriver {
     }
     if (refusal !== undefined) throw refusal;
   };
-  applyAddresses = ({ added, removed }: MemberChange) => {
+  applyAddresses = ({ added, removed }: MemberChange): void => {
     if (added.length + removed.length === 0) return;
     this.#call('applyAddresses');
     for (const address of added) this.#refuse('EINVAL', `ip addr add ${address}`);
@@ -157,6 +157,7 @@ export class FakeIpvsKernel implements IpvsDriver {
         this.#sets.set(name, other).set(text, set);
         break;
       }
+      case undefined:
       default:
         refuse('no such command');
     }
