@@ -10,6 +10,7 @@ import { local, service, slice, type Cluster } from '#pkg/proxy/testdata/records
 import type { SmallCluster } from '#pkg/proxy/testdata/small-cluster.ts';
 import { sendStraySegment } from '#pkg/proxy/testdata/stray-segment.ts';
 import type { IpvsNode } from './ipvs-node.ts';
+import { testUdpClients } from './ipvs-udp.ts';
 
 export interface ChangingIpvs {
   readonly small: SmallCluster;
@@ -177,6 +178,9 @@ export function testIpvsChanges(of: () => ChangingIpvs): void {
     await write(key);
     await small.client.batch(sources.map((address) => `addr del ${address}/24 dev eth0`));
   });
+
+  it('S157. UDP clients that never change their port are served by who serves now', () =>
+    testUdpClients(of(), write));
 
   it('S158. a packet out of the window does not reset a connection: IPVS translates it', async () => {
     const { small } = of();
