@@ -28,8 +28,8 @@ export function boundAddresses(socket: NetlinkSocket, family: Family): ReadonlyS
 }
 
 /**
- * The host's own addresses, on all other devices, sorted: without loopback and link-local ones,
- * which nobody reaches from elsewhere. Asked device by device, since each change of a Service asks,
+ * The host's own addresses, on all other devices, sorted: without 127.0.0.0/8 and ::1, which are the
+ * host's anyway, and those of fe80::/10, which each pod's device has. Asked device by device, since each change of a Service asks,
  * and the one for Services can have tens of thousands.
  */
 export function ownAddresses(socket: NetlinkSocket, family: Family): readonly string[] {
@@ -44,7 +44,14 @@ export function ownAddresses(socket: NetlinkSocket, family: Family): readonly st
   return [...own].toSorted();
 }
 
-const unreachable = ['127.0.0.0/8', '169.254.0.0/16', '::1/128', 'fe80::/10'].map(parsePrefix);
+const unreachable = ['127.0.0.0/8', '::1/128', 'fe80::/10'].map(parsePrefix);
+
+/** Listeners of the host may be there, a DNS cache for one; node ports are not. */
+export function isLinkLocal(address: string): boolean {
+  return containsAddress(linkLocal, parseAddress(address));
+}
+
+const linkLocal = parsePrefix('169.254.0.0/16');
 
 /**
  * Puts addresses on the device and takes others off, in one exchange with the kernel.

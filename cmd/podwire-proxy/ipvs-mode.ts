@@ -20,8 +20,8 @@ import { nodePortTargets } from '#pkg/proxy/node-port-addresses.ts';
 import { openSys } from '#pkg/sys/open-sys.ts';
 import { watchDrift } from './drift.ts';
 import { usableTools, type IptablesModeParts } from './iptables-mode.ts';
-import { boundAddresses, changeAddresses, ownAddresses } from './ipvs-device.ts';
-import { applyIpvsSettings, requireIpvs } from './ipvs-support.ts';
+import { boundAddresses, changeAddresses, isLinkLocal, ownAddresses } from './ipvs-device.ts';
+import { applyIpvsSettings, requireIpvs, requireSetRules } from './ipvs-support.ts';
 import { watchIpvs, type IpvsLook } from './ipvs-drift.ts';
 import type { IpvsDriver } from './ipvs-driver.ts';
 import { createIpvsWriter, type IpvsWriter } from './ipvs-writer.ts';
@@ -42,8 +42,9 @@ export async function createIpvsMode(
   using disposables = new DisposableStack();
   const socket = disposables.use(new NetlinkSocket(await openSys()));
   await requireIpvs({ run: runCommand, socket }, config.ipvs, signal);
-  await applyIpvsSettings({ run: runCommand, log }, config.ipvs, signal);
   const tools = await usableTools(log, signal);
+  for (const tool of tools.values()) await requireSetRules(runCommand, tool, signal);
+  await applyIpvsSettings({ run: runCommand, log }, config.ipvs, signal);
   const writers = new Map<Family, IpvsWriter>();
   const drift = disposables.use(await watchDrift({ tools, writers, clock, log }, request, signal));
   const observeIntervalMs = config.ipvs.syncPeriodMs;
@@ -105,6 +106,14 @@ export function ipvsDriver(
   };
 }
 
+/** The host's own addresses that node ports answer on: none that others do not reach. */
+export function nodePortsOn(
+  targets: ReturnType<typeof nodePortTargets>,
+  own: readonly string[],
+): readonly string[] {
+  return own.filter((a) => !isLinkLocal(a) && (targets === 'all' || targets.includes(a)));
+}
+
 function optionsOf(
   given: Parameters<typeof iptablesOptions>[0] & { readonly config: ProxyConfig },
   { family, randomFully }: IptablesTool,
@@ -124,7 +133,7 @@ function optionsOf(
     masqueradeBit,
     masqueradeAll,
     localDetector,
-    nodePortAddresses: targets === 'all' ? own : targets.filter((a) => own.includes(a)),
+    nodePortAddresses: nodePortsOn(targets, own),
     hostAddresses: own,
     nodeAddress,
     randomFully,

@@ -3,8 +3,10 @@ import { proxyConfig } from '#pkg/config/proxy-config.ts';
 import { AgentError, messageOf } from '#pkg/errors/agent-error.ts';
 import type { runCommand } from '#pkg/exec/run.ts';
 import { setTimeouts } from '#pkg/ipvs/apply.ts';
+import type { Family } from '#pkg/ip/address.ts';
+import type { IptablesTool } from '#pkg/iptables/detect.ts';
 import type { NetlinkSocket } from '#pkg/netlink/socket.ts';
-import { ipvsSysctls, requireIpvs, timeoutSeconds } from './ipvs-support.ts';
+import { ipvsSysctls, requireIpvs, requireSetRules, timeoutSeconds } from './ipvs-support.ts';
 
 const signal = AbortSignal.timeout(60_000);
 
@@ -70,6 +72,43 @@ describe('timeouts', () => {
   });
 });
 
+describe('requireSetRules()', () => {
+  const tool = (run: typeof runCommand, family: Family): IptablesTool => ({
+    family,
+    backend: 'nf_tables',
+    version: '1.8.9',
+    save: 'x-save',
+    restore: 'x-restore',
+    randomFully: true,
+    run,
+  });
+
+  it.each([
+    ['ip', 'inet'],
+    ['ip6', 'inet6'],
+  ] as const)('tries a rule that asks a set, and leaves nothing: %s', async (family, word) => {
+    const { calls, run } = runner();
+    await requireSetRules(run, tool(run, family), signal);
+    expect(calls).toEqual([
+      `ipset restore -exist create PODWIRE-TRIAL-${family} hash:ip family ${word}`,
+      'x-restore --noflush -w 5 *filter :PODWIRE-TRIAL - [0:0] ' +
+        `-A PODWIRE-TRIAL -m set --match-set PODWIRE-TRIAL-${family} dst -j RETURN COMMIT ` +
+        '*filter -F PODWIRE-TRIAL -X PODWIRE-TRIAL COMMIT',
+      `ipset destroy PODWIRE-TRIAL-${family}`,
+    ]);
+  });
+
+  it('says what is missing, and takes the set away', async () => {
+    const { calls, run } = runner(/x-restore/);
+    const error = await requireSetRules(run, tool(run, 'ip'), signal).catch((e: unknown) => e);
+    expect(error).toMatchObject({ code: 'IpvsUnusable' });
+    expect(messageOf(error)).toContain(
+      'Cannot use IPVS here: no rules of x-restore that ask sets (kernel module xt_set)',
+    );
+    expect(calls.at(-1)).toBe('ipset destroy PODWIRE-TRIAL-ip');
+  });
+});
+
 describe('requireIpvs()', () => {
   const withoutDummy = {
     dump: () => {
@@ -101,7 +140,8 @@ describe('requireIpvs()', () => {
       `ipvsadm -A ${trial} -s mh -b mh-port`,
       `ipvsadm -D ${trial}`,
     ]);
-    const [sets = ''] = calls.filter((call) => call.startsWith('ipset'));
+    const [leftover, sets = ''] = calls.filter((call) => call.startsWith('ipset'));
+    expect(leftover).toBe('ipset destroy PODWIRE-TRIAL');
     expect(sets.match(/create PODWIRE-TRIAL/g)).toHaveLength(5);
     expect(sets.match(/destroy PODWIRE-TRIAL/g)).toHaveLength(5);
   });

@@ -3,6 +3,7 @@ import { release } from 'node:os';
 import type { IpvsConfig } from '#pkg/config/proxy-config.ts';
 import { AgentError } from '#pkg/errors/agent-error.ts';
 import type { runCommand } from '#pkg/exec/run.ts';
+import type { IptablesTool } from '#pkg/iptables/detect.ts';
 import { setTimeouts } from '#pkg/ipvs/apply.ts';
 import type { Logger } from '#pkg/log/logger.ts';
 import type { NetlinkSocket } from '#pkg/netlink/socket.ts';
@@ -25,14 +26,7 @@ export async function requireIpvs(
   { scheduler, schedulerFlags }: Pick<IpvsConfig, 'scheduler' | 'schedulerFlags'>,
   signal: AbortSignal,
 ): Promise<void> {
-  const attempt = async (what: string, action: () => unknown): Promise<void> => {
-    try {
-      await action();
-    } catch (cause) {
-      signal.throwIfAborted();
-      throw new AgentError('IpvsUnusable', `Cannot use IPVS here: ${what}`, { cause });
-    }
-  };
+  const attempt = (what: string, action: () => unknown) => attemptTo(what, action, signal);
   const call = (file: string, ...args: readonly string[]) => run(file, args, { timeoutMs, signal });
   await attempt('no virtual servers (kernel module ip_vs, program ipvsadm)', () =>
     call('ipvsadm', '--list', '--numeric'),
@@ -45,6 +39,7 @@ export async function requireIpvs(
     call('ipvsadm', '-A', ...trialServer, '-s', scheduler, ...flags),
   );
   await call('ipvsadm', '-D', ...trialServer);
+  await call('ipset', 'destroy', trialSet).catch(() => signal.throwIfAborted());
   const restore = (...types: readonly string[]) => {
     const input = types.flatMap((type) => {
       const range = type === 'bitmap:port' ? ' range 0-65535' : '';
@@ -63,6 +58,47 @@ export async function requireIpvs(
     );
   }
   await attempt('no dummy devices (kernel module dummy)', () => ensureDevice(socket));
+}
+
+/**
+ * Tries a rule that asks a set, in a chain that nothing leads to. One that a process left that died
+ * here is emptied first: while it names the set, that cannot be taken away.
+ *
+ * @throws {AgentError} IpvsUnusable
+ */
+export async function requireSetRules(
+  run: typeof runCommand,
+  tool: IptablesTool,
+  signal: AbortSignal,
+): Promise<void> {
+  const set = `${trialSet}-${tool.family}`;
+  const family = tool.family === 'ip' ? 'inet' : 'inet6';
+  const input = `create ${set} hash:ip family ${family}\n`;
+  const rules = [
+    `*filter\n:${trialSet} - [0:0]\n-A ${trialSet} -m set --match-set ${set} dst -j RETURN\nCOMMIT\n`,
+    `*filter\n-F ${trialSet}\n-X ${trialSet}\nCOMMIT\n`,
+  ].join('');
+  try {
+    await attemptTo(
+      `no rules of ${tool.restore} that ask sets (kernel module xt_set)`,
+      async () => {
+        await run('ipset', ['restore', '-exist'], { input, timeoutMs, signal });
+        await tool.run(tool.restore, ['--noflush', '-w', '5'], { input: rules, timeoutMs, signal });
+      },
+      signal,
+    );
+  } finally {
+    await run('ipset', ['destroy', set], { timeoutMs, signal }).catch(() => undefined);
+  }
+}
+
+async function attemptTo(what: string, action: () => unknown, signal: AbortSignal): Promise<void> {
+  try {
+    await action();
+  } catch (cause) {
+    signal.throwIfAborted();
+    throw new AgentError('IpvsUnusable', `Cannot use IPVS here: ${what}`, { cause });
+  }
 }
 
 /** Settings and why: what cannot be written is logged, as traffic goes on in most cases. */

@@ -1,144 +1,14 @@
 import { beforeEach, describe, expect, it } from 'vitest';
 import { FakeClock } from '#pkg/clock/fake-clock.ts';
-import { AgentError, messageOf } from '#pkg/errors/agent-error.ts';
-import type { ObservedIpSet } from '#pkg/ipset/ip-set.ts';
-import type { IpSetStep } from '#pkg/ipset/plan.ts';
-import { renderIpSetRestore } from '#pkg/ipset/render.ts';
-import { parseIpSetSave } from '#pkg/ipset/parse.ts';
+import { messageOf } from '#pkg/errors/agent-error.ts';
 import { silentLogger } from '#pkg/log/logger.ts';
-import { renderIpvsRestore } from '#pkg/ipvs/render.ts';
-import { serverKey, type VirtualServer } from '#pkg/ipvs/virtual-server.ts';
-import type { IpvsStep } from '#pkg/ipvs/plan.ts';
 import { service, slice, snapshot, type Cluster } from '#pkg/proxy/testdata/records.ts';
 import { portKey } from '#pkg/proxy/proxied-port.ts';
-import type { IpvsDriver } from './ipvs-driver.ts';
 import { createIpvsWriter, type IpvsWriter } from './ipvs-writer.ts';
+import { FakeIpvsKernel } from './scratch/fake-ipvs-kernel.ts';
 import type { RulesWriter } from './rules-writer.ts';
 
 const signal = new AbortController().signal;
-
-/** A kernel in memory that does what steps say, writes down in which order, and fails on demand. */
-class FakeKernel implements IpvsDriver {
-  readonly bound = new Set<string>();
-  readonly lines: string[] = [];
-  readonly connectionsOf = new Map<string, number>();
-  connectionsAsked = 0;
-  failing: string | undefined;
-  /** What happens while it is read. */
-  onRead: (() => Promise<void>) | undefined;
-  /** Lines with this in them are refused, as the kernel would: those before stay. */
-  refused: RegExp | undefined;
-  /** How often it was asked for what it refuses. */
-  refusals = 0;
-  #servers = new Map<string, VirtualServer>();
-  #setText = new Map<string, Set<string>>();
-  #creations = new Map<string, string>();
-
-  sets = async (): Promise<ReadonlyMap<string, ObservedIpSet>> => {
-    this.#call('sets');
-    const text = [...this.#creations].flatMap(([name, line]) => [
-      line,
-      ...[...(this.#setText.get(name) ?? [])].map((member) => `add ${name} ${member}`),
-    ]);
-    return parseIpSetSave(text.join('\n'), 'KUBE-');
-  };
-  servers = async (): Promise<ReadonlyMap<string, VirtualServer>> => {
-    this.#call('servers');
-    await this.onRead?.();
-    return new Map(this.#servers);
-  };
-  connections = async (
-    keys: ReadonlySet<string>,
-  ): Promise<ReadonlyMap<string, ReadonlyMap<string, number>>> => {
-    this.#call('connections');
-    this.connectionsAsked += 1;
-    for (const key of keys) expect(this.#servers.has(key)).toBe(true);
-    return new Map([...keys].map((key) => [key, this.connectionsOf]));
-  };
-  boundAddresses = () => new Set(this.bound);
-  ownAddresses = () => ['192.168.0.2'];
-  applySets = async (steps: readonly IpSetStep[]): Promise<void> => {
-    if (steps.length === 0) return;
-    this.#call('applySets');
-    for (const line of renderIpSetRestore(steps).trim().split('\n')) {
-      this.#refuse('IpSetRestoreFailed', line);
-      this.lines.push(`ipset ${line}`);
-      const [verb, name = '', member = ''] = line.split(' ');
-      if (verb === 'create') this.#creations.set(name, line);
-      const members = this.#setText.get(name) ?? new Set<string>();
-      this.#setText.set(name, members);
-      if (verb === 'add') members.add(member);
-      if (verb === 'del') members.delete(member);
-    }
-  };
-  applyServers = async (steps: readonly IpvsStep[]): Promise<void> => {
-    if (steps.length === 0) return;
-    this.#call('applyServers');
-    // ipvsadm goes on after a line that is refused.
-    let refusal: Error | undefined;
-    for (const step of steps) {
-      const line = renderIpvsRestore([step]).trim();
-      try {
-        this.#refuse('IpvsRestoreFailed', line);
-        this.#carryOut(step);
-        this.lines.push(`ipvsadm ${line}`);
-      } catch (error) {
-        refusal = error as Error;
-      }
-    }
-    if (refusal !== undefined) throw refusal;
-  };
-  applyAddresses = ({
-    added,
-    removed,
-  }: {
-    added: readonly string[];
-    removed: readonly string[];
-  }) => {
-    if (added.length + removed.length === 0) return;
-    this.#call('applyAddresses');
-    for (const address of added) this.#refuse('EINVAL', `ip addr add ${address}`);
-    for (const address of added) this.bound.add(address);
-    for (const address of removed) this.bound.delete(address);
-    this.lines.push(
-      ...added.map((a) => `ip addr add ${a}`),
-      ...removed.map((a) => `ip addr del ${a}`),
-    );
-  };
-
-  take(): string[] {
-    return this.lines.splice(0);
-  }
-
-  #call(name: string): void {
-    if (this.failing !== name) return;
-    this.failing = undefined;
-    throw new Error(`refused: ${name}`);
-  }
-
-  #refuse(code: string, line: string): void {
-    if (this.refused?.test(line) !== true) return;
-    this.refusals += 1;
-    throw new AgentError(code, `refused: ${line}`);
-  }
-
-  #carryOut(step: IpvsStep): void {
-    if ('server' in step) {
-      const key = serverKey(step.server);
-      const realServers = this.#servers.get(key)?.realServers ?? [];
-      this.#servers.set(key, { ...step.server, realServers });
-      return;
-    }
-    if (step.op === 'delete-server') return void this.#servers.delete(step.key);
-    const server = this.#servers.get(step.key);
-    if (server === undefined) {
-      throw new AgentError('IpvsRestoreFailed', `refused: no server ${step.key}`);
-    }
-    const rest = server.realServers.filter(({ address }) => address !== step.real.address);
-    const realServers = step.op === 'delete-real' ? rest : [...rest, step.real];
-    this.#servers.set(step.key, { ...server, realServers });
-  }
-}
 
 const rules = (): RulesWriter => ({
   writeAll: async () => [],
@@ -149,7 +19,7 @@ const rules = (): RulesWriter => ({
   attempted: [],
 });
 
-let kernel: FakeKernel;
+let kernel: FakeIpvsKernel;
 let clock: FakeClock;
 let writer: IpvsWriter;
 let parked: string[];
@@ -196,7 +66,7 @@ async function write(to: Cluster, ...changed: string[]) {
 }
 
 beforeEach(() => {
-  kernel = new FakeKernel();
+  kernel = new FakeIpvsKernel();
   clock = new FakeClock(1_000_000);
   parked = [];
   masqueradeAll = false;
@@ -230,10 +100,47 @@ describe('ipvs writer', () => {
     kernel.take();
     await write(cluster(), 'a/a:p80/tcp');
     expect(kernel.take()).toEqual([
+      'ipvsadm -e -t 10.96.0.1:80 -r 10.1.0.2:80 -m -w 0',
       'ipset del KUBE-CLUSTER-IP 10.96.0.1,tcp:80',
       'ipset add KUBE-NO-ENDPOINT 10.96.0.1,tcp:80',
-      'ipvsadm -D -t 10.96.0.1:80',
     ]);
+  });
+
+  it.each([false, true])(
+    'S137. the last endpoint keeps its connections until they end, restart %s',
+    async (isRestarted) => {
+      await write(cluster('10.1.0.2'));
+      kernel.connectionsOf.set('10.1.0.2:80', 2);
+      await write(cluster(), 'a/a:p80/tcp');
+      kernel.take();
+      if (isRestarted) {
+        writer = createWriter();
+        expect((await write(cluster())).written).toBe(0);
+      }
+      await clock.advance(20_000);
+      await write(cluster(), 'a/b:p80/tcp');
+      expect(kernel.take()).toEqual([]);
+      expect(writer.known?.servers.get('-t 10.96.0.1:80')?.realServers).toHaveLength(1);
+      kernel.connectionsOf.clear();
+      await clock.advance(20_000);
+      await write(cluster(), 'a/b:p80/tcp');
+      expect(kernel.take()).toEqual(['ipvsadm -D -t 10.96.0.1:80']);
+      expect(writer.known?.servers.has('-t 10.96.0.1:80')).toBe(false);
+      await write(cluster('10.1.0.2'), 'a/a:p80/tcp');
+      expect(kernel.take().slice(0, 2)).toEqual([
+        'ipvsadm -A -t 10.96.0.1:80 -s rr',
+        'ipvsadm -a -t 10.96.0.1:80 -r 10.1.0.2:80 -m -w 1',
+      ]);
+    },
+  );
+
+  it('a Service that goes takes its virtual server with it, connections or not', async () => {
+    await write(cluster('10.1.0.2'));
+    kernel.connectionsOf.set('10.1.0.2:80', 2);
+    await write(cluster(), 'a/a:p80/tcp');
+    kernel.take();
+    await write({ services: cluster().services.slice(1) }, 'a/a:p80/tcp');
+    expect(kernel.take()).toContain('ipvsadm -D -t 10.96.0.1:80');
   });
 
   it('S140. an address goes with the last port that has it', async () => {
@@ -397,6 +304,30 @@ describe('a port of which something is refused', () => {
       'ipvsadm -e -t 10.96.1.3:80 -r 10.1.1.33:80 -m -w 1',
       'ipvsadm -e -t 10.96.1.3:80 -r 10.1.1.3:80 -m -w 0',
     ]);
+  });
+
+  it.each([
+    ['at the start, where others are served already', false],
+    ['after a write that failed for another reason', true],
+  ])('costs no other anything %s', async (_, isFailedBefore) => {
+    await write(many(...twenty.filter((n) => n !== 7)));
+    writer = createWriter();
+    if (isFailedBefore) {
+      kernel.failing = 'servers';
+      await expect(write(many(...twenty))).rejects.toThrow('refused: servers');
+    }
+    kernel.take();
+    kernel.refused = /-r 10\.1\.1\.7:/;
+    await write(many(...twenty));
+    expect(parked).toHaveLength(1);
+    expect(kernel.take().filter((line) => !/10\.96\.1\.7\b/.test(line))).toEqual([]);
+    expect(kernel.bound.size).toBe(19);
+    kernel.refused = undefined;
+    // What nobody wants goes in the end, all the same.
+    writer = createWriter();
+    kernel.refused = /-r 10\.1\.1\.7:/;
+    await write(many(6, 7, 8));
+    expect([...kernel.bound].toSorted()).toEqual(['10.96.1.6', '10.96.1.8']);
   });
 
   it('is tried again when it changed, and after ten minutes', async () => {

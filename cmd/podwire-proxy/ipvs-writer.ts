@@ -2,11 +2,10 @@
 import { isDeepStrictEqual } from 'node:util';
 import type { Clock } from '#pkg/clock/clock.ts';
 import type { Family } from '#pkg/ip/address.ts';
-import { roomFor } from '#pkg/ipset/ip-set.ts';
-import { planIpSets, planMembers } from '#pkg/ipset/plan.ts';
+import { planMembers } from '#pkg/ipset/plan.ts';
 import type { Ruleset } from '#pkg/iptables/ruleset.ts';
-import { afterPlan, planIpvs, type IpvsStep } from '#pkg/ipvs/plan.ts';
-import { endpointText, type VirtualServer } from '#pkg/ipvs/virtual-server.ts';
+import { afterPlan, planIpvs } from '#pkg/ipvs/plan.ts';
+import type { VirtualServer } from '#pkg/ipvs/virtual-server.ts';
 import type { NodeRecord } from '#pkg/kube/types.ts';
 import type { Logger } from '#pkg/log/logger.ts';
 import { IpvsBook } from '#pkg/proxy/ipvs-book.ts';
@@ -14,6 +13,8 @@ import type { IpvsOptions } from '#pkg/proxy/ipvs-options.ts';
 import { ipvsRuleset } from '#pkg/proxy/ipvs-rules.ts';
 import { ipvsSets } from '#pkg/proxy/ipvs-sets.ts';
 import type { ProxiedPort } from '#pkg/proxy/proxied-port.ts';
+import { compareAll, keepLeaving, unwantedBeside } from './ipvs-comparison.ts';
+import { leavingOf, takeIdle } from './ipvs-drain.ts';
 import { applyInOrder, isIpvsRefusal, type IpvsDriver } from './ipvs-driver.ts';
 import { ParkedPorts } from './parked-ports.ts';
 import type { FamilyWriter, Wanted, WriteReport } from './proxy-mode.ts';
@@ -70,41 +71,30 @@ export function createIpvsWriter(parts: IpvsWriterParts): IpvsWriter {
   let dueAtMs = never;
   let drainedAtMs = never;
 
-  async function writeAll(next: IpvsBook, signal: AbortSignal): Promise<number> {
+  /** @param areKept others are: what is not in the book may be served all the same */
+  async function writeAll(next: IpvsBook, areKept: boolean, signal: AbortSignal): Promise<number> {
     const startedMs = clock.monotonicMs();
     have = undefined;
     // Before it is read: a doubt that comes meanwhile stands.
     dueAtMs = startedMs + parts.observeIntervalMs;
-    const observed = await driver.servers(signal);
-    const ofFamily = new Map([...observed].filter(([, server]) => server.family === family));
-    const sets = await driver.sets(signal);
-    const bound = driver.boundAddresses();
-    const wanted = next.servers();
-    const wantedAddresses = next.addresses();
-    const ruleset = ipvsRuleset(next.options);
-    const steps = {
-      servers: planIpvs(wanted, ofFamily, isOurs),
-      sets: planIpSets(next.sets(), sets),
-      addresses: {
-        added: [...wantedAddresses].filter((address) => !bound.has(address)),
-        removed: [...bound].filter((address) => !wantedAddresses.has(address)),
-      },
-      writeRules: () => rules.writeAll(ruleset, written, signal),
+    const servers = await driver.servers(signal);
+    const found = {
+      servers: new Map([...servers].filter(([, server]) => server.family === family)),
+      sets: await driver.sets(signal),
+      addresses: driver.boundAddresses(),
     };
+    const comparison = compareAll(next, found, { areKept, isOurs });
+    const ruleset = ipvsRuleset(next.options);
+    const writeRules = () => rules.writeAll(ruleset, written, signal);
     const costMs = clock.monotonicMs() - startedMs;
     if (dueAtMs !== never) {
       dueAtMs = startedMs + Math.max(parts.observeIntervalMs, observeShare * costMs);
     }
-    const count = await applyInOrder(driver, steps, signal);
-    have = new Map([...wanted].map(([key, server]) => [key, afterPlan(server, ofFamily.get(key))]));
-    room = new Map(
-      ipvsSets(family).map(({ name }) => {
-        const size = next.sizeOf(name);
-        const present = sets.get(name)?.maxMembers;
-        return [name, present === undefined || present < size ? roomFor(size) : present];
-      }),
-    );
+    const count = await applyInOrder(driver, { ...comparison.steps, writeRules }, signal);
     written = ruleset;
+    room = comparison.room;
+    // With others there it is not known what is.
+    if (!areKept) have = comparison.servers;
     return count;
   }
 
@@ -127,14 +117,16 @@ export function createIpvsWriter(parts: IpvsWriterParts): IpvsWriter {
     if (sets === undefined) return undefined;
     const wanted = pick(change.servers, (key) => current.server(key));
     const before = pick(change.servers, (key) => present.get(key));
-    const servers = planIpvs(wanted, before, isOurs);
+    const unwanted = unwantedBeside(current, isOurs);
+    const servers = planIpvs(wanted, before, unwanted);
     const { addresses } = change;
     const steps = { servers, sets, addresses, writeRules: undefined };
     const count = await applyInOrder(driver, steps, signal);
     for (const key of change.servers) {
       const server = wanted.get(key);
-      if (server === undefined) present.delete(key);
-      else present.set(key, afterPlan(server, present.get(key)));
+      const there = before.get(key);
+      if (server !== undefined) present.set(key, afterPlan(server, there));
+      else if (there !== undefined) keepLeaving(present, there, unwanted);
     }
     have = present;
     return count;
@@ -144,23 +136,10 @@ export function createIpvsWriter(parts: IpvsWriterParts): IpvsWriter {
   async function drain(signal: AbortSignal): Promise<number> {
     if (have === undefined || clock.monotonicMs() - drainedAtMs < drainIntervalMs) return 0;
     drainedAtMs = clock.monotonicMs();
-    const leaving = new Map<string, VirtualServer>();
-    for (const [key, server] of have) {
-      if (server.realServers.some(({ weight }) => weight === 0)) leaving.set(key, server);
-    }
+    const leaving = leavingOf(have);
     if (leaving.size === 0) return 0;
     const connections = await driver.connections(new Set(leaving.keys()), signal);
-    const steps: IpvsStep[] = [];
-    for (const [key, server] of leaving) {
-      const of = connections.get(key);
-      const idle = server.realServers.filter(
-        (real) => real.weight === 0 && (of?.get(endpointText(real)) ?? 0) === 0,
-      );
-      if (idle.length === 0) continue;
-      steps.push(...idle.map((real): IpvsStep => ({ op: 'delete-real', key, real })));
-      const realServers = server.realServers.filter((real) => !idle.includes(real));
-      have.set(key, { ...server, realServers });
-    }
+    const steps = takeIdle(have, leaving, connections);
     await driver.applyServers(steps, signal).catch((error: unknown) => {
       have = undefined;
       throw error;
@@ -181,6 +160,7 @@ export function createIpvsWriter(parts: IpvsWriterParts): IpvsWriter {
   async function attempt(
     { options, ports }: { readonly options: IpvsOptions; readonly ports: ServedPorts },
     changed: ReadonlySet<string> | 'all',
+    areKept: boolean,
     signal: AbortSignal,
   ): Promise<WriteReport> {
     if (book !== undefined && have !== undefined && changed !== 'all' && !isFullDue(options)) {
@@ -194,7 +174,7 @@ export function createIpvsWriter(parts: IpvsWriterParts): IpvsWriter {
       // Keys of a failed write come again: the book may be ahead of the kernel, never behind.
       book.update(ports, changed);
     }
-    return { kind: 'full', written: await writeAll(book, signal) };
+    return { kind: 'full', written: await writeAll(book, areKept, signal) };
   }
 
   async function write({ changed, node, ports }: Wanted, signal: AbortSignal) {
@@ -207,12 +187,14 @@ export function createIpvsWriter(parts: IpvsWriterParts): IpvsWriter {
       keys: () => ports.keys(),
     };
     const old = book;
+    // What a failed write was to write may not be there: nor is that so of a process that is new.
+    const isKnown = have !== undefined;
     const ofChanged = new Map(
       keys === 'all' ? [] : [...keys].map((key) => [key, old?.port(key)] as const),
     );
     let report: WriteReport;
     try {
-      report = await attempt({ options, ports: served }, keys, signal);
+      report = await attempt({ options, ports: served }, keys, false, signal);
     } catch (err) {
       signal.throwIfAborted();
       // With other options each port is written anew.
@@ -221,17 +203,20 @@ export function createIpvsWriter(parts: IpvsWriterParts): IpvsWriter {
       if (!isIpvsRefusal(err) || suspects.size === 0) throw err;
       parts.log.warn({ err, family, ports: suspects.size }, 'Looking for the port that is refused');
       let count = 0;
+      const attemptAt = async (view: PortView, of: ReadonlySet<string>, areKept: boolean) => {
+        const target = { options, ports: { ...view, keys: served.keys } };
+        count += (await attempt(target, of, areKept, signal)).written;
+      };
+      const before = isAnew ? { get: (key: string) => old?.port(key) } : ofChanged;
       await writeWithoutRefused({
         ports: served,
         suspects,
-        before: isAnew ? { get: (key) => old?.port(key) } : ofChanged,
-        attempt: async (view, of) => {
-          const target = { options, ports: { ...view, keys: served.keys } };
-          count += (await attempt(target, of, signal)).written;
-        },
+        before: isKnown ? before : nothing,
+        attempt: (view, of) => attemptAt(view, of, !isKnown),
         isFault: isIpvsRefusal,
         parked,
       });
+      if (!isKnown) await attemptAt(served, suspects, false);
       report = { kind: 'full', written: count };
     }
     const drained = await drain(signal);
@@ -255,6 +240,8 @@ export function createIpvsWriter(parts: IpvsWriterParts): IpvsWriter {
     },
   };
 }
+
+const nothing: PortView = { get: () => undefined };
 
 type ServedPorts = PortView & Pick<Wanted['ports'], 'keys'>;
 

@@ -9,6 +9,7 @@ import { service, slice, type Cluster } from '#pkg/proxy/testdata/records.ts';
 import { testServicePackets } from '#pkg/proxy/testdata/service-packets.ts';
 import { createSmallCluster, type SmallCluster } from '#pkg/proxy/testdata/small-cluster.ts';
 import { helloOverSctp } from '#pkg/proxy/testdata/sctp.ts';
+import { testIpvsChanges } from './scratch/ipvs-changes.ts';
 import { createIpvsNode, type IpvsNode } from './scratch/ipvs-node.ts';
 
 const web: Cluster['services'][number]['ports'] = [
@@ -73,6 +74,8 @@ describe.each(families)('%s', (family) => {
     expect((await from(outside, node, 22)).join()).toMatch(/^node /);
   });
 });
+
+testIpvsChanges(() => ({ small, ipvs, clock, cluster }));
 
 it("an external address that is the node's is served and stays the node's", async () => {
   const seen = await outside.ask({ host: '203.0.113.1', port: 80, count: 2 });

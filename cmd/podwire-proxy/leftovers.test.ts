@@ -68,7 +68,14 @@ describe('planCleanup()', () => {
       '-t 192.0.2.1:80',
       '-t [fd00:bad::1]:80',
     ],
-    ipsets: ['KUBE-CLUSTER-IP', 'KUBE-6-LOAD-BALANCER-SOURCE-CID', 'KUBE-MINE', 'other'],
+    ipsets: [
+      'KUBE-CLUSTER-IP',
+      'KUBE-6-LOAD-BALANCER-SOURCE-CID',
+      'KUBE-CLUSTER-IP-NEW',
+      'KUBE-MINE',
+      'KUBE-MINE-NEW',
+      'other',
+    ],
   };
 
   it('takes what mode ipvs leaves, its sets of IPv6 too, but not excluded virtual servers', () => {
@@ -78,6 +85,7 @@ describe('planCleanup()', () => {
       'device kube-ipvs0',
       'ipset KUBE-CLUSTER-IP',
       'ipset KUBE-6-LOAD-BALANCER-SOURCE-CID',
+      'ipset KUBE-CLUSTER-IP-NEW',
     ]);
     expect(plan(ipvs, 'ipvs')).toEqual([]);
     const made = families.flatMap((family) => ipvsSets(family).map(({ name }) => name));

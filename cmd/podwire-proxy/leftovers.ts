@@ -3,6 +3,7 @@ import type { ProxyMode } from '#pkg/config/proxy-config.ts';
 import { families, tryParseAddress, type Family } from '#pkg/ip/address.ts';
 import { containsAddress, type Prefix } from '#pkg/ip/prefix.ts';
 import type { Backend } from '#pkg/iptables/detect.ts';
+import { temporaryName } from '#pkg/ipset/ip-set.ts';
 import { planRemoval, type Removal } from '#pkg/iptables/plan-removal.ts';
 import { isServiceChain, type TableName } from '#pkg/iptables/ruleset.ts';
 import { ipvsSets } from '#pkg/proxy/ipvs-sets.ts';
@@ -165,9 +166,9 @@ function isExcluded(server: string, ranges: readonly Prefix[]): boolean {
   return address !== undefined && ranges.some((range) => containsAddress(range, address));
 }
 
-/** kube-proxy's, and those that only this proxy makes. */
+/** kube-proxy's, and those that only this proxy makes, also while it fills them. */
 const ipsets: ReadonlySet<string> = new Set(
-  families.flatMap((family) => ipvsSets(family).map(({ name }) => name)),
+  families.flatMap((family) => ipvsSets(family).flatMap(({ name }) => [name, temporaryName(name)])),
 );
 
 /** For logs and errors: "ipset KUBE-CLUSTER-IP". */

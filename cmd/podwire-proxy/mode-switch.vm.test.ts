@@ -17,7 +17,7 @@ import { openNetns, openOwnNetns } from '#pkg/netns/netns.ts';
 import { createSmallCluster, type SmallCluster } from '#pkg/proxy/testdata/small-cluster.ts';
 import { CLONE_NEWNET } from '#pkg/sys/constants.ts';
 import { openSys } from '#pkg/sys/open-sys.ts';
-import { readSysctl } from '#pkg/sysctl/sysctl.ts';
+import { readSysctl, writeSysctl } from '#pkg/sysctl/sysctl.ts';
 import { readOptions } from './options.ts';
 import { runProxy } from './wire.ts';
 
@@ -250,6 +250,8 @@ async function onlyOf(mode: ProxyMode): Promise<void> {
 it(
   'starts with mode ipvs',
   async () => {
+    // The mode itself makes the node forward.
+    writeSysctl('net/ipv4/ip_forward', '0');
     await restartAs('ipvs');
     await served();
     await onlyOf('ipvs');

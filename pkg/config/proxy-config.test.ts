@@ -335,6 +335,10 @@ describe('a wrong value is refused, and named', () => {
       /ipvs\.schedulerFlags \["mh-port"\]: expected sh-fallback, sh-port \(both or one\), or none, for scheduler sh$/,
     ],
     [
+      'mode: ipvs\nipvs: { scheduler: mh, schedulerFlags: [none, mh-port] }',
+      /ipvs\.schedulerFlags \["none","mh-port"\]: expected mh-fallback, mh-port \(both or one\), or none, for scheduler mh$/,
+    ],
+    [
       'mode: ipvs\nipvs: { schedulerFlags: [sh-port] }',
       /ipvs\.schedulerFlags \["sh-port"\]: expected none, for scheduler rr$/,
     ],
@@ -391,6 +395,23 @@ describe('a wrong value is refused, and named', () => {
     expect(read('ipvs: { syncPeriod: -1s, excludeCIDRs: [x], tcpTimeout: -1s }').mode).toBe(
       'iptables',
     );
+  });
+
+  it.each([
+    ['mh', ''],
+    ['rr', ''],
+  ])('flags "none" of scheduler %s are no flags', (scheduler, flags) => {
+    const { ipvs } = read(`mode: ipvs\nipvs: { scheduler: ${scheduler}, schedulerFlags: [none] }`);
+    expect(ipvs.schedulerFlags).toBe(flags);
+  });
+
+  it('virtual servers of others are excluded in every mode: it may follow mode ipvs, or clean up', () => {
+    for (const mode of ['ipvs', 'iptables', 'nftables']) {
+      const config = read(`mode: ${mode}\nipvs: { excludeCIDRs: [192.0.2.0/24, "fd00::/64"] }`);
+      expect(config.ipvs.excludeCIDRs.map(formatPrefix)).toEqual(['192.0.2.0/24', 'fd00::/64']);
+    }
+    const { excludeCIDRs } = read('ipvs: { excludeCIDRs: [192.0.2.0/24, x] }').ipvs;
+    expect(excludeCIDRs.map(formatPrefix)).toEqual(['192.0.2.0/24']);
   });
 
   it('so is another kind or version', () => {

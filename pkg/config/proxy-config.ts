@@ -142,8 +142,12 @@ function convert(file: CompleteProxyConfig, problems: FieldProblem[]): ProxyConf
       minSyncPeriodMs: ipvs.minSyncPeriod,
       scheduler: ipvs.scheduler || 'rr',
       schedulerFlags: schedulerFlags(ipvs.scheduler || 'rr', ipvs.schedulerFlags),
-      excludeCIDRs:
-        file.mode === 'ipvs' ? cidrs('ipvs.excludeCIDRs', ipvs.excludeCIDRs, problems) : [],
+      // In any mode: what mode ipvs left is taken away by those that follow, and by --cleanup.
+      excludeCIDRs: cidrs(
+        'ipvs.excludeCIDRs',
+        ipvs.excludeCIDRs,
+        file.mode === 'ipvs' ? problems : [],
+      ),
       strictARP: ipvs.strictARP,
       tcpTimeoutMs: ipvs.tcpTimeout,
       tcpFinTimeoutMs: ipvs.tcpFinTimeout,

@@ -40,6 +40,11 @@ export function roomFor(members: number): number {
   return room;
 }
 
+/** Of a set while it is filled: at most 31 characters, as the kernel has it. */
+export function temporaryName(name: string): string {
+  return `${name.slice(0, 27)}-NEW`;
+}
+
 /** "10.96.0.1,tcp:80" */
 export function addressAndPort(address: string, protocol: string, port: number): string {
   return `${address},${protocol}:${port}`;

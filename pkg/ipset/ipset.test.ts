@@ -1,8 +1,8 @@
 import { describe, expect, it } from 'vitest';
-import { roomFor, type IpSet, type ObservedIpSet } from './ip-set.ts';
+import { roomFor, temporaryName, type IpSet, type ObservedIpSet } from './ip-set.ts';
 import { parseIpSetSave } from './parse.ts';
 import { planIpSets, planMembers } from './plan.ts';
-import { renderIpSetRestore, temporaryName } from './render.ts';
+import { renderIpSetRestore } from './render.ts';
 
 const set = (...members: string[]): IpSet => ({
   name: 'KUBE-CLUSTER-IP',
@@ -23,10 +23,10 @@ describe('planIpSets()', () => {
     );
   });
 
-  it('writes the difference only', () => {
+  it('writes the difference only, deletions first: a set may be full', () => {
     const have = present(set('10.96.0.1,tcp:80', '10.96.0.2,udp:53'));
     expect(text(set('10.96.0.1,tcp:80', '10.96.0.3,sctp:9'), have)).toBe(
-      'add KUBE-CLUSTER-IP 10.96.0.3,sctp:9\ndel KUBE-CLUSTER-IP 10.96.0.2,udp:53\n',
+      'del KUBE-CLUSTER-IP 10.96.0.2,udp:53\nadd KUBE-CLUSTER-IP 10.96.0.3,sctp:9\n',
     );
   });
 
@@ -35,7 +35,7 @@ describe('planIpSets()', () => {
     expect(planIpSets([want], present(want))).toEqual([]);
   });
 
-  it('exchanges a set that has no room, and one of another type', () => {
+  it('exchanges a set that has no room', () => {
     const want = set('10.96.0.1,tcp:80', '10.96.0.2,tcp:80');
     const exchanged =
       'create KUBE-CLUSTER-IP-NEW hash:ip,port family inet maxelem 65536\n' +
@@ -45,7 +45,30 @@ describe('planIpSets()', () => {
       'swap KUBE-CLUSTER-IP-NEW KUBE-CLUSTER-IP\n' +
       'destroy KUBE-CLUSTER-IP-NEW\n';
     expect(text(want, present(want, 1))).toBe(exchanged);
-    expect(text(want, present({ ...want, type: 'hash:ip' }))).toBe(exchanged);
+  });
+
+  it('makes one of another type or family anew: the kernel exchanges like for like only', () => {
+    const want = set('10.96.0.1,tcp:80');
+    const anew =
+      'destroy KUBE-CLUSTER-IP\n' +
+      'create KUBE-CLUSTER-IP hash:ip,port family inet maxelem 65536\n' +
+      'add KUBE-CLUSTER-IP 10.96.0.1,tcp:80\n';
+    expect(text(want, present({ ...want, type: 'hash:ip' }))).toBe(anew);
+    expect(text(want, present({ ...want, family: 'ip6' }))).toBe(anew);
+  });
+
+  it('takes away what was to be exchanged by a process that was killed then, first and once', () => {
+    const wanted = ['KUBE-6-LOAD-BALANCER-SOURCE-IP', 'KUBE-6-LOAD-BALANCER-SOURCE-CID'].map(
+      (name) => ({ ...set(), name }),
+    );
+    const left = { ...set(), name: 'KUBE-6-LOAD-BALANCER-SOURCE-NEW', maxMembers: 2 };
+    const have = new Map([...wanted, left].map((of) => [of.name, { ...left, ...of }]));
+    const steps = planIpSets(wanted, have);
+    expect(steps).toEqual([{ op: 'destroy', set: temporaryName(wanted[0]?.name ?? '') }]);
+    expect(wanted.map(({ name }) => temporaryName(name))).toEqual([
+      'KUBE-6-LOAD-BALANCER-SOURCE-NEW',
+      'KUBE-6-LOAD-BALANCER-SOURCE-NEW',
+    ]);
   });
 });
 

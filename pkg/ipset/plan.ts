@@ -1,5 +1,11 @@
 /** The difference between wanted and present sets, as steps that can be printed and applied. */
-import { roomFor, type IpSet, type IpSetKind, type ObservedIpSet } from './ip-set.ts';
+import {
+  roomFor,
+  temporaryName,
+  type IpSet,
+  type IpSetKind,
+  type ObservedIpSet,
+} from './ip-set.ts';
 
 export type IpSetStep =
   | { readonly op: 'create'; readonly set: IpSetKind; readonly maxMembers: number }
@@ -20,27 +26,36 @@ export interface MemberChange {
 }
 
 /**
- * Steps that turn `have` into `want`. Sets that nobody wants are left: rules may still match them.
+ * Steps that turn `have` into `want`. Sets that nobody wants are left: rules may still match them,
+ * but not those that were being filled by a process that was killed then.
  */
 export function planIpSets(
   want: readonly IpSet[],
   have: ReadonlyMap<string, ObservedIpSet>,
 ): IpSetStep[] {
-  return want.flatMap((set): IpSetStep[] => {
+  const unfinished = new Set(
+    want.map(({ name }) => temporaryName(name)).filter((n) => have.has(n)),
+  );
+  const steps = want.flatMap((set): IpSetStep[] => {
     const present = have.get(set.name);
     const maxMembers = roomFor(set.members.size);
-    if (present === undefined) {
+    const isOther = present !== undefined && !sameKind(set, present);
+    if (present === undefined || isOther) {
       const adds = [...set.members].map((member) => addition(set.name, member));
-      return [{ op: 'create', set: kindOf(set), maxMembers }, ...adds];
+      const create: IpSetStep = { op: 'create', set: kindOf(set), maxMembers };
+      // The kernel exchanges like for like only, and says so if a rule is in the way.
+      return [...(isOther ? [destruction(set.name)] : []), create, ...adds];
     }
-    if (!sameKind(set, present) || lacksRoom(set.members.size, present)) {
+    if (lacksRoom(set.members.size, present)) {
       return [{ op: 'replace', set: kindOf(set), maxMembers, members: [...set.members] }];
     }
     return [
-      ...[...set.members].filter((m) => !present.members.has(m)).map((m) => addition(set.name, m)),
+      // Deletions first: a full set takes nothing.
       ...[...present.members].filter((m) => !set.members.has(m)).map((m) => deletion(set.name, m)),
+      ...[...set.members].filter((m) => !present.members.has(m)).map((m) => addition(set.name, m)),
     ];
   });
+  return [...[...unfinished].map(destruction), ...steps];
 }
 
 /**
@@ -68,6 +83,10 @@ function addition(set: string, member: string): IpSetStep {
 
 function deletion(set: string, member: string): IpSetStep {
   return { op: 'delete', set, member };
+}
+
+function destruction(set: string): IpSetStep {
+  return { op: 'destroy', set };
 }
 
 function kindOf({ family, name, type }: IpSet): IpSetKind {

@@ -1,5 +1,5 @@
 /** Steps and sets as text that `ipset restore` reads. */
-import type { IpSet, IpSetKind } from './ip-set.ts';
+import { temporaryName, type IpSet, type IpSetKind } from './ip-set.ts';
 import type { IpSetStep } from './plan.ts';
 
 /** The steps as one input; with `-exist` what is so already is no error. */
@@ -43,11 +43,6 @@ function linesOf(step: IpSetStep): string[] {
       ];
     }
   }
-}
-
-/** Of a set while it is filled: at most 31 characters, as the kernel has it. */
-export function temporaryName(name: string): string {
-  return `${name.slice(0, 27)}-NEW`;
 }
 
 function creation(set: IpSetKind, name: string, maxMembers: number): string {

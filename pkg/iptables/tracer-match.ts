@@ -4,6 +4,13 @@ import { tryParseAddress } from '#pkg/ip/address.ts';
 import { containsAddress, tryParsePrefix } from '#pkg/ip/prefix.ts';
 import { splitWords } from './rule.ts';
 
+/** Whether a set holds what `flags` name of a packet: "dst,dst" is its destination and port there. */
+export type InSet = (
+  set: string,
+  flags: readonly string[],
+  packet: Pick<PacketState, 'destination' | 'port' | 'protocol' | 'source'>,
+) => boolean;
+
 /** A packet on its way. */
 export interface PacketState {
   readonly source: string;
@@ -17,6 +24,8 @@ export interface PacketState {
   readonly masqueraded: boolean;
   readonly verdict?: 'accept' | 'drop' | 'reject' | 'return' | undefined;
   readonly isLocal: (ip: string) => boolean;
+  /** Undefined where rules match no sets. */
+  readonly inSet: InSet | undefined;
   readonly trail: readonly string[];
 }
 
@@ -105,6 +114,8 @@ function matchOption(
       const [mark = 0, mask = 0xffffffff] = value.split('/').map(Number);
       return (packet.mark & mask) >>> 0 === mark;
     }
+    case '--match-set':
+      return packet.inSet?.(value, take(reader).split(','), packet) ?? 'unknown';
     case '--probability':
       return 'chance';
     default:

@@ -5,11 +5,22 @@
 import { AgentError } from '#pkg/errors/agent-error.ts';
 import { localTo, type FirstPacket, type Outcome, type TraceHost } from '#pkg/ip/packet-trace.ts';
 import type { Ruleset, TableName } from './ruleset.ts';
-import { matchRule, type PacketState } from './tracer-match.ts';
+import { matchRule, type InSet, type PacketState } from './tracer-match.ts';
 
 /** The first packet of a connection, or one in `state`. */
 export interface Packet extends FirstPacket {
   readonly state?: 'NEW' | 'ESTABLISHED' | 'RELATED' | 'INVALID';
+}
+
+/** What the kernel's IPVS and sets do beside rules. */
+export interface TracedIpvs {
+  readonly inSet: InSet;
+  /** Where a virtual server may send a packet; undefined where there is none. */
+  endpoints(packet: {
+    readonly protocol: string;
+    readonly destination: string;
+    readonly port: number;
+  }): readonly { readonly address: string; readonly port: number }[] | undefined;
 }
 
 /**
@@ -18,7 +29,12 @@ export interface Packet extends FirstPacket {
  * @throws {AgentError} UnknownRule for a match or target the tracer does not know: a guess would
  *   make its answer worthless
  */
-export function tracePacket(ruleset: Ruleset, packet: Packet, host: TraceHost): Outcome[] {
+export function tracePacket(
+  ruleset: Ruleset,
+  packet: Packet,
+  host: TraceHost,
+  ipvs?: TracedIpvs,
+): Outcome[] {
   const isLocal = localTo(host);
   const start: PacketState = {
     ...packet,
@@ -27,6 +43,7 @@ export function tracePacket(ruleset: Ruleset, packet: Packet, host: TraceHost): 
     endpoint: undefined,
     masqueraded: false,
     isLocal,
+    inSet: ipvs?.inSet,
     trail: [],
   };
   const walker = new Walker(ruleset);
@@ -36,20 +53,29 @@ export function tracePacket(ruleset: Ruleset, packet: Packet, host: TraceHost): 
     start.state === 'NEW'
       ? walker.builtIn('nat', fromHost ? 'OUTPUT' : 'PREROUTING', [start])
       : [start];
-  // What the host sends to itself loops back and comes in again.
-  const hooks = (state: PacketState): string[] => {
-    if (!isLocal(state.destination)) return [fromHost ? 'OUTPUT' : 'FORWARD'];
-    return fromHost ? ['OUTPUT', 'INPUT'] : ['INPUT'];
-  };
-  const filtered = translated.flatMap((state) =>
-    hooks(state).reduce<PacketState[]>(
+  const filter = (state: PacketState, hooks: readonly string[]): PacketState[] =>
+    hooks.reduce<PacketState[]>(
       (states, hook) =>
         states.flatMap((s) =>
           s.verdict === undefined ? walker.builtIn('filter', hook, [s]) : [s],
         ),
       [state],
-    ),
-  );
+    );
+  const filterAll = (state: PacketState): PacketState[] => {
+    // What the host sends to itself loops back and comes in again.
+    if (fromHost) {
+      // IPVS sees it before the filter (net/netfilter/ipvs/ip_vs_core.c: NF_IP_PRI_NAT_DST + 2).
+      return balance(state, ipvs).flatMap((s) =>
+        filter(s, isLocal(s.destination) ? ['OUTPUT', 'INPUT'] : ['OUTPUT']),
+      );
+    }
+    if (!isLocal(state.destination)) return filter(state, ['FORWARD']);
+    // After the filter (NF_IP_PRI_NAT_SRC - 1), and what is sent on passes OUTPUT.
+    return filter(state, ['INPUT'])
+      .flatMap((s) => (s.verdict === undefined ? balance(s, ipvs) : [s]))
+      .flatMap((s) => (s.endpoint === state.endpoint ? [s] : filter(s, ['OUTPUT'])));
+  };
+  const filtered = translated.flatMap(filterAll);
   // What goes to a socket of the host does not pass POSTROUTING, unless it came from the host.
   const leaving = (s: PacketState): boolean =>
     s.verdict === undefined && s.state === 'NEW' && (fromHost || !isLocal(s.destination));
@@ -61,6 +87,19 @@ export function tracePacket(ruleset: Ruleset, packet: Packet, host: TraceHost): 
       masqueraded,
       trail,
     }));
+}
+
+/** Each endpoint that IPVS may choose; a virtual server without any refuses, as ip_vs_leave() does. */
+function balance(state: PacketState, ipvs: TracedIpvs | undefined): PacketState[] {
+  const endpoints = ipvs?.endpoints(state);
+  if (endpoints === undefined) return [state];
+  if (endpoints.length === 0) return [{ ...state, verdict: 'reject' }];
+  return endpoints.map(({ address, port }) => ({
+    ...state,
+    destination: address,
+    port,
+    endpoint: address.includes(':') ? `[${address}]:${port}` : `${address}:${port}`,
+  }));
 }
 
 class Walker {

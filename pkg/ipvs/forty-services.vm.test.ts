@@ -14,6 +14,7 @@ import { planIpvs } from './plan.ts';
 import { schedulerFlags } from './scheduler-flags.ts';
 
 const signal = AbortSignal.timeout(300_000);
+const unwanted = { isOurs: () => true, mayEmpty: () => false };
 const golden = (name: string): string =>
   readFileSync(`${import.meta.dirname}/../proxy/testdata/ipvs/${name}.txt`, 'utf8');
 const sorted = (text: string): string[] => text.trim().split('\n').toSorted();
@@ -23,7 +24,7 @@ it.each(['ip', 'ip6'])('forty Services, family %s', async (family) => {
   const run: typeof runCommand = (file, args, options) => netns.exec(file, args, options);
 
   const servers = golden(`servers-${family}`);
-  await applyIpvs(run, planIpvs(parseIpvsSave(servers), new Map(), () => true).puts, signal);
+  await applyIpvs(run, planIpvs(parseIpvsSave(servers), new Map(), unwanted).puts, signal);
   const { stdout: printed } = await netns.exec('ipvsadm', ['-S', '-n']);
   expect(sorted(printed.replaceAll(/ +$/gm, ''))).toEqual(sorted(servers));
   const { stdout: listed } = await netns.exec('ipvsadm', ['-L', '-n']);
@@ -84,9 +85,9 @@ it('every scheduler of the kernel is taken, with its flags', async () => {
     .map((scheduler, i) => `-A -t 10.96.0.${i + 1}:80 -s ${scheduler}\n`)
     .join('');
   const want = parseIpvsSave(text);
-  await applyIpvs(run, planIpvs(want, new Map(), () => true).puts, signal);
+  await applyIpvs(run, planIpvs(want, new Map(), unwanted).puts, signal);
   expect(await observeIpvs(run, signal)).toEqual(want);
-  expect(planIpvs(want, await observeIpvs(run, signal), () => true)).toEqual({
+  expect(planIpvs(want, await observeIpvs(run, signal), unwanted)).toEqual({
     puts: [],
     deletions: [],
   });

@@ -22,8 +22,13 @@ const server = (fields: Partial<VirtualServer> = {}, ...reals: string[]): Virtua
 });
 const byKey = (...servers: VirtualServer[]) => new Map(servers.map((s) => [serverKey(s), s]));
 const all: (server: VirtualServer) => boolean = () => true;
-const text = (want: VirtualServer[], have: VirtualServer[], isOurs = all) => {
-  const { deletions, puts } = planIpvs(byKey(...want), byKey(...have), isOurs);
+const text = (
+  want: VirtualServer[],
+  have: VirtualServer[],
+  isOurs = all,
+  mayEmpty: (server: VirtualServer) => boolean = () => false,
+) => {
+  const { deletions, puts } = planIpvs(byKey(...want), byKey(...have), { isOurs, mayEmpty });
   return { puts: renderIpvsRestore(puts), deletions: renderIpvsRestore(deletions) };
 };
 
@@ -86,6 +91,20 @@ describe('planIpvs()', () => {
     const theirs = server({ address: '192.0.2.1' });
     const isOurs = ({ address }: VirtualServer): boolean => address !== '192.0.2.1';
     expect(text([], [server(), theirs], isOurs).deletions).toBe('-D -t 10.96.0.1:80\n');
+  });
+
+  it('S137. one that has nobody left to lead to stays until its connections end, but for UDP', () => {
+    const have = [server({}, '10.1.0.2', '10.1.0.3 0'), server({ protocol: 'udp' }, '10.1.0.2')];
+    expect(text([], have, all, all)).toEqual({
+      puts: '-e -t 10.96.0.1:80 -r 10.1.0.2:8080 -m -w 0\n',
+      deletions: '-D -u 10.96.0.1:80\n',
+    });
+    const [tcp, udp] = have.map((of) => afterPlan(undefined, of));
+    expect(tcp?.realServers.map(({ weight }) => weight)).toEqual([0, 0]);
+    expect(udp).toBeUndefined();
+    expect(text([], [tcp ?? server()], all, all)).toEqual({ puts: '', deletions: '' });
+    expect(text([], [server()], all, all).deletions).toBe('-D -t 10.96.0.1:80\n');
+    expect(text([], have, () => false, all)).toEqual({ puts: '', deletions: '' });
   });
 
   it('has nothing to do after it was done', () => {

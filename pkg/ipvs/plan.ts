@@ -21,17 +21,22 @@ export interface IpvsPlan {
   readonly deletions: readonly IpvsStep[];
 }
 
+export interface Unwanted {
+  /** Whether an unwanted virtual server may be deleted. */
+  readonly isOurs: (server: VirtualServer) => boolean;
+  /** Whether its connections may end first: new ones must be kept away by other means. */
+  readonly mayEmpty: (server: VirtualServer) => boolean;
+}
+
 /**
  * Steps that turn `have` into `want`. A real server that is no longer wanted gets weight 0 and stays
  * while it has connections, but for UDP, which has none to end: the kernel is the memory of who is
- * leaving, also across restarts.
- *
- * @param isOurs whether an unwanted virtual server may be deleted
+ * leaving, also across restarts. So do all of a virtual server that may empty.
  */
 export function planIpvs(
   want: VirtualServers,
   have: VirtualServers,
-  isOurs: (server: VirtualServer) => boolean,
+  { isOurs, mayEmpty }: Unwanted,
 ): IpvsPlan {
   const puts: IpvsStep[] = [];
   const deletions: IpvsStep[] = [];
@@ -44,13 +49,32 @@ export function planIpvs(
     deletions.push(...steps.deletions);
   }
   for (const [key, server] of have) {
-    if (!want.has(key) && isOurs(server)) deletions.push({ op: 'delete-server', key });
+    if (want.has(key) || !isOurs(server)) continue;
+    const left = mayEmpty(server) ? afterPlan(undefined, server) : undefined;
+    if (left === undefined) deletions.push({ op: 'delete-server', key });
+    else puts.push(...planReals(key, left, server.realServers).puts);
   }
   return { puts, deletions };
 }
 
-/** What the kernel holds after the steps from `have` to `want`, for one virtual server. */
-export function afterPlan(want: VirtualServer, have: VirtualServer | undefined): VirtualServer {
+/**
+ * What the kernel holds after the steps from `have` to `want`, for one virtual server: of one that is
+ * wanted no more and may empty, what is left until its connections have ended.
+ */
+export function afterPlan(want: VirtualServer, have: VirtualServer | undefined): VirtualServer;
+export function afterPlan(
+  want: VirtualServer | undefined,
+  have: VirtualServer | undefined,
+): VirtualServer | undefined;
+export function afterPlan(
+  want: VirtualServer | undefined,
+  have: VirtualServer | undefined,
+): VirtualServer | undefined {
+  if (want === undefined) {
+    if (have === undefined || have.protocol === 'udp' || have.realServers.length === 0)
+      return undefined;
+    return { ...have, realServers: have.realServers.map((real) => ({ ...real, weight: 0 })) };
+  }
   const wanted = new Set(want.realServers.map(endpointText));
   if (want.protocol === 'udp') return want;
   const leaving = (have?.realServers ?? [])

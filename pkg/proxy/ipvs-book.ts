@@ -5,10 +5,11 @@
 import type { IpSet } from '#pkg/ipset/ip-set.ts';
 import type { MemberChange } from '#pkg/ipset/plan.ts';
 import { serverKey, type VirtualServer } from '#pkg/ipvs/virtual-server.ts';
+import { IpvsClaims } from './ipvs-claims.ts';
 import type { IpvsOptions } from './ipvs-options.ts';
 import { ipvsPart, type IpvsPart } from './ipvs-port.ts';
-import { ipvsSets, setName } from './ipvs-sets.ts';
-import { byKey, type ProxiedPort } from './proxied-port.ts';
+import { ipvsSets, setName, type SetId } from './ipvs-sets.ts';
+import type { ProxiedPort } from './proxied-port.ts';
 
 export interface IpvsChange {
   /** By set. */
@@ -23,8 +24,7 @@ export class IpvsBook {
   readonly #parts = new Map<string, IpvsPart & { readonly port: ProxiedPort }>();
   readonly #sets = new Map<string, Counter>();
   readonly #addresses = new Counter();
-  /** By serverKey(), then by the port that wants it. */
-  readonly #servers = new Map<string, Map<string, VirtualServer>>();
+  readonly #claims = new IpvsClaims();
 
   constructor(options: IpvsOptions) {
     this.options = options;
@@ -46,11 +46,19 @@ export class IpvsBook {
       const port = ports.get(key);
       const before = this.#parts.get(key);
       const after = port === undefined ? undefined : ipvsPart(port, this.options);
+      const entries = [...(before?.entries ?? []), ...(after?.entries ?? [])];
+      const places = new Set(entries.map(({ server }) => serverKey(server)));
+      const fates = [...places].map((place) => this.#claims.members(place));
       // What stays is counted up before it is counted down, so that it is no change.
       if (after !== undefined) this.#count(after, 1);
       if (before !== undefined) this.#count(before, -1);
-      for (const server of before?.servers ?? []) this.#unclaim(key, server, touched);
-      for (const server of after?.servers ?? []) this.#claim(key, server, touched);
+      for (const entry of before?.entries ?? []) this.#claims.delete(key, entry);
+      for (const entry of after?.entries ?? []) this.#claims.add(key, entry);
+      for (const place of places) {
+        touched.add(place);
+        this.#countMembers(this.#claims.members(place), 1);
+      }
+      this.#countMembers(fates.flat(), -1);
       if (port === undefined || after === undefined) this.#parts.delete(key);
       else this.#parts.set(key, { ...after, port });
     }
@@ -62,20 +70,18 @@ export class IpvsBook {
     return { members, addresses: this.#addresses.takeChange(), servers: touched };
   }
 
-  /** Of several ports that claim one address and port, the first by name has it. */
   server(key: string): VirtualServer | undefined {
-    const claims = this.#servers.get(key);
-    if (claims === undefined) return undefined;
-    let first: string | undefined;
-    for (const port of claims.keys()) {
-      if (first === undefined || byKey(port, first) < 0) first = port;
-    }
-    return first === undefined ? undefined : claims.get(first);
+    return this.#claims.server(key);
+  }
+
+  /** Whether new connections there are refused or dropped, since nobody may take them. */
+  refuses(key: string): boolean {
+    return this.#claims.refuses(key);
   }
 
   servers(): ReadonlyMap<string, VirtualServer> {
     const servers = new Map<string, VirtualServer>();
-    for (const key of this.#servers.keys()) {
+    for (const key of this.#claims.keys()) {
       const server = this.server(key);
       if (server !== undefined) servers.set(key, server);
     }
@@ -100,24 +106,13 @@ export class IpvsBook {
 
   #count({ addresses, members }: IpvsPart, by: 1 | -1): void {
     for (const address of addresses) this.#addresses.add(address, by);
+    this.#countMembers(members, by);
+  }
+
+  #countMembers(members: Iterable<readonly [set: SetId, member: string]>, by: 1 | -1): void {
     for (const [set, member] of members) {
       this.#sets.get(setName(set, this.options.family))?.add(member, by);
     }
-  }
-
-  #claim(port: string, server: VirtualServer, touched: Set<string>): void {
-    const key = serverKey(server);
-    const claims = this.#servers.get(key) ?? new Map<string, VirtualServer>();
-    this.#servers.set(key, claims.set(port, server));
-    touched.add(key);
-  }
-
-  #unclaim(port: string, server: VirtualServer, touched: Set<string>): void {
-    const key = serverKey(server);
-    const claims = this.#servers.get(key);
-    claims?.delete(port);
-    if (claims?.size === 0) this.#servers.delete(key);
-    touched.add(key);
   }
 }
 

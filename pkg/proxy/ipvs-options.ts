@@ -12,9 +12,12 @@ export interface IpvsOptions {
   readonly masqueradeBit: number;
   readonly masqueradeAll: boolean;
   readonly localDetector: LocalDetector;
-  /** Addresses node ports answer on, canonical, without loopback. */
+  /** Addresses node ports answer on, canonical, without loopback and link-local ones. */
   readonly nodePortAddresses: readonly string[];
-  /** Every address of the host but those of the device for Services, canonical. */
+  /**
+   * Every address of the host but those of the device for Services, 127.0.0.0/8, ::1 and fe80::/10,
+   * canonical.
+   */
   readonly hostAddresses: readonly string[];
   /** The node's own address in this family, canonical; for loadBalancerSourceRanges. */
   readonly nodeAddress: string | undefined;

@@ -1,6 +1,6 @@
 /** What one Service port adds in ipvs mode: virtual servers, addresses of the host, set members. */
 import { parseAddress } from '#pkg/ip/address.ts';
-import { containsAddress, formatPrefix, type Prefix } from '#pkg/ip/prefix.ts';
+import { containsAddress, formatPrefix, parsePrefix, type Prefix } from '#pkg/ip/prefix.ts';
 import { addressAndPort } from '#pkg/ipset/ip-set.ts';
 import type { VirtualServer } from '#pkg/ipvs/virtual-server.ts';
 import type { Endpoint } from './endpoints.ts';
@@ -9,14 +9,23 @@ import type { SetId } from './ipvs-sets.ts';
 import type { ProxiedPort } from './proxied-port.ts';
 
 export interface IpvsPart {
-  readonly servers: readonly VirtualServer[];
+  readonly entries: readonly IpvsEntry[];
   /** To be on the device for Services, so that the kernel takes their packets in. */
   readonly addresses: readonly string[];
   readonly members: readonly (readonly [set: SetId, member: string])[];
 }
 
+/** A place that a port claims. */
+export interface IpvsEntry {
+  /** Without real servers: nobody may take what comes here. */
+  readonly server: VirtualServer;
+  /** Of the sets that say so the one that names the place; undefined when all is served. */
+  readonly unserved: SetId | undefined;
+  readonly isNodePort: boolean;
+}
+
 /** Where a port is served. */
-interface Entry {
+interface Place {
   readonly address: string;
   readonly port: number;
 }
@@ -24,12 +33,12 @@ interface Entry {
 export function ipvsPart(port: ProxiedPort, options: IpvsOptions): IpvsPart {
   const part = new PartBuilder(port, options);
   part.internal();
-  for (const address of port.externalIPs) {
+  for (const address of port.externalIPs.filter(isReachable)) {
     const set = port.externalPolicy === 'Local' ? 'EXTERNAL-IP-LOCAL' : 'EXTERNAL-IP';
     if (part.external({ address, port: port.port })) part.member(set, address);
     part.bind(address);
   }
-  for (const address of port.loadBalancerIPs) part.loadBalancer(address);
+  for (const address of port.loadBalancerIPs.filter(isReachable)) part.loadBalancer(address);
   if (port.nodePort !== 0) part.nodePorts();
   if (port.healthCheckNodePort !== 0) {
     part.portMember('HEALTH-CHECK-NODE-PORT', port.healthCheckNodePort);
@@ -39,7 +48,7 @@ export function ipvsPart(port: ProxiedPort, options: IpvsOptions): IpvsPart {
 }
 
 class PartBuilder implements IpvsPart {
-  readonly servers: VirtualServer[] = [];
+  readonly entries: IpvsEntry[] = [];
   readonly addresses: string[] = [];
   readonly members: [SetId, string][] = [];
   readonly #port: ProxiedPort;
@@ -54,10 +63,10 @@ class PartBuilder implements IpvsPart {
     const { clusterIP: address, endpoints, internalPolicy, port } = this.#port;
     const reached = internalPolicy === 'Local' ? endpoints.local : endpoints.cluster;
     this.bind(address);
-    if (!endpoints.hasAny) this.member('NO-ENDPOINT', address);
-    else if (reached.length === 0) this.member('NO-LOCAL-IP', address);
+    if (!endpoints.hasAny) this.#claim({ address, port }, [], 'NO-ENDPOINT');
+    else if (reached.length === 0) this.#claim({ address, port }, [], 'NO-LOCAL-IP');
     else {
-      this.#serve({ address, port }, reached);
+      this.#claim({ address, port }, reached);
       this.member('CLUSTER-IP', address);
     }
   }
@@ -67,16 +76,16 @@ class PartBuilder implements IpvsPart {
    * one list of endpoints, whoever asks: with policy Local those of this node. When it has none,
    * pods and the node itself still reach the others, and outsiders are dropped before.
    */
-  external(entry: Entry): boolean {
+  external(place: Place, isNodePort = false): boolean {
     const { endpoints, externalPolicy } = this.#port;
     if (!endpoints.hasAny) {
-      this.member('NO-ENDPOINT', entry.address, entry.port);
+      this.#claim(place, [], 'NO-ENDPOINT', isNodePort);
       return false;
     }
-    const isLocal = externalPolicy === 'Local';
-    const hasLocal = endpoints.local.length > 0;
-    this.#serve(entry, isLocal && hasLocal ? endpoints.local : endpoints.cluster);
-    if (isLocal && !hasLocal) this.member('NO-LOCAL-EXTERNAL', entry.address, entry.port);
+    if (externalPolicy === 'Cluster' || endpoints.local.length === 0) {
+      const unserved = externalPolicy === 'Cluster' ? undefined : 'NO-LOCAL-EXTERNAL';
+      this.#claim(place, endpoints.cluster, unserved, isNodePort);
+    } else this.#claim(place, endpoints.local, undefined, isNodePort);
     return true;
   }
 
@@ -105,7 +114,7 @@ class PartBuilder implements IpvsPart {
     const isLocal = externalPolicy === 'Local';
     let served = false;
     for (const address of this.#options.nodePortAddresses) {
-      const isServed = this.external({ address, port });
+      const isServed = this.external({ address, port }, true);
       served ||= isServed;
       if (protocol !== 'sctp' || !isServed) continue;
       this.member('NODE-PORT-SCTP-HASH', address, port);
@@ -142,10 +151,15 @@ class PartBuilder implements IpvsPart {
     this.members.push([set, String(port)]);
   }
 
-  #serve({ address, port }: Entry, endpoints: readonly Endpoint[]): void {
+  #claim(
+    { address, port }: Place,
+    endpoints: readonly Endpoint[],
+    unserved?: SetId,
+    isNodePort = false,
+  ): void {
     const { affinitySeconds, protocol } = this.#port;
     const { family, scheduler, schedulerFlags } = this.#options;
-    this.servers.push({
+    const server: VirtualServer = {
       family,
       protocol,
       address,
@@ -154,9 +168,17 @@ class PartBuilder implements IpvsPart {
       flags: schedulerFlags,
       persistenceSeconds: affinitySeconds,
       realServers: endpoints.map((e) => ({ address: e.address, port: e.port, weight: 1 })),
-    });
+    };
+    this.entries.push({ server, unserved, isNodePort });
   }
 }
+
+/** What is for the host alone stays its own, whatever a load balancer's status says. */
+function isReachable(address: string): boolean {
+  return !hostOnly.some((range) => containsAddress(range, parseAddress(address)));
+}
+
+const hostOnly = ['127.0.0.0/8', '::1/128', 'fe80::/10'].map(parsePrefix);
 
 /** ipset prints the network of a single address as the address. */
 function networkText(range: Prefix): string {

@@ -95,6 +95,8 @@ function filterChains(options: IpvsOptions): Map<string, Rules> {
           : [rule('RETURN', 'NO-LOCAL-EXTERNAL', 'dst,dst', { ...pods, ...isNew })]),
         rule('DROP', 'NO-LOCAL-EXTERNAL', 'dst,dst', isNew),
         ...served.map((set) => rule('RETURN', set, 'dst,dst')),
+        // A load balancer that leaves its address in packets asks there, too.
+        rule('RETURN', 'HEALTH-CHECK-NODE-PORT', 'dst', { protocol: 'tcp' }),
         listeners,
       ],
     ],
@@ -176,11 +178,11 @@ function servicesChain(options: IpvsOptions): Rules {
       matches: [comment('Kubernetes service lb portal'), set('LOAD-BALANCER')],
       target: 'KUBE-LOAD-BALANCER',
     }),
-    formatRule({ matches: ['-m addrtype --dst-type LOCAL'], target: 'KUBE-NODE-PORT' }),
-    // Nobody else's rules translate what IPVS will.
+    // Nobody else's rules translate what IPVS will; nor is it a node port, if it has such a number.
     ...(['CLUSTER-IP', 'EXTERNAL-IP', 'EXTERNAL-IP-LOCAL', 'LOAD-BALANCER'] as const).map((id) =>
       formatRule({ matches: [set(id)], target: 'ACCEPT' }),
     ),
+    formatRule({ matches: ['-m addrtype --dst-type LOCAL'], target: 'KUBE-NODE-PORT' }),
   ];
 }
 

@@ -188,15 +188,57 @@ it('two Services that claim one address: the first by name has it, then the othe
   expect(change.addresses).toEqual({ added: [], removed: ['10.96.0.1'] });
 });
 
+const claimed = (second: readonly string[] = ['10.0.1.2']): IpvsBook => {
+  const services = ['a/a', 'a/b'].map((name, i) =>
+    service(name, { clusterIPs: [`10.96.0.${i + 1}`], externalIPs: ['203.0.113.9'] }),
+  );
+  return bookOf({ services, slices: [slice('a/b', second)] }, 'ip');
+};
+
+it('of two Services that claim one address, one without endpoints does not refuse for the other', () => {
+  const book = claimed();
+  expect(book.server('-t 203.0.113.9:80')?.realServers).toHaveLength(1);
+  expect(members(book).filter((m) => m.startsWith('KUBE-NO-'))).toEqual([
+    'KUBE-NO-ENDPOINT 10.96.0.1,tcp:80',
+  ]);
+  expect(book.refuses('-t 203.0.113.9:80')).toBe(false);
+});
+
+it('with endpoints of neither it is refused, once', () => {
+  const book = claimed([]);
+  expect(members(book).filter((m) => m.startsWith('KUBE-NO-ENDPOINT 203'))).toHaveLength(1);
+  expect(book.refuses('-t 203.0.113.9:80')).toBe(true);
+  expect(book.refuses('-t 203.0.113.9:81')).toBe(false);
+});
+
+it('an address that is nobody else’s than this host’s is never served', () => {
+  const at = (...ips: string[]): IpvsBook => {
+    const loadBalancerIngress = ips.map((ip) => ({ ip, ipMode: 'VIP' as const }));
+    const services = [service('a/a', { ...external, loadBalancerIngress, ports: p80() })];
+    return bookOf({ services, slices: [slice('a/a', [here])] }, 'ip', {
+      hostAddresses: ['169.254.20.10', ...own.ip],
+    });
+  };
+  // Refusing what comes to listeners on 127.0.0.1 would cut the node off.
+  const book = at('127.0.0.1', '169.254.20.10');
+  expect([...book.addresses()]).toEqual(['10.96.0.1']);
+  expect([...book.servers().keys()]).toEqual(['-t 10.96.0.1:80', '-t 169.254.20.10:80']);
+  expect(members(book).filter((m) => m.includes('127.0.0.1'))).toEqual([]);
+});
+
 it('affinity is persistence, and a scheduler has its flags', () => {
   const port = snapshot({
     services: [service('a/a', { clusterIPs: ['10.96.0.1'], affinitySeconds: 10_800 })],
     slices: [slice('a/a', [here])],
   }).ports[0];
   if (port === undefined) throw new Error('no port');
-  const [server] = ipvsPart(
+  const [entry] = ipvsPart(
     port,
     options('ip', { scheduler: 'mh', schedulerFlags: 'mh-port' }),
-  ).servers;
-  expect(server).toMatchObject({ persistenceSeconds: 10_800, scheduler: 'mh', flags: 'mh-port' });
+  ).entries;
+  expect(entry?.server).toMatchObject({
+    persistenceSeconds: 10_800,
+    scheduler: 'mh',
+    flags: 'mh-port',
+  });
 });

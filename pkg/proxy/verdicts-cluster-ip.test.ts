@@ -38,6 +38,7 @@ const reachesEach = (count: number): Scenario => {
 const noSuchPort: Differing = {
   iptables: 'unmatched',
   nftables: 'reject',
+  ipvs: 'reject',
   why: 'one set of all cluster addresses costs nothing, a rule for each would',
 };
 

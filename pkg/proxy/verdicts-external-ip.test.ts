@@ -78,7 +78,16 @@ testVerdicts([
     }),
     packets: [
       ['blocked', 'loadBalancer:80', 'drop'],
-      ['blocked', 'externalIP:80', masqueraded],
+      [
+        'blocked',
+        'externalIP:80',
+        {
+          iptables: masqueraded,
+          nftables: masqueraded,
+          ipvs: 'drop',
+          why: 'in mode ipvs one set names the guarded addresses, whatever else they are',
+        },
+      ],
       ['outside', 'externalIP:80', masqueraded],
     ],
   },

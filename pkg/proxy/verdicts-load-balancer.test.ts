@@ -2,7 +2,13 @@
 import type { ServiceRecord } from '#pkg/kube/types.ts';
 import type { Places } from './testdata/places.ts';
 import { slice, type Cluster } from './testdata/records.ts';
-import { balanced, testVerdicts, type Row, type Scenario } from './testdata/verdicts.ts';
+import {
+  balanced,
+  testVerdicts,
+  type Differing,
+  type Row,
+  type Scenario,
+} from './testdata/verdicts.ts';
 
 const masqueraded = 'far:80 masqueraded';
 /** Of both families: outsiders, but not the blocked one, and the node. */
@@ -42,6 +48,20 @@ const open = (title: string, loadBalancerSourceRanges: readonly string[]): Scena
     ...atEach('node', masqueraded),
   ],
 });
+
+const fromHost: Differing = {
+  iptables: 'drop',
+  nftables: 'drop',
+  ipvs: masqueraded,
+  why: "IPVS has the host's own packets before the filter sees them, as in kube-proxy",
+};
+
+const notOfHost: Differing = {
+  iptables: 'unmatched',
+  nftables: 'unmatched',
+  ipvs: 'reject',
+  why: "mode ipvs makes these addresses the host's own, but for its listeners",
+};
 
 testVerdicts([
   {
@@ -99,9 +119,9 @@ testVerdicts([
     title: 'S28. who has the load balancer address itself is dropped when the node is',
     cluster: guarded({ loadBalancerSourceRanges: outsiders }),
     packets: [
-      ['loadBalancer', 'loadBalancer:80', 'drop'],
-      ['loadBalancer2', 'loadBalancer2:80', 'drop'],
-      ...atEach('node', 'drop'),
+      ['loadBalancer', 'loadBalancer:80', fromHost],
+      ['loadBalancer2', 'loadBalancer2:80', fromHost],
+      ...atEach('node', fromHost),
     ],
   },
   open('S29. no range restricts nobody', []),
@@ -127,6 +147,17 @@ testVerdicts([
       // Its only endpoint is elsewhere.
       ...atEach('outside', 'drop'),
       ...atEach('node', masqueraded),
+    ],
+  },
+  {
+    title: 'its health check node port answers on its addresses: load balancers ask there, too',
+    cluster: guarded({ externalTrafficPolicy: 'Local', healthCheckNodePort: 32_000 }),
+    packets: [
+      ...atEach('blocked', 'drop'),
+      ['neighbour', 'loadBalancer:32000', 'unmatched'],
+      ['neighbour', 'node:32000', 'unmatched'],
+      ['neighbour', 'loadBalancer:32000', notOfHost, { protocol: 'udp' }],
+      ['neighbour', 'loadBalancer:22', notOfHost],
     ],
   },
   {

@@ -22,13 +22,15 @@ const everyAddress: Differing = {
 const onLoopback: Differing = {
   iptables: masqueraded,
   nftables: 'unmatched',
-  why: 'nftables mode never needs route_localnet, and so has no node ports on 127.0.0.1',
+  ipvs: 'unmatched',
+  why: 'the other modes never need route_localnet, and so have no node ports on 127.0.0.1',
 };
 /** What guards other services on 127.0.0.1 where route_localnet is set. */
 const guarded: Differing = {
   iptables: 'drop',
   nftables: 'unmatched',
-  why: 'nftables mode never sets route_localnet: the kernel itself drops these',
+  ipvs: 'unmatched',
+  why: 'the other modes never set route_localnet: the kernel itself drops these',
 };
 const neighbourToLoopback: Row = ['neighbour', 'loopback:9999', guarded];
 
@@ -234,6 +236,7 @@ testVerdicts([
         {
           iptables: 'reject',
           nftables: 'unmatched',
+          ipvs: 'unmatched',
           why: 'kube-proxy’s iptables rule refuses it on every address of the node',
         },
       ],

@@ -28,6 +28,7 @@ const all = (verdict: Row[2]): Verdicts => [verdict, verdict, verdict];
 const unserved: Differing = {
   iptables: 'unmatched',
   nftables: 'reject',
+  ipvs: 'reject',
   why: 'kube-proxy’s iptables rules refuse such packets on their way in and through, not out',
 };
 
@@ -86,7 +87,15 @@ const internalLocal = { internalTrafficPolicy: 'Local' } as const;
 const externalLocal = { externalTrafficPolicy: 'Local' } as const;
 const bothLocal = { ...internalLocal, ...externalLocal };
 const mostMasqueraded: Verdicts = [any, anyMasqueraded, anyMasqueraded];
-const outsidersHere: Verdicts = [any, anyMasqueraded, near];
+/** Of external policy Local. */
+const within = (verdict: string, ipvs: string): Differing => ({
+  iptables: verdict,
+  nftables: verdict,
+  ipvs,
+  why: 'a virtual server has one list of endpoints, whoever asks',
+});
+const ofNode = within(anyMasqueraded, nearMasqueraded);
+const outsidersHere: Verdicts = [within(any, near), ofNode, near];
 
 const situations: readonly Situation[] = [
   {
@@ -172,7 +181,7 @@ const situations: readonly Situation[] = [
     fields: externalLocal,
     node: blind,
     internal: all(any),
-    external: [near, anyMasqueraded, near],
+    external: [near, ofNode, near],
   },
   {
     title: 'S61. pods cannot be told, internal Local',
@@ -206,7 +215,7 @@ const situations: readonly Situation[] = [
     fields: externalLocal,
     node: { ...blind, masqueradeAll: true },
     internal: all(anyMasqueraded),
-    external: [near, anyMasqueraded, near],
+    external: [near, ofNode, near],
   },
   {
     title: 'with affinity a new client may get any endpoint the policy allows',
@@ -233,7 +242,7 @@ const toldBy = (
   node: { localDetector },
   packets: (['pod', 'outside'] satisfies Place[]).flatMap((from): Row[] => [
     [from, 'clusterIP:80', any, { inInterface: inside }],
-    [from, 'loadBalancer:80', any, { inInterface: inside }],
+    [from, 'loadBalancer:80', within(any, near), { inInterface: inside }],
     [from, 'clusterIP:80', anyMasqueraded, { inInterface: 'eth0' }],
     [from, 'loadBalancer:80', near, { inInterface: 'eth0' }],
   ]),
@@ -250,12 +259,12 @@ testVerdicts([
   ...situations
     .filter(({ on }) => on === undefined)
     .map(({ title, fields = {}, node = {}, external }): Scenario => {
-      const [, ofNode] = external;
-      if (typeof ofNode !== 'string') throw new Error(`"${title}" has a verdict for each mode`);
+      const [, toNode] = external;
       const verdict: Differing = {
-        iptables: ofNode,
+        iptables: typeof toNode === 'string' ? toNode : toNode.iptables,
         nftables: 'unmatched',
-        why: 'nftables mode has no node ports on 127.0.0.1',
+        ipvs: 'unmatched',
+        why: 'other modes have no node ports on 127.0.0.1',
       };
       return {
         title: `${title}: 127.0.0.1 is the node`,

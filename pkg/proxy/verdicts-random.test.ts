@@ -5,6 +5,7 @@ import { iptablesRuleset } from './iptables-ruleset.ts';
 import { nftablesTable } from './nftables-ruleset.ts';
 import { portKey, type ProxiedPort } from './proxied-port.ts';
 import { ServiceModel } from './service-model.ts';
+import { ipvsRules } from './testdata/ipvs-trace.ts';
 import { nftablesOptions } from './testdata/nftables.ts';
 import { places } from './testdata/places.ts';
 import { RandomCluster } from './testdata/random-cluster.ts';
@@ -22,6 +23,7 @@ it.each(cases)('%s, seed %i', (family, seed) => {
     new Map(ports.map((port) => [portKey(port), port])),
     nftablesOptions({ family, nodePortAddresses: 'all' }),
   );
+  const ipvs = ipvsRules(new Map(ports.map((port) => [portKey(port), port])), { family });
   const names = tree.tables.flatMap(({ chains }) => [...chains.keys()]);
   expect(names.filter((name) => name.startsWith('KUBE-SVT-')).length).toBeGreaterThan(5);
   const clusterIPs = new Set(ports.map((port) => port.clusterIP));
@@ -30,6 +32,30 @@ it.each(cases)('%s, seed %i', (family, seed) => {
   const isInVain = ({ source }: TracedPacket, ip: string, port: ProxiedPort): boolean => {
     const beyond = [...port.externalIPs, ...port.loadBalancerIPs];
     return clusterIPs.has(ip) || (source === node && beyond.includes(ip) && !port.endpoints.hasAny);
+  };
+
+  /** What mode ipvs does otherwise: a virtual server has one list of endpoints, whoever asks. */
+  const inIpvs = (
+    verdict: string,
+    { source }: TracedPacket,
+    ip: string,
+    port: ProxiedPort,
+  ): string => {
+    // The filter does not see what the host itself sends to virtual servers.
+    const { loadBalancerIPs, sourceRanges } = port;
+    const isGuarded = sourceRanges.length > 0 && loadBalancerIPs.includes(ip);
+    if (isGuarded && source === node && verdict === 'drop') return 'not guarded';
+    const { local } = port.endpoints;
+    if (!verdict.includes(':') || clusterIPs.has(ip)) return verdict;
+    if (port.externalPolicy === 'Cluster' || local.length === 0) return verdict;
+    const isMasqueraded = verdict.split(', ').every((way) => way.endsWith(' masqueraded'));
+    return local
+      .map(({ address, port: number }) => {
+        const isMarked = isMasqueraded || address === source;
+        return `${at(address, number)}${isMarked ? ' masqueraded' : ''}`;
+      })
+      .toSorted()
+      .join(', ');
   };
 
   const fates = new Set<string>();
@@ -44,6 +70,10 @@ it.each(cases)('%s, seed %i', (family, seed) => {
           verdict,
           unlike,
         ]);
+        const wanted = inIpvs(unlike, packet, ip, port);
+        if (wanted !== 'not guarded') {
+          expect([packet, trace(ipvs, packet)]).toEqual([packet, wanted]);
+        }
         fates.add(unlike.replaceAll(/[\d.:[\]a-f]+:\d+/g, 'endpoint'));
       }
     }

@@ -18,7 +18,7 @@ import { asChanges, nodeName, type Cluster } from '#pkg/proxy/testdata/records.t
 import { openSys } from '#pkg/sys/open-sys.ts';
 import { boundAddresses } from '#cmd/podwire-proxy/ipvs-device.ts';
 import { differencesBetween } from '#cmd/podwire-proxy/ipvs-drift.ts';
-import { ipvsDriver } from '#cmd/podwire-proxy/ipvs-mode.ts';
+import { ipvsDriver, nodePortsOn } from '#cmd/podwire-proxy/ipvs-mode.ts';
 import type { IpvsDriver } from '#cmd/podwire-proxy/ipvs-driver.ts';
 import { createIpvsWriter, type IpvsWriter } from '#cmd/podwire-proxy/ipvs-writer.ts';
 import { ipvsSysctls, requireIpvs } from '#cmd/podwire-proxy/ipvs-support.ts';
@@ -28,8 +28,8 @@ import { createRulesWriter } from '#cmd/podwire-proxy/rules-writer.ts';
 export interface IpvsNode extends Disposable {
   /** What the two families' writes did. Each proxy is a new process's: it knows nothing. */
   write(cluster: Cluster, changed?: ReadonlySet<string>): Promise<Record<Family, WriteReport>>;
-  /** Forgets everything, as a restart does. */
-  restart(): void;
+  /** Forgets everything, as a restart does, with another scheduler if one is given. */
+  restart(scheduler?: string): void;
   /** Names of Services of which a port was left out. */
   readonly parked: readonly string[];
   /** What the drift watch sees of changes by others. */
@@ -52,8 +52,8 @@ export async function createIpvsNode(
     throw error;
   };
   const socket = withNetns(sys, netns.path, () => new NetlinkSocket(sys), die);
-  const scheduler = of.scheduler ?? 'rr';
-  const flags = schedulerFlags(scheduler, []);
+  let scheduler = of.scheduler ?? 'rr';
+  let flags = schedulerFlags(scheduler, []);
   await requireIpvs({ run, socket }, { scheduler, schedulerFlags: flags }, signal);
   const settings = ipvsSysctls({ strictARP: false }, '6.1').map(
     ([path, value]) => `${path.replaceAll('/', '.')}=${value}`,
@@ -66,7 +66,8 @@ export async function createIpvsNode(
   const parked: string[] = [];
   let calls: Record<string, number> = {};
   let writers = new Map<Family, IpvsWriter>();
-  const restart = (): void => {
+  const restart = (asked = scheduler): void => {
+    [scheduler, flags] = [asked, schedulerFlags(asked, [])];
     writers = new Map(
       families.map((family) => {
         const tool = tools(family);
@@ -96,7 +97,7 @@ export async function createIpvsNode(
               kind: 'cluster-cidr',
               prefixes: [parsePrefix('10.1.0.0/16'), parsePrefix('fd00:10::/32')],
             },
-            nodePortAddresses: own,
+            nodePortAddresses: nodePortsOn('all', own),
             hostAddresses: own,
             nodeAddress: family === 'ip' ? '203.0.113.1' : '2001:db8::1',
             randomFully: tool.randomFully,

@@ -24,7 +24,7 @@ function askTcp({ host, port: to, source, timeoutMs = 2000 }) {
 }
 
 /** A connected socket: it hears of a refusal. */
-function askUdp({ host, port: to, timeoutMs = 2000 }) {
+function askUdp({ host, port: to, source, timeoutMs = 2000 }) {
   return new Promise((resolve) => {
     const socket = createSocket(isIPv6(host) ? 'udp6' : 'udp4');
     const done = (answer) => {
@@ -35,7 +35,9 @@ function askUdp({ host, port: to, timeoutMs = 2000 }) {
     const timer = setTimeout(done, timeoutMs, 'TIMEOUT');
     socket.on('message', (data) => done(data.toString()));
     socket.on('error', (error) => done(error.code));
-    socket.connect(to, host, () => socket.send('?'));
+    const send = () => socket.connect(to, host, () => socket.send('?'));
+    if (source === undefined) send();
+    else socket.bind(0, source, send);
   });
 }
 

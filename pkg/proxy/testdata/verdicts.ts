@@ -1,24 +1,23 @@
 /**
  * Scenarios in words of packets, put to every mode whose rules a tracer can follow, in both
- * families. IPVS is not among them: there the kernel chooses, not rules (`ipvs.vm.test.ts`).
+ * families. Of IPVS the tracer knows what the kernel may choose, and when it is asked.
  */
 import { describe, expect, it } from 'vitest';
 import { families, type Family } from '#pkg/ip/address.ts';
 import { parsePrefix } from '#pkg/ip/prefix.ts';
 import { renderSave } from '#pkg/iptables/render.ts';
-import type { Ruleset } from '#pkg/iptables/ruleset.ts';
 import { renderTable } from '#pkg/nftables/render.ts';
-import type { Table } from '#pkg/nftables/ruleset.ts';
 import type { ServiceRecord } from '#pkg/kube/types.ts';
 import type { IptablesOptions } from '#pkg/proxy/iptables-options.ts';
 import type { NftablesOptions } from '#pkg/proxy/nftables-options.ts';
 import { nodePortTargets } from '#pkg/proxy/node-port-addresses.ts';
+import { ipvsRules, isIpvs, writtenIpvs } from './ipvs-trace.ts';
 import { table } from './nftables.ts';
 import { places, type Place, type Places } from './places.ts';
-import { at, p80, ruleset, service, type Cluster } from './records.ts';
-import { trace, type TracedPacket } from './traces.ts';
+import { at, p80, portsOf, ruleset, service, type Cluster } from './records.ts';
+import { trace, type TracedPacket, type TracedRules } from './traces.ts';
 
-export type Program = 'iptables' | 'nftables';
+export type Program = 'iptables' | 'ipvs' | 'nftables';
 
 /** What a mode is told of its node; a mode that knows no such setting goes without it. */
 export interface NodeSettings extends Partial<
@@ -37,7 +36,9 @@ export interface NodeSettings extends Partial<
 }
 
 /** A verdict on which modes differ on purpose. */
-export interface Differing extends Readonly<Record<Program, string>> {
+export interface Differing extends Readonly<Record<Exclude<Program, 'ipvs'>, string>> {
+  /** As in mode iptables if nothing is said. */
+  readonly ipvs?: string;
   readonly why: string;
 }
 
@@ -80,7 +81,7 @@ export function balanced(of: Places, fields: Partial<ServiceRecord> = {}): Servi
 interface Mode {
   readonly name: string;
   readonly program: Program;
-  rules(cluster: Cluster, family: Family, settings: NodeSettings): Ruleset | Table;
+  rules(cluster: Cluster, family: Family, settings: NodeSettings): TracedRules;
 }
 
 const modes: readonly Mode[] = [
@@ -100,6 +101,17 @@ const modes: readonly Mode[] = [
         table(cluster, { family, counters, ...optionsOf(family, settings) }),
     };
   }),
+  {
+    name: 'ipvs',
+    program: 'ipvs',
+    rules: (cluster, family, settings) => {
+      const { nodePortAddresses, ...rest } = optionsOf(family, settings);
+      const { node, second } = places[family];
+      const own = [node, second];
+      const answering = nodePortAddresses === undefined || nodePortAddresses === 'all' ? own : own.filter((a) => nodePortAddresses.includes(a));
+      return ipvsRules(portsOf(cluster, family), { family, ...rest, nodePortAddresses: answering });
+    },
+  },
 ];
 
 type Settings = Omit<NodeSettings, 'nodePortAddresses'> &
@@ -133,7 +145,7 @@ export function testVerdicts(scenarios: readonly Scenario[]): void {
 
 function testScenario(scenario: Scenario, mode: Mode, family: Family): void {
   const { packets, sameAs, unwritten } = scenario;
-  const rulesOf = (cluster: Scenario['cluster']): Ruleset | Table =>
+  const rulesOf = (cluster: Scenario['cluster']): TracedRules =>
     mode.rules(cluster(places[family]), family, scenario.node ?? {});
   const rules = rulesOf(scenario.cluster);
   const met = packets.map((row) => [nameOf(row), told(trace(rules, packetOf(row, family)))]);
@@ -178,13 +190,14 @@ function told(verdict: string): string {
 }
 
 function wanted([, , verdict]: Row, program: Program): string {
-  return inOrder(typeof verdict === 'string' ? verdict : verdict[program]);
+  return inOrder(typeof verdict === 'string' ? verdict : (verdict[program] ?? verdict.iptables));
 }
 
 function inOrder(verdict: string): string {
   return verdict.split(', ').toSorted().join(', ');
 }
 
-function written(rules: Ruleset | Table): string {
+function written(rules: TracedRules): string {
+  if (isIpvs(rules)) return writtenIpvs(rules);
   return 'tables' in rules ? renderSave(rules) : renderTable(rules);
 }

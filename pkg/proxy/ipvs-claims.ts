@@ -1,0 +1,73 @@
+/** Who has an address and port that several Service ports want: one virtual server, one fate. */
+import { addressAndPort } from '#pkg/ipset/ip-set.ts';
+import { serverKey, type VirtualServer } from '#pkg/ipvs/virtual-server.ts';
+import type { IpvsEntry } from './ipvs-port.ts';
+import type { SetId } from './ipvs-sets.ts';
+import { byKey } from './proxied-port.ts';
+
+type Member = readonly [set: SetId, member: string];
+
+export class IpvsClaims {
+  /** By serverKey(), then by the port that wants it. */
+  readonly #claims = new Map<string, Map<string, IpvsEntry>>();
+
+  /** Whether anybody wants it, and nobody has endpoints for it. */
+  refuses(key: string): boolean {
+    return this.#winner(key)?.server.realServers.length === 0;
+  }
+
+  /** Undefined also where it is {@link refuses refused}. */
+  server(key: string): VirtualServer | undefined {
+    const server = this.#winner(key)?.server;
+    return server === undefined || server.realServers.length === 0 ? undefined : server;
+  }
+
+  /** The sets that say what becomes of packets there that no endpoint may take. */
+  members(key: string): readonly Member[] {
+    const entry = this.#winner(key);
+    if (entry?.unserved === undefined) return [];
+    const { address, port, protocol } = entry.server;
+    return [[entry.unserved, addressAndPort(address, protocol, port)]];
+  }
+
+  keys(): Iterable<string> {
+    return this.#claims.keys();
+  }
+
+  add(port: string, entry: IpvsEntry): void {
+    const key = serverKey(entry.server);
+    const claims = this.#claims.get(key) ?? new Map<string, IpvsEntry>();
+    const other = claims.get(port);
+    // A port may claim one place twice: as its own address, and as the node's.
+    if (other === undefined || isBefore([port, entry], [port, other])) claims.set(port, entry);
+    this.#claims.set(key, claims);
+  }
+
+  delete(port: string, entry: IpvsEntry): void {
+    const key = serverKey(entry.server);
+    const claims = this.#claims.get(key);
+    claims?.delete(port);
+    if (claims?.size === 0) this.#claims.delete(key);
+  }
+
+  /**
+   * As in iptables mode: who has endpoints, then a Service's own address before a node port, then
+   * the first by name.
+   */
+  #winner(key: string): IpvsEntry | undefined {
+    let first: readonly [string, IpvsEntry] | undefined;
+    for (const claim of this.#claims.get(key) ?? []) {
+      if (first === undefined || isBefore(claim, first)) first = claim;
+    }
+    return first?.[1];
+  }
+}
+
+type Claim = readonly [port: string, entry: IpvsEntry];
+
+function isBefore([portA, a]: Claim, [portB, b]: Claim): boolean {
+  const [isServedA, isServedB] = [a, b].map(({ server }) => server.realServers.length > 0);
+  if (isServedA !== isServedB) return isServedA === true;
+  if (a.isNodePort !== b.isNodePort) return b.isNodePort;
+  return byKey(portA, portB) < 0;
+}
