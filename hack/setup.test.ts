@@ -125,6 +125,19 @@ describe.runIf(isRoot)('setup on a machine without anything', () => {
     ]);
   });
 
+  it('waits for another apt-get that is at the package lists', () => {
+    rmSync(join(bin, 'tcpdump'));
+    const busy = 'E: Could not get lock /var/lib/apt/lists/lock. It is held by process 7 (apt-get)';
+    program(
+      'apt-get',
+      `case "$*" in
+        *update*) [ -e ${home}/tried ] || { echo > ${home}/tried; echo "${busy}" >&2; exit 100; };;
+        *) ${fakeInstall('tcpdump')};;
+      esac`,
+    );
+    expect(setup('demo').status).toBe(0);
+  });
+
   it('tests without a virtual machine where it can have none, and says so', () => {
     // It brings whatever else the tests need.
     const others = readFileSync(join(tree, 'hack/setup/tools.mjs'), 'utf8').matchAll(
@@ -166,6 +179,19 @@ describe.runIf(isRoot)('the second run', () => {
     file('tree/pkg/main.ts', 'changed');
     expect(setup('demo').stderr).toBe('podwire setup: building dist/\n');
     expect(setup('demo').stderr).toBe('');
+  });
+
+  it('builds again what a build that failed has left, though the sources are as before', () => {
+    const good = buildScript();
+    file('tree/hack/build.ts', `${good}; throw new Error('no space left')`);
+    expect(setup('demo').stderr).toContain('Error: no space left');
+    file('tree/hack/build.ts', good);
+    expect(setup('demo').stderr).toBe('podwire setup: building dist/\n');
+  });
+
+  it('builds again when a product was deleted', () => {
+    rmSync(join(tree, 'dist/podwire-cni-launcher'));
+    expect(setup('demo').stderr).toBe('podwire setup: building dist/\n');
   });
 
   it('installs again when the lock file asks for another version', () => {
@@ -288,7 +314,7 @@ function buildScript(then = ''): string {
   return `
     import { mkdirSync, writeFileSync } from 'node:fs';
     mkdirSync('dist', { recursive: true });
-    for (const name of ['podwire-cni', 'podwire-node', 'podwire-proxy']) writeFileSync('dist/' + name, '');
+    for (const name of ['podwire-cni', 'podwire-cni-launcher', 'podwire-node', 'podwire-proxy']) writeFileSync('dist/' + name, '');
     writeFileSync('dist/podwire', ${JSON.stringify(command)});
   `;
 }

@@ -5,7 +5,7 @@ import { describe, expect, it } from 'vitest';
 import { parseVmArguments } from './arguments.ts';
 import { cpioArchive, directoryEntry, fileEntry, linkEntry } from './cpio.ts';
 import { guestInit } from './guest-init.ts';
-import { qemuArguments, type Machine } from './qemu.ts';
+import { qemuArguments, type MachineKind } from './qemu.ts';
 import { suitesOf } from './suites.ts';
 
 describe('parseVmArguments()', () => {
@@ -25,10 +25,13 @@ describe('parseVmArguments()', () => {
     expect({ command, tests }).toEqual({ command: ['ip', '--', 'link'], tests: [] });
   });
 
-  it.each([[['--timeout', '0']], [['--timeout', 'soon']], [['--cpus', '4']]])(
-    'refuses %j',
-    (argv) => expect(() => parseVmArguments(argv)).toThrow(TypeError),
-  );
+  it.each([
+    [['--timeout', '0']],
+    [['--timeout', 'soon']],
+    [['--timeout', '2147484']],
+    [['--kernel', '']],
+    [['--cpus', '4']],
+  ])('refuses %j', (argv) => expect(() => parseVmArguments(argv)).toThrow(TypeError));
 });
 
 describe('cpioArchive()', () => {
@@ -58,14 +61,7 @@ describe('cpioArchive()', () => {
 });
 
 describe('qemuArguments()', () => {
-  const machine: Machine = {
-    accelerator: 'tcg',
-    kernelImage: '/k',
-    initrd: '/i',
-    consoleLog: '/c',
-    exitCodeFile: '/e',
-    shareRoot: true,
-  };
+  const machine: MachineKind = { accelerator: 'tcg', kernelImage: '/k', shareRoot: true };
 
   it('gives the machine no network device, and this machine read-only', () => {
     const words = qemuArguments(machine).join(' ');
