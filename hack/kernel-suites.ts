@@ -46,7 +46,7 @@ async function main(given: readonly string[]): Promise<number> {
     const program = join(root, 'node_modules/vitest/vitest.mjs');
     return { command: [...node, program, 'run', ...selection, ...reporters], niceness: 5 * i };
   });
-  const machine = [join(root, 'hack/vm/main.ts'), '--quick', '--timeout', '1800'];
+  const machine = [join(root, 'hack/vm/main.ts'), '--timeout', '1800'];
   const vm: Leg = { command: [...node, ...machine], niceness: 10 };
   const ended = await runLegs([...vitest, vm], stop.signal);
   const there = ended.at(-1);

@@ -12,6 +12,7 @@ import {
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { buildScript, fakeNpm } from './setup-fakes.ts';
 
 const repository = join(import.meta.dirname, '..');
 const isRoot = process.getuid?.() === 0;
@@ -37,7 +38,7 @@ beforeEach(() => {
   program('nsenter', '');
   program('openssl', '');
   program('tcpdump', '');
-  program('npm', fakeNpm());
+  program('npm', fakeNpm(home));
 });
 
 afterEach(() => rmSync(home, { recursive: true }));
@@ -158,7 +159,7 @@ describe.runIf(isRoot)('setup on a machine without anything', () => {
   });
 
   it('runs the install scripts that npm left out', () => {
-    program('npm', fakeNpm({ scripts: false }));
+    program('npm', fakeNpm(home, { scripts: false }));
     const { status, stderr } = setup('demo');
     expect(stderr).toContain('running the install script of npm package node, which npm left out');
     expect(stderr).toContain('running the install script of npm package bun, which npm left out');
@@ -277,44 +278,4 @@ function lock(version: string): void {
   const other = { 'node_modules/for-another-machine': { version: '1.0.0', optional: true } };
   file('tree/package-lock.json', JSON.stringify({ packages: { '': {}, ...packages, ...other } }));
   file('record.json', JSON.stringify({ packages }));
-}
-
-/** Leaves the trace `npm ci` leaves: the packages and npm's own record of them. */
-function fakeNpm({ scripts = true } = {}): string {
-  const modules = join(tree, 'node_modules');
-  const made = ['node', 'bun', 'dependency'].flatMap((name) => [
-    `/bin/mkdir -p ${modules}/${name}/bin`,
-    `echo '{}' > ${modules}/${name}/package.json`,
-  ]);
-  const products = scripts
-    ? [
-        `/bin/ln -s ${process.execPath} ${modules}/node/bin/node`,
-        `/bin/ln -s ${process.execPath} ${modules}/bun/bin/bun.exe`,
-      ]
-    : [
-        `echo "${linkNode('bin/node')}" > ${modules}/node/installArchSpecificPackage.js`,
-        `echo "${linkNode('bin/bun.exe')}" > ${modules}/bun/install.js`,
-      ];
-  return [
-    'test "$1" = ci || exit 1',
-    `/bin/rm -rf ${modules}`,
-    ...made,
-    ...products,
-    `/bin/cp ${home}/record.json ${modules}/.package-lock.json`,
-  ].join('\n');
-}
-
-function linkNode(product: string): string {
-  return `require('fs').symlinkSync(process.execPath, '${product}')`;
-}
-
-/** Stands for the build: the command it makes prints its arguments, then does what the test says. */
-function buildScript(then = ''): string {
-  const command = `console.log('podwire ran with ' + process.argv.slice(2).join(' ')); ${then}`;
-  return `
-    import { mkdirSync, writeFileSync } from 'node:fs';
-    mkdirSync('dist', { recursive: true });
-    for (const name of ['podwire-cni', 'podwire-cni-launcher', 'podwire-node', 'podwire-proxy']) writeFileSync('dist/' + name, '');
-    writeFileSync('dist/podwire', ${JSON.stringify(command)});
-  `;
 }

@@ -5,7 +5,7 @@ export interface VmArguments {
   /** A version ("6.12"), the path of a Debian package, or undefined for the release's own kernel. */
   readonly kernel: string | undefined;
   readonly timeoutSeconds: number;
-  /** Leave out what takes minutes on an emulated processor. */
+  /** Of the named files only what needs the VM. */
   readonly quick: boolean;
   /** For vitest; every suite that needs the VM when empty. */
   readonly tests: readonly string[];
