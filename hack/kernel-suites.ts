@@ -2,7 +2,7 @@
  * The tests that need a kernel, in three legs at one time: those with daemons on this machine, one file
  * after the other, since many of them expect something within seconds; the others here, which wait for
  * programs most of the time and let the first go before them; and those of the virtual machine, which
- * take what is left of the processor. Ends with how many there were of all.
+ * do so, too. Ends with how many there were of all.
  *
  *     node hack/kernel-suites.ts [arguments for vitest: fewer tests on this machine]
  *
@@ -44,10 +44,14 @@ async function main(given: readonly string[]): Promise<number> {
   const vitest = parts.map((selection, i): Leg => {
     const reporters = ['--reporter=default', '--reporter=json', `--outputFile.json=${reports[i]}`];
     const program = join(root, 'node_modules/vitest/vitest.mjs');
-    return { command: [...node, program, 'run', ...selection, ...reporters], niceness: 5 * i };
+    return {
+      command: [...node, program, 'run', ...selection, ...reporters],
+      niceness: i === 0 ? 0 : 5,
+    };
   });
   const machine = [join(root, 'hack/vm/main.ts'), '--timeout', '1800'];
-  const vm: Leg = { command: [...node, ...machine], niceness: 10 };
+  // Not less than the second leg: programs in there have limits, too.
+  const vm: Leg = { command: [...node, ...machine], niceness: 5 };
   const ended = await runLegs([...vitest, vm], stop.signal);
   const there = ended.at(-1);
   const here = ended.slice(0, -1);

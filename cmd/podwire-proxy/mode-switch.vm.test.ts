@@ -210,7 +210,7 @@ function networkDevices(): string[] {
 }
 
 async function out(file: string, ...args: readonly string[]): Promise<string> {
-  return (await runCommand(file, args, { timeoutMs: 60_000 })).stdout;
+  return (await runCommand(file, args, { timeoutMs: 240_000 })).stdout;
 }
 
 /** What is of a mode, by what only that mode has. */
