@@ -16,6 +16,8 @@ export default defineConfig({
           name: 'unit',
           // Half of the time went into loading the same modules for each file.
           isolate: false,
+          // vitest leaves a processor to itself, which is half of what most machines here have.
+          maxWorkers: 2,
           testTimeout: 20_000,
           include: [
             'pkg/**/*.test.ts',

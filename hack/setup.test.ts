@@ -12,6 +12,7 @@ import {
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { buildScript, fakeNpm } from './setup-fakes.ts';
 
 const repository = join(import.meta.dirname, '..');
 const isRoot = process.getuid?.() === 0;
@@ -37,7 +38,7 @@ beforeEach(() => {
   program('nsenter', '');
   program('openssl', '');
   program('tcpdump', '');
-  program('npm', fakeNpm());
+  program('npm', fakeNpm(home));
 });
 
 afterEach(() => rmSync(home, { recursive: true }));
@@ -125,6 +126,19 @@ describe.runIf(isRoot)('setup on a machine without anything', () => {
     ]);
   });
 
+  it('waits for another apt-get that is at the package lists', () => {
+    rmSync(join(bin, 'tcpdump'));
+    const busy = 'E: Could not get lock /var/lib/apt/lists/lock. It is held by process 7 (apt-get)';
+    program(
+      'apt-get',
+      `case "$*" in
+        *update*) [ -e ${home}/tried ] || { echo > ${home}/tried; echo "${busy}" >&2; exit 100; };;
+        *) ${fakeInstall('tcpdump')};;
+      esac`,
+    );
+    expect(setup('demo').status).toBe(0);
+  });
+
   it('tests without a virtual machine where it can have none, and says so', () => {
     // It brings whatever else the tests need.
     const others = readFileSync(join(tree, 'hack/setup/tools.mjs'), 'utf8').matchAll(
@@ -145,7 +159,7 @@ describe.runIf(isRoot)('setup on a machine without anything', () => {
   });
 
   it('runs the install scripts that npm left out', () => {
-    program('npm', fakeNpm({ scripts: false }));
+    program('npm', fakeNpm(home, { scripts: false }));
     const { status, stderr } = setup('demo');
     expect(stderr).toContain('running the install script of npm package node, which npm left out');
     expect(stderr).toContain('running the install script of npm package bun, which npm left out');
@@ -166,6 +180,19 @@ describe.runIf(isRoot)('the second run', () => {
     file('tree/pkg/main.ts', 'changed');
     expect(setup('demo').stderr).toBe('podwire setup: building dist/\n');
     expect(setup('demo').stderr).toBe('');
+  });
+
+  it('builds again what a build that failed has left, though the sources are as before', () => {
+    const good = buildScript();
+    file('tree/hack/build.ts', `${good}; throw new Error('no space left')`);
+    expect(setup('demo').stderr).toContain('Error: no space left');
+    file('tree/hack/build.ts', good);
+    expect(setup('demo').stderr).toBe('podwire setup: building dist/\n');
+  });
+
+  it('builds again when a product was deleted', () => {
+    rmSync(join(tree, 'dist/podwire-cni-launcher'));
+    expect(setup('demo').stderr).toBe('podwire setup: building dist/\n');
   });
 
   it('installs again when the lock file asks for another version', () => {
@@ -251,44 +278,4 @@ function lock(version: string): void {
   const other = { 'node_modules/for-another-machine': { version: '1.0.0', optional: true } };
   file('tree/package-lock.json', JSON.stringify({ packages: { '': {}, ...packages, ...other } }));
   file('record.json', JSON.stringify({ packages }));
-}
-
-/** Leaves the trace `npm ci` leaves: the packages and npm's own record of them. */
-function fakeNpm({ scripts = true } = {}): string {
-  const modules = join(tree, 'node_modules');
-  const made = ['node', 'bun', 'dependency'].flatMap((name) => [
-    `/bin/mkdir -p ${modules}/${name}/bin`,
-    `echo '{}' > ${modules}/${name}/package.json`,
-  ]);
-  const products = scripts
-    ? [
-        `/bin/ln -s ${process.execPath} ${modules}/node/bin/node`,
-        `/bin/ln -s ${process.execPath} ${modules}/bun/bin/bun.exe`,
-      ]
-    : [
-        `echo "${linkNode('bin/node')}" > ${modules}/node/installArchSpecificPackage.js`,
-        `echo "${linkNode('bin/bun.exe')}" > ${modules}/bun/install.js`,
-      ];
-  return [
-    'test "$1" = ci || exit 1',
-    `/bin/rm -rf ${modules}`,
-    ...made,
-    ...products,
-    `/bin/cp ${home}/record.json ${modules}/.package-lock.json`,
-  ].join('\n');
-}
-
-function linkNode(product: string): string {
-  return `require('fs').symlinkSync(process.execPath, '${product}')`;
-}
-
-/** Stands for the build: the command it makes prints its arguments, then does what the test says. */
-function buildScript(then = ''): string {
-  const command = `console.log('podwire ran with ' + process.argv.slice(2).join(' ')); ${then}`;
-  return `
-    import { mkdirSync, writeFileSync } from 'node:fs';
-    mkdirSync('dist', { recursive: true });
-    for (const name of ['podwire-cni', 'podwire-node', 'podwire-proxy']) writeFileSync('dist/' + name, '');
-    writeFileSync('dist/podwire', ${JSON.stringify(command)});
-  `;
 }

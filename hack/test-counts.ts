@@ -21,14 +21,16 @@ export function countsOfVitest(report: string): Counts {
 
 /** From the last line of hack/vm/run-tests.ts; a machine that ended without it has one failure. */
 export function countsOfVm(output: string): Counts {
-  const found = /^\d+ tests: (\d+) passed, (\d+) failed, (\d+) skipped$/m.exec(output);
+  const all = output.matchAll(/^\d+ tests: (\d+) passed, (\d+) failed, (\d+) skipped$/gm);
+  const found = [...all].at(-1);
   const [passed = 0, failed = 1, skipped = 0] = found?.slice(1).map(Number) ?? [];
   return { passed, failed, skipped };
 }
 
-/** As vitest ends, of both together. */
-export function closingLine(here: Counts, there: Counts | undefined): string {
-  const sum = (of: keyof Counts): number => here[of] + (there?.[of] ?? 0);
+/** As vitest ends, of all together. */
+export function closingLine(here: readonly Counts[], there: Counts | undefined): string {
+  const all = there === undefined ? here : [...here, there];
+  const sum = (of: keyof Counts): number => all.reduce((total, counts) => total + counts[of], 0);
   const parts = (['failed', 'passed', 'skipped'] as const)
     .filter((of) => of === 'passed' || sum(of) > 0)
     .map((of) => `${sum(of)} ${of}`);

@@ -354,6 +354,9 @@ describe('VLANs', () => {
     expect(await node.netns.ip('-4 addr show dev cni0')).not.toContain('10.1.2.1');
     expect(await reaches(pod, '10.1.2.1')).toBe(true);
     expect(await reaches(pod, '10.1.2.3')).toBe(true);
+    const stranger = await node.pod();
+    await add({ id: 'pod-3', netns: stranger.path, more: { ...more, vlan: 200 } });
+    expect(await reaches(stranger, '10.1.2.2', 0.3)).toBe(false);
   });
 
   it('are refused where they would not be kept apart, and nothing is left', async () => {

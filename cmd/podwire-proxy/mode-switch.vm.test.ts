@@ -14,6 +14,7 @@ import { kubeconfigFor } from '#pkg/embedded-api/kubeconfig-for.ts';
 import { runCommand } from '#pkg/exec/run.ts';
 import type { Logger } from '#pkg/log/logger.ts';
 import { openNetns, openOwnNetns } from '#pkg/netns/netns.ts';
+import { helloOverSctp } from '#pkg/proxy/testdata/sctp.ts';
 import { createSmallCluster, type SmallCluster } from '#pkg/proxy/testdata/small-cluster.ts';
 import { CLONE_NEWNET } from '#pkg/sys/constants.ts';
 import { openSys } from '#pkg/sys/open-sys.ts';
@@ -23,7 +24,9 @@ import { runProxy } from './wire.ts';
 
 const node = 'node-one';
 const vips = ['10.96.0.10', 'fd00:96::10'] as const;
-const slow = { timeout: 100_000, interval: 250 };
+/** Nobody's else on the endpoint. */
+const sctpPort = 7000;
+const slow = { timeout: 100_000, interval: 100 };
 /** Of a whole switch; on a busy machine with an emulated processor. */
 const patienceMs = 300_000;
 const stack = new AsyncDisposableStack();
@@ -58,6 +61,7 @@ beforeAll(async () => {
     { name: 'http', port: 80, targetPort: 8080, nodePort: 30080 },
     { name: 'echo', port: 81, targetPort: 8081, nodePort: 30081 },
     { name: 'udp', protocol: 'UDP', port: 80, targetPort: 8080, nodePort: 30080 },
+    { name: 'sctp', protocol: 'SCTP', port: 80, targetPort: sctpPort, nodePort: 30080 },
   ];
   for (const [name, n] of [
     ['web', 10],
@@ -206,7 +210,7 @@ function networkDevices(): string[] {
 }
 
 async function out(file: string, ...args: readonly string[]): Promise<string> {
-  return (await runCommand(file, args, { timeoutMs: 60_000 })).stdout;
+  return (await runCommand(file, args, { timeoutMs: 240_000 })).stdout;
 }
 
 /** What is of a mode, by what only that mode has. */
@@ -228,6 +232,14 @@ async function served(): Promise<void> {
     const from = i === 0 ? '10.1.1.2' : 'fd00:10:1::2';
     expect(await small.connect(client, { ...ask, host })).toEqual([`one ${from}`]);
     expect(await small.connect(client, { ...ask, host, protocol: 'udp' })).toEqual([`one ${from}`]);
+    const sctp = {
+      server: small.servers[0],
+      serverPort: sctpPort,
+      client,
+      address: host,
+      port: 80,
+    };
+    expect(await helloOverSctp(sctp)).toBe('hello');
   }
   const none = await small.connect(client, { ...ask, host: '10.96.0.11' });
   expect(none).toEqual(['ECONNREFUSED']);

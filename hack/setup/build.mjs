@@ -1,6 +1,6 @@
 /** `dist/`, built again when a source changed. */
 import { createHash } from 'node:crypto';
-import { readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import { readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { runStep } from './run.mjs';
 
@@ -13,7 +13,13 @@ const sources = [
   'package-lock.json',
   'tsconfig.json',
 ];
-const products = ['podwire', 'podwire-cni', 'podwire-node', 'podwire-proxy'];
+const products = [
+  'podwire',
+  'podwire-cni',
+  'podwire-cni-launcher',
+  'podwire-node',
+  'podwire-proxy',
+];
 
 /**
  * Builds unless `dist/` was built from these very sources.
@@ -25,6 +31,8 @@ export function buildProducts({ root, node, env, say }) {
   const hash = hashOf(root);
   if (products.every((name) => exists(join(root, 'dist', name))) && read(stamp) === hash) return;
   say('building dist/');
+  // What an interrupted build leaves was built from no known sources.
+  rmSync(stamp, { force: true });
   runStep('build dist/', [node, join(root, 'hack/build.ts')], { cwd: root, env });
   writeFileSync(stamp, hash);
 }

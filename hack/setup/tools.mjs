@@ -83,7 +83,7 @@ function install(task, tools, env, say) {
   say(`installing Debian packages for ${names}: ${packages.join(' ')}`);
   const options = { env: { ...env, DEBIAN_FRONTEND: 'noninteractive', LC_ALL: 'C' } };
   const wait = ['-o', 'DPkg::Lock::Timeout=120'];
-  runStep(`install ${names}`, ['apt-get', ...wait, '-q', 'update'], options);
+  updateLists(`install ${names}`, ['apt-get', ...wait, '-q', 'update'], options);
   runStep(
     `install ${names}`,
     // Not at the cost of what the machine has: containerd of another origin, say.
@@ -106,6 +106,21 @@ function install(task, tools, env, say) {
     );
   }
 }
+
+/** apt-get waits for others who install, not for others who read the lists. */
+function updateLists(purpose, command, options) {
+  for (let seconds = 0; ; seconds++) {
+    try {
+      return runStep(purpose, command, options);
+    } catch (error) {
+      const isBusy = /Could not get lock \S*\/lists\/lock/.test(error.message);
+      if (!isBusy || seconds >= listsSeconds) throw error;
+    }
+    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 1000);
+  }
+}
+
+const listsSeconds = 120;
 
 function isInstalled(tool, env) {
   if (isAbsolute(tool)) return existsSync(tool);

@@ -1,9 +1,18 @@
 /** Whether KVM works here: a device node is no proof, it may hang in a machine that is itself one. */
-import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import {
+  existsSync,
+  globSync,
+  mkdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { cacheFolder } from './debian-package.ts';
 import { writeImage } from './image.ts';
 import { runMachine, type Accelerator } from './qemu.ts';
+import { UnnamedFile } from '#hack/unnamed-file.ts';
 
 /** A machine that works turns itself off within one. */
 const probeSeconds = 5;
@@ -12,8 +21,6 @@ const kvmDevice = '/dev/kvm';
 export interface Probe {
   readonly kernelImage: string;
   readonly busybox: string;
-  /** A folder for what this writes. */
-  readonly work: string;
   readonly signal: AbortSignal;
   /** Other places and times than the usual: for tests. */
   readonly device?: string;
@@ -30,9 +37,18 @@ export async function chooseAccelerator(probe: Probe): Promise<Accelerator> {
   if (existsSync(answer)) return readFileSync(answer, 'utf8') === 'kvm' ? 'kvm' : 'tcg';
   const found = (await bootsUnderKvm(probe)) ? 'kvm' : 'tcg';
   if (probe.signal.aborted) return found;
-  mkdirSync(answers, { recursive: true });
-  writeFileSync(answer, found);
+  keep(found, answer, answers);
   return found;
+}
+
+/** Whole or not at all, and in the place of the answers of former boots. */
+function keep(found: Accelerator, answer: string, answers: string): void {
+  mkdirSync(answers, { recursive: true });
+  const former = globSync(join(answers, 'accelerator-*'));
+  const unfinished = `${answer}.${process.pid}`;
+  writeFileSync(unfinished, found);
+  renameSync(unfinished, answer);
+  for (const path of former) if (!path.startsWith(answer)) rmSync(path, { force: true });
 }
 
 async function bootsUnderKvm({
@@ -40,18 +56,13 @@ async function bootsUnderKvm({
   kernelImage,
   signal,
   timeoutSeconds = probeSeconds,
-  work,
 }: Probe): Promise<boolean> {
-  const initrd = join(work, 'probe-initrd');
-  writeImage(initrd, { busybox, init: '#!/bin/busybox sh\n/bin/busybox poweroff -f\n' });
-  const machine = {
-    accelerator: 'kvm',
-    kernelImage,
-    initrd,
-    consoleLog: join(work, 'probe-console'),
-    exitCodeFile: join(work, 'probe-exit-code'),
-    shareRoot: false,
-  } as const;
+  using initrd = new UnnamedFile();
+  using console = new UnnamedFile();
+  using exitCode = new UnnamedFile();
+  writeImage(initrd.fd, { busybox, init: '#!/bin/busybox sh\n/bin/busybox poweroff -f\n' });
+  const kind = { accelerator: 'kvm', kernelImage, shareRoot: false } as const;
+  const machine = { ...kind, initrd, console, exitCode };
   try {
     const options = { timeoutSeconds, signal, onOutput: () => undefined };
     return (await runMachine(machine, options)) === 'by itself';

@@ -5,7 +5,7 @@ export interface VmArguments {
   /** A version ("6.12"), the path of a Debian package, or undefined for the release's own kernel. */
   readonly kernel: string | undefined;
   readonly timeoutSeconds: number;
-  /** Leave out what takes minutes on an emulated processor. */
+  /** Of the named files only what needs the VM. */
   readonly quick: boolean;
   /** For vitest; every suite that needs the VM when empty. */
   readonly tests: readonly string[];
@@ -15,6 +15,9 @@ export interface VmArguments {
 
 export const usage =
   'usage: npm run test:vm -- [--kernel VERSION|PACKAGE.deb] [--timeout SECONDS] [--quick] [FILE...] [-- COMMAND...]';
+
+/** A day; longer than a month a timer cannot wait. */
+const maxSeconds = 86_400;
 
 /** @throws {TypeError} when an option is unknown or has no proper value */
 export function parseVmArguments(argv: readonly string[]): VmArguments {
@@ -29,9 +32,13 @@ export function parseVmArguments(argv: readonly string[]): VmArguments {
     },
   });
   const timeoutSeconds = Number(values.timeout);
-  if (!Number.isInteger(timeoutSeconds) || timeoutSeconds < 1) {
-    throw new TypeError(`Cannot use --timeout ${values.timeout}: expected seconds`);
+  if (!Number.isInteger(timeoutSeconds) || timeoutSeconds < 1 || timeoutSeconds > maxSeconds) {
+    throw new TypeError(
+      `Cannot use --timeout ${values.timeout}: expected 1 to ${maxSeconds} seconds`,
+    );
   }
+  if (values.kernel === '')
+    throw new TypeError('Cannot use --kernel: expected a version or package');
   return {
     kernel: values.kernel,
     timeoutSeconds,

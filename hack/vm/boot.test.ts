@@ -1,11 +1,22 @@
 /** The runner with a program in the place of qemu: what it says, and that it ends. */
-import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import {
+  existsSync,
+  ftruncateSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+} from 'node:fs';
+import { rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { delimiter, join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { chooseAccelerator } from './accelerator.ts';
 import { bootAndRun } from './boot.ts';
 import { qemu, type Machine } from './qemu.ts';
+import { UnnamedFile } from '#hack/unnamed-file.ts';
 
 const path = process.env['PATH'] ?? '';
 let dir: string;
@@ -21,14 +32,15 @@ beforeEach(() => {
   machine = {
     accelerator: 'tcg',
     kernelImage: join(dir, 'kernel'),
-    initrd: join(dir, 'initrd'),
-    consoleLog: join(dir, 'console'),
-    exitCodeFile: join(dir, 'code'),
+    initrd: new UnnamedFile(dir),
+    console: new UnnamedFile(dir),
+    exitCode: new UnnamedFile(dir),
     shareRoot: false,
   };
 });
 afterEach(() => {
   process.env['PATH'] = path;
+  for (const file of [machine.initrd, machine.console, machine.exitCode]) file[Symbol.dispose]();
   rmSync(dir, { recursive: true });
 });
 
@@ -43,12 +55,10 @@ function starts(): number[] {
   return existsSync(file) ? readFileSync(file, 'utf8').trim().split('\n').map(Number) : [];
 }
 
+/** One that has ended may wait for its parent to look. */
 function isAlive(pid: number): boolean {
-  try {
-    return process.kill(pid, 0);
-  } catch {
-    return false;
-  }
+  const file = `/proc/${pid}/stat`;
+  return existsSync(file) && !/\) Z /.test(readFileSync(file, 'utf8'));
 }
 
 function run(timeoutSeconds = 60, signal = new AbortController().signal): Promise<number> {
@@ -63,13 +73,13 @@ describe('bootAndRun()', () => {
     // To the caller 2 means that there can be no machine here.
     [2, 1],
   ])('a command that ends with %i gives %i', async (code, expected) => {
-    asQemu(`echo words; echo ${code} > code`);
+    asQemu(`echo words; echo ${code} > /dev/fd/5`);
     expect(await run()).toBe(expected);
     expect({ output, starts: starts().length }).toEqual({ output: 'words\n', starts: 1 });
   });
 
   it('passes on what is printed while the machine runs', async () => {
-    asQemu('echo first; until [ -e seen ]; do sleep 0.01; done; echo second; echo 0 > code');
+    asQemu('echo first; until [ -e seen ]; do sleep 0.01; done; echo second; echo 0 > /dev/fd/5');
     const over = run();
     await expect.poll(() => output).toBe('first\n');
     writeFileSync(join(dir, 'seen'), '');
@@ -78,7 +88,7 @@ describe('bootAndRun()', () => {
   });
 
   it('ends a machine that takes too long, and shows its console', async () => {
-    asQemu('echo words; echo Kernel panic > console; exec sleep 1000');
+    asQemu('echo words; echo Kernel panic > /dev/fd/4; exec sleep 1000');
     expect(await run(0.3)).toBe(3);
     expect(said.join('\n')).toMatch(/no exit code \(not finished after 0\.3 s\)[^]*Kernel panic/);
     expect(starts().filter(isAlive)).toEqual([]);
@@ -95,10 +105,10 @@ describe('bootAndRun()', () => {
   });
 
   it('boots again when the kernel died at once, and not for ever', async () => {
-    asQemu('[ $(wc -l < starts) -lt 3 ] || { echo words; echo 0 > code; }');
+    asQemu('[ $(wc -l < starts) -lt 3 ] || { echo words; echo 0 > /dev/fd/5; }');
     expect(await run()).toBe(0);
     expect(starts()).toHaveLength(3);
-    rmSync(join(dir, 'code'));
+    ftruncateSync(machine.exitCode.fd);
     rmSync(join(dir, 'starts'));
     asQemu('');
     expect(await run()).toBe(3);
@@ -111,9 +121,66 @@ describe('bootAndRun()', () => {
     expect(starts()).toHaveLength(1);
   });
 
+  it('starts nothing when it was to end before', async () => {
+    asQemu('echo words; exec sleep 1000');
+    expect(await run(0.5, AbortSignal.abort())).toBe(3);
+    expect(starts()).toEqual([]);
+    expect(said.join()).toContain('ended by a signal');
+  });
+
+  it('waits for nobody else who holds the output of a machine that was ended', async () => {
+    asQemu('sleep 1000 & echo $! >> starts; echo words; exec sleep 1000');
+    expect(await run(0.5)).toBe(3);
+    const [machinePid = 0, otherPid = 0] = starts();
+    expect([machinePid, otherPid].map(isAlive)).toEqual([false, true]);
+    process.kill(otherPid);
+  });
+
+  it('has one time for all attempts', async () => {
+    asQemu('sleep 0.4');
+    const startedMs = performance.now();
+    expect(await run(0.5)).toBe(3);
+    expect(performance.now() - startedMs).toBeLessThan(1_100);
+    expect(said.join()).toContain('not finished after 0.5 s');
+  });
+
+  it('ends a line that the machine did not end', async () => {
+    asQemu('printf words; echo 0 > /dev/fd/5');
+    expect(await run()).toBe(0);
+    expect(output).toBe('words\n');
+  });
+
+  it('says which signal ended the machine', async () => {
+    asQemu('kill -KILL $$');
+    await expect(run()).rejects.toThrow(`Cannot run ${qemu}: ended by SIGKILL`);
+  });
+
   it('says what qemu complained of', async () => {
     asQemu('echo no such device >&2; exit 1');
     await expect(run()).rejects.toThrow(`Cannot run ${qemu}: no such device`);
+  });
+});
+
+describe('runMachine()', () => {
+  it('has the machine end with whoever runs it, also by SIGKILL, and no file stays', async () => {
+    asQemu('echo words; exec sleep 1000');
+    const folder = JSON.stringify(dir);
+    const program = `
+      import { runMachine } from ${JSON.stringify(join(import.meta.dirname, 'qemu.ts'))};
+      import { UnnamedFile } from ${JSON.stringify(join(import.meta.dirname, '../unnamed-file.ts'))};
+      const file = () => new UnnamedFile(${folder});
+      const files = { initrd: file(), console: file(), exitCode: file() };
+      const machine = { accelerator: 'tcg', kernelImage: 'k', shareRoot: false, ...files };
+      const onOutput = (bytes) => void process.stdout.write(bytes);
+      const { signal } = new AbortController();
+      await runMachine(machine, { timeoutSeconds: 60, signal, onOutput });`;
+    const runner = spawn(process.execPath, ['--input-type=module', '-e', program]);
+    await once(runner.stdout, 'data');
+    const [pid = 0] = starts();
+    expect(isAlive(pid)).toBe(true);
+    runner.kill('SIGKILL');
+    await expect.poll(() => isAlive(pid)).toBe(false);
+    expect(readdirSync(dir).toSorted()).toEqual([qemu, 'starts'].toSorted());
   });
 });
 
@@ -122,7 +189,6 @@ describe('chooseAccelerator()', () => {
     chooseAccelerator({
       kernelImage: machine.kernelImage,
       busybox: join(dir, 'kvm'),
-      work: dir,
       signal: new AbortController().signal,
       device,
       answers: join(dir, 'answers'),
@@ -133,6 +199,16 @@ describe('chooseAccelerator()', () => {
     asQemu('');
     expect(await choose('/nonexistent/kvm')).toBe('tcg');
     expect(starts()).toEqual([]);
+  });
+
+  it('keeps the answer until the next boot, and none that was half written', async () => {
+    writeFileSync(join(dir, 'kvm'), '');
+    mkdirSync(join(dir, 'answers'));
+    writeFileSync(join(dir, 'answers/accelerator-former'), 'kvm');
+    asQemu('exit 1');
+    expect(await choose()).toBe('tcg');
+    const bootId = readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim();
+    expect(readdirSync(join(dir, 'answers'))).toEqual([`accelerator-${bootId}`]);
   });
 
   it.each([

@@ -1,5 +1,4 @@
 /** Boots the machine and says how its command went. */
-import { existsSync, readFileSync } from 'node:fs';
 import { runMachine, type Ended, type Machine } from './qemu.ts';
 
 export interface Boot {
@@ -28,37 +27,41 @@ const maxAttempts = 3;
 export async function bootAndRun(machine: Machine, boot: Boot): Promise<number> {
   const { say, timeoutSeconds } = boot;
   const startedMs = performance.now();
+  const seconds = (): number => (performance.now() - startedMs) / 1000;
   for (let attempt = 1; ; attempt++) {
-    let hasPrinted = false;
+    let last: number | undefined;
     const onOutput = (bytes: Uint8Array): void => {
-      hasPrinted = true;
+      last = bytes.at(-1) ?? last;
       boot.onOutput(bytes);
     };
-    const ended = await runMachine(machine, { ...boot, onOutput });
-    say(`ended after ${((performance.now() - startedMs) / 1000).toFixed(1)} s`);
-    const code = exitCode(machine.exitCodeFile);
+    const left = Math.max(0, timeoutSeconds - seconds());
+    const ended = await runMachine(machine, { ...boot, timeoutSeconds: left, onOutput });
+    if (last !== undefined && last !== newline) boot.onOutput(Buffer.from('\n'));
+    say(`ended after ${seconds().toFixed(1)} s`);
+    const code = exitCode(machine);
     if (code !== undefined) return code === noMachine ? 1 : code;
-    if (ended === 'by itself' && !hasPrinted && attempt < maxAttempts) {
+    if (ended === 'by itself' && last === undefined && attempt < maxAttempts) {
       say('the machine died while it started; once more');
       continue;
     }
     say(`the machine gave no exit code (${wordsFor(ended, timeoutSeconds)}); its console:`);
-    say(lastLines(machine.consoleLog, 40));
+    say(lastLines(machine.console.read().toString(), 40));
     return noAnswer;
   }
 }
+
+const newline = 10;
 
 function wordsFor(ended: Ended, timeoutSeconds: number): string {
   if (ended === 'timeout') return `not finished after ${timeoutSeconds} s`;
   return ended === 'signal' ? 'ended by a signal' : 'ended by itself';
 }
 
-function exitCode(path: string): number | undefined {
-  const text = existsSync(path) ? readFileSync(path, 'utf8').trim() : '';
+function exitCode(machine: Machine): number | undefined {
+  const text = machine.exitCode.read().toString().trim();
   return /^\d+$/.test(text) ? Number(text) : undefined;
 }
 
-function lastLines(path: string, count: number): string {
-  if (!existsSync(path)) return '';
-  return readFileSync(path, 'utf8').split('\n').slice(-count).join('\n');
+function lastLines(text: string, count: number): string {
+  return text.trimEnd().split(/\r?\n/).slice(-count).join('\n');
 }

@@ -9,29 +9,25 @@ import { pathToFileURL } from 'node:url';
 import { build, type Plugin } from 'esbuild';
 import type { Suite } from './suites.ts';
 
-export async function bundleTests(
-  root: string,
-  suites: readonly Suite[],
-  outfile: string,
-): Promise<void> {
+export async function bundleTests(root: string, suites: readonly Suite[]): Promise<Uint8Array> {
   const files = suites.map(({ file, only }) => {
     const path = JSON.stringify(join(root, file));
     return `[${JSON.stringify(file)}, () => import(${path}), ${only ?? undefined}]`;
   });
   const runner = JSON.stringify(join(root, 'hack/vm/run-tests.ts'));
   const contents = `import { runTests } from ${runner};\nprocess.exitCode = await runTests([${files.join(',')}]);`;
-  await bundle(root, contents, outfile);
+  return await bundle(root, contents);
 }
 
 /** A program of the repository that acts when it is loaded, with the packages it needs. */
-export async function bundleScript(root: string, file: string, outfile: string): Promise<void> {
-  await bundle(root, `import ${JSON.stringify(join(root, file))};`, outfile);
+export async function bundleScript(root: string, file: string): Promise<Uint8Array> {
+  return await bundle(root, `import ${JSON.stringify(join(root, file))};`);
 }
 
-async function bundle(root: string, contents: string, outfile: string): Promise<void> {
-  await build({
+async function bundle(root: string, contents: string): Promise<Uint8Array> {
+  const { outputFiles } = await build({
     stdin: { contents, resolveDir: root },
-    outfile,
+    write: false,
     bundle: true,
     platform: 'node',
     target: 'node26',
@@ -45,6 +41,7 @@ async function bundle(root: string, contents: string, outfile: string): Promise<
       js: "import { createRequire as __createRequire } from 'node:module'; const require = __createRequire(import.meta.url);",
     },
   });
+  return outputFiles[0]?.contents ?? new Uint8Array();
 }
 
 /** In a bundle `import.meta` is the bundle's: files of ours get their own. */

@@ -6,10 +6,10 @@ import { join } from 'node:path';
 import { build, type Plugin } from 'esbuild';
 
 /** @param node the interpreter, as the VM has it */
-export async function bundleCniProgram(root: string, node: string, outfile: string): Promise<void> {
-  await build({
+export async function bundleCniProgram(root: string, node: string): Promise<Uint8Array> {
+  const { outputFiles } = await build({
     entryPoints: [join(root, 'cmd/podwire-cni/main.ts')],
-    outfile,
+    write: false,
     bundle: true,
     platform: 'node',
     target: 'node26',
@@ -22,6 +22,7 @@ export async function bundleCniProgram(root: string, node: string, outfile: stri
       js: `#!${node} --disable-warning=ExperimentalWarning\nconst calledAs = process.argv[1];`,
     },
   });
+  return outputFiles[0]?.contents ?? new Uint8Array();
 }
 
 /** Node's system calls in the place of Bun's, which no other runtime can load. */

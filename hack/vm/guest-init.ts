@@ -21,6 +21,9 @@ const mounts: readonly (readonly [type: string, path: string])[] = [
   ['tmpfs', '/tmp'],
 ];
 
+/** Since the kernel's start, on a machine that is busy with other things. */
+const portSeconds = 120;
+
 /** Serial ports to the machine: what is printed, and the exit code. */
 export const outputPort = 'podwire.output';
 export const exitCodePort = 'podwire.exit-code';
@@ -41,8 +44,9 @@ export function guestInit({ root, argv, env, timeoutSeconds }: GuestCommand): st
     'for module in virtio_pci 9pnet_virtio 9p overlay virtio_console; do',
     '  modprobe $module || echo "podwire: no module $module"',
     'done',
-    // A port gets its name some time after it appeared.
+    // A port gets its name some time after it appeared; a kernel without such ports is no use.
     'until [ -n "$output" ] && [ -n "$code" ]; do',
+    `  [ $(cut -d. -f1 /proc/uptime) -lt ${portSeconds} ] || { echo "podwire: no ports"; poweroff -f; }`,
     '  for port in /sys/class/virtio-ports/*; do',
     '    case $(cat $port/name 2>/dev/null) in',
     `      ${outputPort}) output=/dev/\${port##*/};;`,

@@ -1,14 +1,7 @@
 /** What the VM has in memory: busybox, kernel modules, and the repository with its packages. */
-import {
-  closeSync,
-  openSync,
-  readFileSync,
-  readdirSync,
-  readlinkSync,
-  statSync,
-  writeSync,
-} from 'node:fs';
+import { readFileSync, readdirSync, readlinkSync, statSync, writeSync, type Dirent } from 'node:fs';
 import { dirname, join, relative } from 'node:path';
+import { isErrno } from '#pkg/errors/agent-error.ts';
 import { cpioArchive, directoryEntry, fileEntry, linkEntry, type ArchiveEntry } from './cpio.ts';
 
 export interface ImageContent {
@@ -23,7 +16,12 @@ export interface ImageContent {
   /** Files of the machine that are much used, by absolute path. */
   readonly system?: readonly string[];
   /** Programs to put into the repository, under their paths on the machine. */
-  readonly programs?: readonly { readonly path: string; readonly file: string }[];
+  readonly programs?: readonly Program[];
+}
+
+export interface Program {
+  readonly path: string;
+  readonly content: Uint8Array;
 }
 
 /** What no test in the VM runs. */
@@ -44,18 +42,13 @@ const packages = [
 /** Folders the script mounts on, and busybox under every name that scripts call it by. */
 const folders = ['bin', 'dev', 'lib', 'lib/modules', 'machine', 'memory', 'newroot', 'proc', 'sys'];
 
-/** Writes the image to a file, uncompressed: unpacking costs the VM more than reading. */
-export function writeImage(path: string, content: ImageContent): void {
-  const fd = openSync(path, 'w', 0o600);
-  try {
-    for (const bytes of cpioArchive(entries(content))) writeAll(fd, bytes);
-  } finally {
-    closeSync(fd);
-  }
+/** Writes the image to an open file, uncompressed: unpacking costs the VM more than reading. */
+export function writeImage(fd: number, content: ImageContent): void {
+  for (const bytes of cpioArchive(entries(content))) writeAll(fd, bytes);
 }
 
-function* entries(content: ImageContent): Generator<ArchiveEntry> {
-  const { busybox, init, modules, programs = [], repository, system = [] } = content;
+function* entries(of: ImageContent): Generator<ArchiveEntry> {
+  const { busybox, init, modules, programs = [], repository, system = [] } = of;
   yield* folders.map(directoryEntry);
   yield fileEntry('bin/busybox', readFileSync(busybox), 0o755);
   for (const applet of applets) yield linkEntry(`bin/${applet}`, 'busybox');
@@ -71,8 +64,8 @@ function* entries(content: ImageContent): Generator<ArchiveEntry> {
   for (const path of packages) {
     yield* tree(join(repository, path), `repository/${path}`, new Set());
   }
-  for (const { file, path } of programs) {
-    yield fileEntry(`repository/${relative(repository, path)}`, readFileSync(file), 0o755);
+  for (const { content, path } of programs) {
+    yield fileEntry(`repository/${relative(repository, path)}`, content, 0o755);
   }
 }
 
@@ -80,6 +73,7 @@ const applets = [
   'cat',
   'chroot',
   'cp',
+  'cut',
   'echo',
   'ip',
   'ln',
@@ -91,22 +85,40 @@ const applets = [
   'timeout',
 ];
 
+/** All below a folder; what goes while it is read, as tests elsewhere have files, is left out. */
 function* tree(from: string, to: string, without: ReadonlySet<string>): Generator<ArchiveEntry> {
   const walk = function* (folder: string): Generator<ArchiveEntry> {
     const inside = relative(from, folder);
+    const listed = unlessGone(() => readdirSync(folder, { withFileTypes: true }));
+    if (listed === undefined) return;
     yield directoryEntry(inside === '' ? to : `${to}/${inside}`);
-    for (const entry of readdirSync(folder, { withFileTypes: true })) {
+    for (const entry of listed) {
       const path = join(folder, entry.name);
       const name = relative(from, path);
       if (without.has(name)) continue;
       if (entry.isDirectory()) yield* walk(path);
-      else if (entry.isSymbolicLink()) yield linkEntry(`${to}/${name}`, readlinkSync(path));
-      else if (entry.isFile()) {
-        yield fileEntry(`${to}/${name}`, readFileSync(path), statSync(path).mode);
+      else {
+        const found = unlessGone(() => entryOf(entry, path, `${to}/${name}`));
+        if (found !== undefined) yield found;
       }
     }
   };
   yield* walk(from);
+}
+
+/** Undefined for sockets and the like. */
+function entryOf(entry: Dirent, path: string, to: string): ArchiveEntry | undefined {
+  if (entry.isSymbolicLink()) return linkEntry(to, readlinkSync(path));
+  return entry.isFile() ? fileEntry(to, readFileSync(path), statSync(path).mode) : undefined;
+}
+
+function unlessGone<T>(read: () => T): T | undefined {
+  try {
+    return read();
+  } catch (error) {
+    if (isErrno(error, 'ENOENT')) return undefined;
+    throw error;
+  }
 }
 
 /** Under `system/`, with the folders above them. */

@@ -2,7 +2,15 @@
 import { existsSync, globSync, readdirSync, renameSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { AgentError } from '#pkg/errors/agent-error.ts';
-import { call, dependency, packageNames, unpackedFile, unpackedPackage } from './debian-package.ts';
+import {
+  byNumbers,
+  call,
+  dependency,
+  packageNames,
+  unpackedFile,
+  unpackedPackage,
+  type Packages,
+} from './debian-package.ts';
 
 export interface VmKernel {
   /** "6.1.0-55-amd64" */
@@ -19,36 +27,46 @@ export interface VmKernel {
  * @param busybox for its depmod
  * @throws {AgentError} PackageMissing when apt has no such kernel
  */
-export function findKernel(wanted: string | undefined, busybox: string): VmKernel {
-  const prepare = (folder: string): void => prepareKernel(folder, busybox);
-  const folder =
-    wanted?.endsWith('.deb') === true
-      ? unpackedFile(wanted, prepare)
-      : unpackedPackage(kernelPackage(wanted), prepare);
+export async function findKernel(
+  of: Packages,
+  wanted: string | undefined,
+  busybox: string,
+): Promise<VmKernel> {
+  const prepare = (folder: string): Promise<void> => prepareKernel(folder, busybox, of.signal);
+  const isFile = wanted?.endsWith('.deb') === true;
+  // What Debian 12 installs, when nobody can be asked.
+  const known = kernelNames(wanted ?? '6.1');
+  const folder = isFile
+    ? await unpackedFile(of, wanted, prepare)
+    : await unpackedPackage(of, () => kernelPackage(wanted, of.signal), known, prepare);
   return kernelIn(folder);
 }
 
-function kernelPackage(wanted: string | undefined): string {
-  if (wanted === undefined) {
-    // Not the cloud flavour: it has no 9p.
-    const name = dependency('linux-image-amd64', 'linux-image-');
-    if (name !== undefined) return name;
-  } else {
-    const names = packageNames(`linux-image-${wanted}`).filter(
-      (name) => /^linux-image-\d[\w.+~-]*-amd64$/.test(name) && !/-(?:cloud|rt)-amd64$/.test(name),
-    );
-    const newest = names.toSorted(byVersion).at(-1);
-    if (newest !== undefined) return newest;
-  }
-  throw new AgentError(
-    'PackageMissing',
-    `Cannot find a kernel ${wanted ?? 'of this release'}: apt knows no package linux-image-${wanted ?? ''}…-amd64`,
+/** The flavour for all machines: that for clouds has no 9p. 6.1 is no start of 6.12. */
+function kernelNames(version: string): RegExp {
+  return new RegExp(
+    String.raw`^linux-image-${RegExp.escape(version)}(?!\d)(?!.*-(?:cloud|rt)-)[\w.+~-]*-amd64(?:_|$)`,
   );
 }
 
-/** Numbers in names compare as numbers: 6.1.0-9 is before 6.1.0-10. */
-function byVersion(a: string, b: string): number {
-  return a.localeCompare(b, 'en', { numeric: true });
+async function kernelPackage(wanted: string | undefined, signal: AbortSignal): Promise<string> {
+  if (wanted === undefined) {
+    const name = await dependency('linux-image-amd64', 'linux-image-', signal);
+    if (name !== undefined) return name;
+    throw new AgentError('PackageMissing', 'Cannot find a kernel: linux-image-amd64 names none');
+  }
+  const all = await packageNames('linux-image-', signal);
+  const newest = all
+    .filter((name) => kernelNames(wanted).test(name))
+    .toSorted(byNumbers)
+    .at(-1);
+  if (newest !== undefined) return newest;
+  const there = all.map((name) => /^linux-image-(\d+\.\d+).*\d-amd64$/.exec(name)?.[1]);
+  const versions = [...new Set(there.filter((version) => version !== undefined))];
+  throw new AgentError(
+    'PackageMissing',
+    `Cannot find a kernel ${wanted}: apt has ${versions.toSorted(byNumbers).join(', ') || 'none'}`,
+  );
 }
 
 function kernelIn(folder: string): VmKernel {
@@ -69,7 +87,7 @@ const keptFileSystems = new Set(['9p', 'fscache', 'netfs', 'overlayfs']);
 /** Kinds of network devices; the rest of drivers/net is hardware. */
 const keptDevices = new Set(['bonding', 'ipvlan', 'vxlan', 'wireguard']);
 
-function prepareKernel(folder: string, busybox: string): void {
+async function prepareKernel(folder: string, busybox: string, signal: AbortSignal): Promise<void> {
   const { version, modules } = kernelIn(folder);
   const kernel = join(modules, 'kernel');
   keepOnly(kernel, kept);
@@ -81,10 +99,10 @@ function prepareKernel(folder: string, busybox: string): void {
     }
   }
   const packed = globSync(join(kernel, '**/*.ko.xz'));
-  if (packed.length > 0) call('xz', ['-d', '-T0', ...packed], '/');
+  if (packed.length > 0) await call('xz', ['-d', '-T0', ...packed], signal);
   // Newer packages are merged into /usr, where depmod does not look.
   const base = join(modules, '../../..');
-  call(busybox, ['depmod', '-b', base, version], '/');
+  await call(busybox, ['depmod', '-b', base, version], signal);
   const misplaced = join(base, 'modules.dep');
   if (existsSync(misplaced)) renameSync(misplaced, join(modules, 'modules.dep'));
 }

@@ -6,22 +6,21 @@
  * Exit codes: that of the tests; 1 for mistakes; 2 when there can be no machine here; 3 when it ended
  * without saying how they went.
  */
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { messageOf } from '#pkg/errors/agent-error.ts';
 import { chooseAccelerator } from './accelerator.ts';
 import { parseVmArguments, usage, type VmArguments } from './arguments.ts';
-import { bootAndRun, noMachine } from './boot.ts';
+import { bootAndRun, noAnswer, noMachine } from './boot.ts';
 import { call, unpackedPackage } from './debian-package.ts';
 import { guestInit } from './guest-init.ts';
-import { writeImage } from './image.ts';
+import { writeImage, type Program } from './image.ts';
 import { findKernel, type VmKernel } from './kernel.ts';
-import { qemu, type Machine } from './qemu.ts';
+import { qemu } from './qemu.ts';
 import { bundleScript, bundleTests } from './bundle-tests.ts';
 import { bundleCniProgram } from './cni-program.ts';
 import { suitesOf } from './suites.ts';
 import { systemFiles } from './system-files.ts';
+import { UnnamedFile } from '#hack/unnamed-file.ts';
 
 const root = join(import.meta.dirname, '../..');
 /** Where the bundled tests are in the VM; beside the packages, so that what they import is found. */
@@ -30,65 +29,68 @@ const node = join(root, 'node_modules/node/bin/node');
 const testCommand = [node, '--disable-warning=ExperimentalWarning', testProgram];
 
 async function main(args: VmArguments, signal: AbortSignal): Promise<number> {
-  const { busybox, kernel } = machineParts(args);
-  const work = mkdtempSync(join(tmpdir(), 'podwire-vm-'));
-  try {
-    const probe = { kernelImage: kernel.image, busybox, work, signal };
-    const accelerator = await chooseAccelerator(probe);
-    const initrd = join(work, 'initrd');
-    const { timeoutSeconds } = args;
-    const programs = [
-      { path: testProgram, file: join(work, 'tests.mjs') },
-      { path: join(root, 'dist/podwire-cni'), file: join(work, 'podwire-cni') },
-    ];
-    const [script = '', ...scriptArguments] = args.command;
-    const isScript = script.endsWith('.ts');
-    const suites = args.command.length > 0 ? [] : suitesOf(root, args.tests, args.quick);
-    if (isScript) await bundleScript(root, script, join(work, 'tests.mjs'));
-    else await bundleTests(root, suites, join(work, 'tests.mjs'));
-    await bundleCniProgram(root, node, join(work, 'podwire-cni'));
-    const isCommand = args.command.length > 0 && !isScript;
-    const argv = isCommand ? args.command : [...testCommand, ...scriptArguments];
-    const env = {
-      ...guestEnvironment,
-      PODWIRE_SLOWNESS: slowness[accelerator],
-      // Beside other tests, which go first, a test takes five times as long.
-      PODWIRE_TEST_SECONDS: '600',
-    };
-    const init = guestInit({ root, argv, env, timeoutSeconds });
-    const modules = { version: kernel.version, folder: kernel.modules };
-    const system = systemFiles(guestEnvironment.PATH);
-    writeImage(initrd, { busybox, init, modules, repository: root, programs, system });
-    const machine: Machine = {
-      accelerator,
-      kernelImage: kernel.image,
-      initrd,
-      consoleLog: join(work, 'console'),
-      exitCodeFile: join(work, 'exit-code'),
-      shareRoot: true,
-    };
-    say(`Linux ${kernel.version}, ${accelerator}`);
-    return await bootAndRun(machine, {
-      timeoutSeconds,
-      signal,
-      onOutput: (bytes) => void process.stdout.write(bytes),
-      say,
-    });
-  } finally {
-    rmSync(work, { recursive: true, force: true });
-  }
+  const programs = await programsFor(args);
+  const { busybox, kernel } = await machineParts(args, signal);
+  const accelerator = await chooseAccelerator({ kernelImage: kernel.image, busybox, signal });
+  using initrd = new UnnamedFile();
+  using console = new UnnamedFile();
+  using exitCode = new UnnamedFile();
+  const { timeoutSeconds } = args;
+  const env = {
+    ...guestEnvironment,
+    PODWIRE_SLOWNESS: slowness[accelerator],
+    // Beside other tests, which go first, a test takes five times as long.
+    PODWIRE_TEST_SECONDS: '600',
+  };
+  const init = guestInit({ root, argv: commandOf(args), env, timeoutSeconds });
+  const modules = { version: kernel.version, folder: kernel.modules };
+  const system = systemFiles(guestEnvironment.PATH);
+  writeImage(initrd.fd, { busybox, init, modules, repository: root, programs, system });
+  const kind = { accelerator, kernelImage: kernel.image, shareRoot: true };
+  say(`Linux ${kernel.version}, ${accelerator}`);
+  return await bootAndRun(
+    { ...kind, initrd, console, exitCode },
+    { timeoutSeconds, signal, onOutput: (bytes) => void process.stdout.write(bytes), say },
+  );
+}
+
+/** What the machine runs, from our sources: mistakes in the arguments are found before all else. */
+async function programsFor(args: VmArguments): Promise<Program[]> {
+  const [script = ''] = args.command;
+  const suites = args.command.length > 0 ? [] : suitesOf(root, args.tests, args.quick);
+  const tests = script.endsWith('.ts')
+    ? await bundleScript(root, script)
+    : await bundleTests(root, suites);
+  return [
+    { path: testProgram, content: tests },
+    { path: join(root, 'dist/podwire-cni'), content: await bundleCniProgram(root, node) },
+  ];
+}
+
+function commandOf({ command }: VmArguments): readonly string[] {
+  const [script, ...scriptArguments] = command;
+  if (script === undefined) return testCommand;
+  return script.endsWith('.ts') ? [...testCommand, ...scriptArguments] : command;
 }
 
 /** Nothing is wrong with the tests, but they cannot run here. */
 class NoMachine extends Error {}
 
 /** @throws {NoMachine} */
-function machineParts(args: VmArguments): { readonly busybox: string; readonly kernel: VmKernel } {
+async function machineParts(
+  args: VmArguments,
+  signal: AbortSignal,
+): Promise<{ readonly busybox: string; readonly kernel: VmKernel }> {
   try {
-    call(qemu, ['-version'], '/');
-    const busybox = join(unpackedPackage('busybox-static'), 'bin/busybox');
-    return { busybox, kernel: findKernel(args.kernel, busybox) };
+    if (process.arch !== 'x64') throw new Error(`its kernel is for x64, this is ${process.arch}`);
+    await call(qemu, ['-version'], signal);
+    const packages = { signal, say };
+    const name = async (): Promise<string> => 'busybox-static';
+    const folder = await unpackedPackage(packages, name, /^busybox-static_/);
+    const busybox = join(folder, 'bin/busybox');
+    return { busybox, kernel: await findKernel(packages, args.kernel, busybox) };
   } catch (cause) {
+    signal.throwIfAborted();
     throw new NoMachine(`no virtual machine: ${messageOf(cause)}`, { cause });
   }
 }
@@ -111,12 +113,21 @@ function say(line: string): void {
 
 const stop = new AbortController();
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
-  process.once(signal, () => stop.abort());
+  process.on(signal, () => stop.abort(signal));
 }
+// Nobody reads what the machine prints any more.
+process.stdout.on('error', () => stop.abort('its output was closed'));
 try {
   process.exitCode = await main(parseVmArguments(process.argv.slice(2)), stop.signal);
 } catch (error) {
-  if (error instanceof NoMachine) say(error.message);
-  else say(error instanceof TypeError ? `${error.message}\n${usage}` : messageOf(error));
-  process.exitCode = error instanceof NoMachine ? noMachine : 1;
+  if (stop.signal.aborted) {
+    say(`ended by ${String(stop.signal.reason)}`);
+    process.exitCode = noAnswer;
+  } else if (error instanceof NoMachine) {
+    say(error.message);
+    process.exitCode = noMachine;
+  } else {
+    say(error instanceof TypeError ? `${error.message}\n${usage}` : messageOf(error));
+    process.exitCode = 1;
+  }
 }

@@ -43,6 +43,10 @@ export async function runTests(files: readonly TestFile[]): Promise<0 | 1> {
       onCleanup: () => undefined,
     },
   });
+  // As in vitest: a test that ends its process has not passed.
+  process.exit = (code) => {
+    throw new Error(`process.exit unexpectedly called with "${code}"`);
+  };
   const sums = { pass: 0, fail: 0, skip: 0 };
   for (const [path, load, only] of files) {
     const startedMs = performance.now();
@@ -59,7 +63,8 @@ export async function runTests(files: readonly TestFile[]): Promise<0 | 1> {
     console.log(`  ${seconds} s`);
   }
   const ran = sums.pass + sums.fail + sums.skip;
-  console.log(`${ran} tests: ${sums.pass} passed, ${sums.fail} failed, ${sums.skip} skipped`);
+  // On a line of its own, whatever a test has printed.
+  console.log(`\n${ran} tests: ${sums.pass} passed, ${sums.fail} failed, ${sums.skip} skipped`);
   return sums.fail > 0 || sums.pass === 0 ? 1 : 0;
 }
 

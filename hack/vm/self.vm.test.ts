@@ -19,6 +19,9 @@ it('has no network device but loopback', () => {
 it('keeps what is written below the root to itself', () => {
   writeFileSync('/etc/podwire-vm-self-test', 'written');
   expect(readFileSync('/etc/podwire-vm-self-test', 'utf8')).toBe('written');
+  const root = /^overlay \/ overlay rw,\S*lowerdir=\/system:\/machine,upperdir=\/memory\//m;
+  expect(readFileSync('/proc/self/mounts', 'utf8')).toMatch(root);
+  expect(readFileSync('/proc/1/mounts', 'utf8')).toMatch(/^machine \/machine 9p ro,/m);
 });
 
 describe('makes a device of type', () => {

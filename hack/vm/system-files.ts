@@ -1,7 +1,7 @@
 /** Programs of the machine that tests start all the time: the VM has them in memory. */
+import { spawnSync } from 'node:child_process';
 import { existsSync, globSync, realpathSync, statSync } from 'node:fs';
 import { delimiter, join } from 'node:path';
-import { call } from './debian-package.ts';
 
 const programs = [
   'bash',
@@ -51,8 +51,11 @@ export function systemFiles(searchPath: string): string[] {
   return [...new Set(files)].toSorted();
 }
 
-/** "libc.so.6 => /lib/x86_64-linux-gnu/libc.so.6 (0x…)", "/lib64/ld-linux-x86-64.so.2 (0x…)" */
+/**
+ * "libc.so.6 => /lib/x86_64-linux-gnu/libc.so.6 (0x…)", "/lib64/ld-linux-x86-64.so.2 (0x…)"; none for
+ * scripts and for programs without libraries, which ldd calls an error.
+ */
 function libraries(program: string): string[] {
-  const listed = call('ldd', [program], '/');
-  return [...listed.matchAll(/(\/\S+) \(0x/g)].map((match) => match[1] ?? '');
+  const { stdout } = spawnSync('ldd', [program], { encoding: 'utf8' });
+  return [...stdout.matchAll(/(\/\S+) \(0x/g)].map((match) => match[1] ?? '');
 }

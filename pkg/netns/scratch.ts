@@ -24,8 +24,11 @@ export interface ScratchNetns extends AsyncDisposable {
   batch(lines: readonly string[]): Promise<void>;
 }
 
-/** For an emulated machine, where a program takes ten seconds to start when others are at work. */
-const timeoutMs = 60_000;
+/**
+ * For an emulated machine, where a program takes ten seconds to start when others are at work, and some
+ * lines start several. A test has its own limit besides, and disposing ends what hangs.
+ */
+const timeoutMs = 240_000;
 
 /**
  * Makes a namespace with its loopback device up. Disposing kills what still runs inside, then
