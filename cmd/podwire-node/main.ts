@@ -24,6 +24,7 @@ export async function main(
     return 2;
   }
   const log = createLogger('podwire-node', options.config.logLevel);
+  for (const notice of options.notices) log.warn({}, notice);
   return await run(options, env, log);
 }
 

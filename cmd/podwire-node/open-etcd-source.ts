@@ -18,7 +18,7 @@ import { observeHostLinks } from './host-facts.ts';
 import { linkWishes } from './link-wishes.ts';
 import { subnetFileOf } from './network-files.ts';
 import type { NodeSource } from './node-source.ts';
-import type { NodeOptions } from './options.ts';
+import { netConfNotices, type NodeOptions } from './options.ts';
 import type { NodeStatus } from './status.ts';
 import type { SubnetRules } from './subnet-acquisition.ts';
 
@@ -49,6 +49,7 @@ export async function openEtcdSource(
   const key = `${etcd.prefix}/config`;
   const configText = await readNetConf(client, key, context);
   const netConf = parseNetConf(configText, `${key} in etcd`);
+  for (const notice of netConfNotices(netConf, `${key} in etcd`)) log.warn({}, notice);
   const config = {
     ...options.withNetConf(netConf, `${key} in etcd`),
     // Nobody sees it there: it is only how records of nodes say what leases say.

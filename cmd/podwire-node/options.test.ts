@@ -24,7 +24,28 @@ describe('readOptions()', () => {
     expect(options).toMatchObject({ config: { backend: 'host-gw', vni: 1 } });
   });
 
+  test('134. flags may say what the file says otherwise', async () => {
+    const path = join(dir, 'node.yaml');
+    const netConf = join(dir, 'net-conf.json');
+    await writeFile(path, 'annotationPrefix: example.com\nnetConf: /does/not/exist\n');
+    await writeFile(netConf, '{"Network":"10.5.0.0/16","Backend":{"Type":"host-gw"},"note":"x"}');
+    const flags = ['--annotation-prefix=flannel.alpha.coreos.com', '--net-conf', netConf];
+    const argv = ['--config', path, ...flags];
+    const options = await readOptions(argv, { NODE_NAME: 'a' }, '1');
+    expect(options).toMatchObject({
+      config: { annotationPrefix: 'flannel.alpha.coreos.com/', backend: 'host-gw', netConf },
+      notices: [`${netConf}: nobody reads note`],
+    });
+    const bare = await readOptions(flags.slice(0, 1), { NODE_NAME: 'a' }, '1');
+    expect(bare).toMatchObject({
+      config: { annotationPrefix: 'flannel.alpha.coreos.com/' },
+      notices: [],
+    });
+  });
+
   test.each([
+    [['--node-name', 'a', '--annotation-prefix', 'A B'], 'annotationPrefix: expected a DNS name'],
+    [['--node-name', 'a', '--net-conf', 'net-conf.json'], 'netConf: expected an absolute path'],
     [[], 'Cannot tell which Node this is'],
     [['--nodename', 'a'], "unknown option '--nodename'"],
     [['--node-name', 'a', 'b'], 'too many arguments'],

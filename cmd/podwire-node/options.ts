@@ -2,7 +2,7 @@
 import { readFile } from 'node:fs/promises';
 import { hostname } from 'node:os';
 import { Command, CommanderError } from 'commander';
-import { parseNetConf, type NetConf } from '#pkg/config/net-conf.ts';
+import { ignoredKeys, parseNetConf, type NetConf } from '#pkg/config/net-conf.ts';
 import { parseNodeConfig, type NodeConfig } from '#pkg/config/node-config.ts';
 import { AgentError } from '#pkg/errors/agent-error.ts';
 
@@ -13,6 +13,8 @@ export interface NodeOptions {
   readonly config: NodeConfig;
   /** The same configuration with another network configuration of flannel's below it. */
   readonly withNetConf: (content: NetConf, source: string) => NodeConfig;
+  /** For the log: what was read and means nothing. */
+  readonly notices: readonly string[];
 }
 
 /** The person asked for help or the version, and has it. */
@@ -36,6 +38,8 @@ export async function readOptions(
     .option('--kubeconfig <file>', 'how to reach the API server; none = in-cluster')
     .option('--node-name <name>', 'name of this Node object; else the environment NODE_NAME')
     .option('--config <file>', 'configuration file (YAML)')
+    .option('--net-conf <file>', "flannel's net-conf.json; else the configuration's netConf")
+    .option('--annotation-prefix <name>', "else the configuration's annotationPrefix")
     .allowExcessArguments(false)
     .exitOverride()
     .configureOutput({ outputError: () => undefined });
@@ -46,8 +50,8 @@ export async function readOptions(
     const said = cause instanceof CommanderError ? cause.message.replace(/^error: /, '') : '';
     throw new AgentError('WrongUsage', `Cannot understand the command line: ${said}`, { cause });
   }
-  const flags = command.opts<{ kubeconfig?: string; nodeName?: string; config?: string }>();
-  const { config, withNetConf } = await readConfig(flags.config);
+  const { kubeconfig, ...flags } = command.opts<Flags>();
+  const { config, withNetConf, notices } = await readConfig(flags);
   // In etcd a node has no name but its subnet: this one is for the log.
   const nodeName =
     flags.nodeName ?? env['NODE_NAME'] ?? (config.etcd === undefined ? '' : hostname());
@@ -57,20 +61,41 @@ export async function readOptions(
       'Cannot tell which Node this is: give --node-name, or NODE_NAME in the environment',
     );
   }
-  return { kubeconfig: flags.kubeconfig, nodeName, config, withNetConf };
+  return { kubeconfig, nodeName, config, withNetConf, notices };
 }
 
-async function readConfig(
-  path: string | undefined,
-): Promise<Pick<NodeOptions, 'config' | 'withNetConf'>> {
+interface Flags {
+  readonly kubeconfig?: string;
+  readonly nodeName?: string;
+  readonly config?: string;
+  readonly netConf?: string;
+  readonly annotationPrefix?: string;
+}
+
+async function readConfig({
+  config: path,
+  netConf: netConfFile,
+  annotationPrefix,
+}: Flags): Promise<Pick<NodeOptions, 'config' | 'withNetConf' | 'notices'>> {
   const source = path ?? 'the defaults';
   const text = path === undefined ? '' : await readText(path, 'configuration');
+  const flags = {
+    ...(netConfFile === undefined ? {} : { netConf: netConfFile }),
+    ...(annotationPrefix === undefined ? {} : { annotationPrefix }),
+  };
   const withNetConf = (content: NetConf, from: string): NodeConfig =>
-    parseNodeConfig(text, source, { content, source: from });
-  const config = parseNodeConfig(text, source);
-  if (config.netConf === undefined) return { config, withNetConf };
+    parseNodeConfig(text, source, { content, source: from }, flags);
+  const config = parseNodeConfig(text, source, undefined, flags);
+  if (config.netConf === undefined) return { config, withNetConf, notices: [] };
   const netConf = parseNetConf(await readText(config.netConf, 'netConf'), config.netConf);
-  return { config: withNetConf(netConf, config.netConf), withNetConf };
+  const notices = netConfNotices(netConf, config.netConf);
+  return { config: withNetConf(netConf, config.netConf), withNetConf, notices };
+}
+
+/** A sentence on keys that mean nothing, flannel's silence being no help to who mistyped one. */
+export function netConfNotices(netConf: NetConf, source: string): readonly string[] {
+  const keys = ignoredKeys(netConf);
+  return keys.length === 0 ? [] : [`${source}: nobody reads ${keys.join(', ')}`];
 }
 
 function readText(path: string, what: string): Promise<string> {

@@ -31,6 +31,7 @@ export function podNetworkOptions(
     forwardAccept: config.forwardAccept,
     nonMasqueradeCIDRs: config.nonMasqueradeCIDRs,
     annotationPrefix: config.annotationPrefix,
+    families: config.ipFamilies,
     clusterCIDRs: config.clusterCIDRs,
     bgp: { asNumber: bgp.asNumber, reflectors: bgp.reflectors },
     ...(secrets === undefined

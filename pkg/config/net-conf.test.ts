@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import { backendKeys, parseNetConf } from './net-conf.ts';
+import { backendKeys, ignoredKeys, parseNetConf } from './net-conf.ts';
 
 function keysOf(backend: object | undefined): Readonly<Record<string, unknown>> {
   const text = JSON.stringify({ Network: '10.3.0.0/16', Backend: backend });
@@ -23,13 +23,50 @@ describe('parseNetConf()', () => {
 
   test.each([
     ['{', 'Cannot read net-conf.json: expected JSON'],
-    ['{"Netwrok":"10.0.0.0/8"}', 'unknown key "Netwrok", did you mean "Network"?'],
     ['{"Network":"fd00::/48"}', 'Network: expected address/length as 10.244.0.0/16'],
     ['{"IPv6Network":"10.0.0.0/8"}', 'IPv6Network: expected address/length as fd00'],
     ['{"SubnetMin":"fd00::1"}', 'SubnetMin: expected an address of the family'],
     ['[]', 'Cannot use net-conf.json: '],
+    ['{"EnableIPv4":false}', 'EnableIPv4 and EnableIPv6: expected one of them to be true'],
+    ['{"Backend":"vxlan"}', 'Backend: '],
+    ['{"Backend":{"VNI":1}}', 'Backend.Type: '],
   ])('refuses %s', (text, message) => {
     expect(() => parseNetConf(text, 'net-conf.json')).toThrow(message);
+  });
+});
+
+describe('names of keys', () => {
+  test('136. are taken in any case, as Go takes them', () => {
+    const text = `{
+      "network": "10.244.0.0/16",
+      "enableIPv6": true, "ipv6network": "fd00::/48",
+      "backend": { "type": "VXLAN", "vni": 7, "Directrouting": true }
+    }`;
+    const netConf = parseNetConf(text, 'net-conf.json');
+    expect(netConf).toMatchObject({ EnableIPv6: true });
+    expect(netConf.IPv6Network?.length).toBe(48);
+    expect(backendKeys(netConf, 'net-conf.json')).toEqual({
+      backend: 'vxlan',
+      vni: 7,
+      directRouting: true,
+    });
+    expect(ignoredKeys(netConf)).toEqual([]);
+  });
+
+  test('136. of what neither flannel nor we know are left out and told', () => {
+    const text = `{
+      "_comment": "ours",
+      "Netwrok": "10.244.0.0/16",
+      "Backend": { "Type": "host-gw", "VNI": 1, "PersistentKeepalive": 5 }
+    }`;
+    const netConf = parseNetConf(text, 'net-conf.json');
+    expect(backendKeys(netConf, 'net-conf.json')).toEqual({ backend: 'host-gw' });
+    expect(ignoredKeys(netConf)).toEqual([
+      '_comment',
+      'Netwrok',
+      'Backend.VNI',
+      'Backend.PersistentKeepalive',
+    ]);
   });
 });
 
@@ -44,6 +81,7 @@ describe('backendKeys()', () => {
       { backend: 'vxlan', directRouting: false },
     ],
     [{ Type: 'host-gw' }, { backend: 'host-gw' }],
+    [{ Type: 'alloc' }, { backend: 'none' }],
     [
       { Type: 'vxlan', GBP: true },
       { backend: 'vxlan', directRouting: false, gbp: true },
@@ -82,8 +120,11 @@ describe('backendKeys()', () => {
 
   test.each<[object, string]>([
     [{ Type: 'vxlan', Learning: true }, 'Backend.Learning: this agent fills'],
-    [{ Type: 'vxlan', VNIs: 1 }, 'Backend.VNIs: this agent has no such setting'],
-    [{ Type: 'ipsec', PSK: 'x' }, 'Backend.PSK: this agent has no such setting'],
+    [{ Type: 'vxlan', MTU: '1400' }, 'Backend.MTU: expected a number'],
+    [{ Type: 'IPsec', PSK: 'x' }, 'Backend.Type ipsec: this agent has no IPsec'],
+    [{ Type: 'extension' }, 'Backend.Type extension: this agent runs no commands'],
+    [{ Type: 'aws-vpc' }, 'Backend.Type aws-vpc: this agent does not write'],
+    [{ Type: 'vxlam' }, 'Backend.Type vxlam: expected one of vxlan, '],
   ])('refuses %j by name', (backend, message) => {
     expect(() => keysOf(backend)).toThrow(`Cannot use net-conf.json: ${message}`);
   });

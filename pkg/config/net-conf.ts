@@ -1,13 +1,13 @@
 /**
  * flannel's network configuration, `net-conf.json` (flannel Documentation/configuration.md): as a
- * file beside our own configuration, or in etcd. Its backend becomes keys of ours; a key that we
- * have nothing for is refused by name, so that nothing is silently done otherwise.
+ * file beside our own configuration, or in etcd. Its backend becomes keys of ours. What asks flannel
+ * for something that we do not do is refused by name, so that nothing is silently done otherwise;
+ * keys that are none for flannel do nothing there, and nothing here.
  */
 import { z } from 'zod';
 import { AgentError } from '#pkg/errors/agent-error.ts';
 import { networkOf, tryParsePrefix, type Prefix } from '#pkg/ip/prefix.ts';
 import { tryParseAddress, type Address } from '#pkg/ip/address.ts';
-import { nearestName } from './nearest-name.ts';
 
 function prefixOf(family: 'ip' | 'ip6') {
   return z.string().transform((text, context): Prefix => {
@@ -28,7 +28,7 @@ function addressOf(family: 'ip' | 'ip6') {
   });
 }
 
-const schema = z.strictObject({
+const schema = z.object({
   Network: prefixOf('ip').optional(),
   IPv6Network: prefixOf('ip6').optional(),
   EnableIPv4: z.boolean().default(true),
@@ -41,11 +41,18 @@ const schema = z.strictObject({
   IPv6SubnetLen: z.int().optional(),
   IPv6SubnetMin: addressOf('ip6').optional(),
   IPv6SubnetMax: addressOf('ip6').optional(),
-  Backend: z.looseObject({ Type: z.string().default('udp') }).optional(),
+  Backend: z
+    .record(z.string(), z.unknown())
+    .transform(withBackendNames)
+    .pipe(z.looseObject({ Type: z.string().toLowerCase() }))
+    .optional(),
 });
 
 /** As written, checked for form. Which subnets there are is `pkg/pod-network/subnet-plan.ts`. */
-export type NetConf = Readonly<z.output<typeof schema>>;
+export type NetConf = Readonly<z.output<typeof schema>> & {
+  /** Keys that are none. */
+  readonly unknownKeys: readonly string[];
+};
 
 /**
  * Reads the JSON text.
@@ -60,21 +67,59 @@ export function parseNetConf(text: string, source: string): NetConf {
   } catch (cause) {
     throw new AgentError('InvalidConfig', `Cannot read ${source}: expected JSON`, { cause });
   }
-  const result = schema.safeParse(data);
-  if (result.success) return result.data;
-  const reasons = result.error.issues.flatMap(describeIssue);
-  throw new AgentError('InvalidConfig', `Cannot use ${source}: ${reasons.join('; ')}`);
+  const names = Object.keys(schema.shape);
+  const result = schema.safeParse(isMapping(data) ? withNames(data, names) : data);
+  if (!result.success) throw invalid(source, result.error.issues.map(describeIssue));
+  if (!result.data.EnableIPv4 && !result.data.EnableIPv6) {
+    throw invalid(source, ['EnableIPv4 and EnableIPv6: expected one of them to be true']);
+  }
+  const keys = isMapping(data) ? Object.keys(data) : [];
+  return { ...result.data, unknownKeys: keys.filter((key) => nameOf(key, names) === undefined) };
 }
 
-function describeIssue(issue: z.core.$ZodIssue): readonly string[] {
-  if (issue.code === 'unrecognized_keys') {
-    return issue.keys.map((key) => {
-      const nearest = nearestName(key, Object.keys(schema.shape));
-      return `unknown key "${key}", did you mean "${nearest}"?`;
-    });
-  }
+function describeIssue(issue: z.core.$ZodIssue): string {
   const at = issue.path.map(String).join('.');
-  return [at === '' ? issue.message : `${at}: ${issue.message}`];
+  return at === '' ? issue.message : `${at}: ${issue.message}`;
+}
+
+function invalid(source: string, reasons: readonly string[]): AgentError {
+  return new AgentError('InvalidConfig', `Cannot use ${source}: ${reasons.join('; ')}`);
+}
+
+function isMapping(data: unknown): data is Readonly<Record<string, unknown>> {
+  return typeof data === 'object' && data !== null && !Array.isArray(data);
+}
+
+/** Go takes a key in any case, its own spelling first (encoding/json, Unmarshal). */
+function nameOf(key: string, names: readonly string[]): string | undefined {
+  const lower = key.toLowerCase();
+  return names.find((name) => name === key) ?? names.find((name) => name.toLowerCase() === lower);
+}
+
+/** The mapping with known keys as we spell them. */
+function withNames(
+  data: Readonly<Record<string, unknown>>,
+  names: readonly string[],
+): Readonly<Record<string, unknown>> {
+  return Object.fromEntries(
+    Object.entries(data).map(([key, value]) => [nameOf(key, names) ?? key, value]),
+  );
+}
+
+function withBackendNames(
+  block: Readonly<Record<string, unknown>>,
+): Readonly<Record<string, unknown>> {
+  const typed = withNames(block, ['Type']);
+  const type = typeof typed['Type'] === 'string' ? typed['Type'].toLowerCase() : '';
+  return withNames(typed, Object.keys(mappings[type] ?? {}));
+}
+
+/** Keys that neither flannel nor we take notice of, for the log: most are slips of somebody's pen. */
+export function ignoredKeys(netConf: NetConf): readonly string[] {
+  const { Type: type = '', ...block } = netConf.Backend ?? {};
+  const known = mappings[type] ?? {};
+  const ofBackend = Object.keys(block).filter((key) => known[key] === undefined);
+  return [...netConf.unknownKeys, ...ofBackend.map((key) => `Backend.${key}`)];
 }
 
 /** What a key of a backend becomes: keys of our configuration, or a sentence why it cannot. */
@@ -134,28 +179,50 @@ const mappings: Readonly<Record<string, Readonly<Record<string, Mapping>>>> = {
     PSK: (value) => (value === '' ? {} : { wireguard: { presharedKey: value } }),
     MTU: mtuMapping('wireguard'),
   },
+  // Somebody else carries the packets.
+  alloc: {},
+  none: {},
+  bgp: {},
+};
+
+const ofClouds =
+  "this agent does not write a cloud's route table; alloc leaves the routes to the cloud";
+
+/** Why we have nothing for a backend of flannel's. */
+const otherBackends: Readonly<Record<string, string>> = {
+  ipsec: 'this agent has no IPsec; wireguard encrypts as well',
+  extension:
+    'this agent runs no commands that a configuration names; alloc leaves the routes to others',
+  'ali-vpc': ofClouds,
+  'aws-vpc': ofClouds,
+  gce: ofClouds,
+  'tencent-vpc': ofClouds,
 };
 
 /**
  * Keys of our configuration that the Backend block stands for, flannel's defaults included, to be
  * checked as if they were written there.
  *
- * @throws {AgentError} InvalidConfig, naming each key that has no counterpart
+ * @throws {AgentError} InvalidConfig, naming each setting that has no counterpart
  */
 export function backendKeys(netConf: NetConf, source: string): Readonly<Record<string, unknown>> {
   const { Type: type, ...block } = netConf.Backend ?? { Type: 'udp' };
-  const keys: Record<string, unknown> = { backend: type };
   const known = mappings[type];
+  if (known === undefined) {
+    const why = otherBackends[type] ?? `expected one of ${Object.keys(mappings).join(', ')}`;
+    throw invalid(source, [`Backend.Type ${type}: ${why}`]);
+  }
+  const keys: Record<string, unknown> = { backend: type === 'alloc' ? 'none' : type };
   // flannel goes around its tunnel only where it is told to.
-  if (known?.['DirectRouting'] !== undefined) keys['directRouting'] = false;
+  if (known['DirectRouting'] !== undefined) keys['directRouting'] = false;
   const problems: string[] = [];
   for (const [key, value] of Object.entries(block)) {
-    const mapped = known?.[key]?.(value) ?? 'this agent has no such setting';
+    const mapped = known[key]?.(value) ?? {};
     if (typeof mapped === 'string') problems.push(`Backend.${key}: ${mapped}`);
     else merge(keys, mapped);
   }
   if (problems.length === 0) return keys;
-  throw new AgentError('InvalidConfig', `Cannot use ${source}: ${problems.join('; ')}`);
+  throw invalid(source, problems);
 }
 
 /** Keys of one mapping of ours may come from several of flannel's. */

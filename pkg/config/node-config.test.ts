@@ -27,6 +27,7 @@ describe('parseNodeConfig()', () => {
       forwardAccept: true,
       nonMasqueradeCIDRs: [],
       clusterCIDRs: [],
+      ipFamilies: ['ip', 'ip6'],
       iface: [],
       ifaceRegex: [],
       annotationPrefix: 'podwire.dev/',
@@ -126,5 +127,26 @@ describe('parseNodeConfig()', () => {
     const config = parseNodeConfig('vni: 9', 'node.yaml', netConf);
     expect(config).toMatchObject({ backend: 'vxlan', vni: 9, mtu: 1400, directRouting: false });
     expect(config.clusterCIDRs.map(formatPrefix)).toEqual(['10.5.0.0/16']);
+  });
+
+  test("136. families that flannel's configuration leaves out are left out, their network too", () => {
+    // As k3s writes it.
+    const json =
+      '{"Network":"10.42.0.0/16","EnableIPv6":false,"EnableIPv4":true,"IPv6Network":"::/0","Backend":{"Type":"vxlan"}}';
+    const netConf = { content: parseNetConf(json, 'net-conf.json'), source: 'net-conf.json' };
+    const config = parseNodeConfig('', 'node.yaml', netConf);
+    expect(config.ipFamilies).toEqual(['ip']);
+    expect(config.clusterCIDRs.map(formatPrefix)).toEqual(['10.42.0.0/16']);
+    const six = '{"EnableIPv4":false,"EnableIPv6":true,"IPv6Network":"fd00:1::/48"}';
+    const content = parseNetConf(six, 'net-conf.json');
+    const config6 = parseNodeConfig('', 'node.yaml', { content, source: 'net-conf.json' });
+    expect(config6.ipFamilies).toEqual(['ip6']);
+  });
+
+  test.each([
+    ['', ['ip', 'ip6']],
+    ['ipFamilies: [IPv6]', ['ip6']],
+  ])('families: %j', (text, families) => {
+    expect(parseNodeConfig(text, 'node.yaml').ipFamilies).toEqual(families);
   });
 });

@@ -4,7 +4,7 @@ import { z } from 'zod';
 import { AgentError } from '#pkg/errors/agent-error.ts';
 import { parseBindAddress, type BindAddress } from '#pkg/health/bind-address.ts';
 import { parseKey } from '#pkg/host-network/wireguard-key.ts';
-import { tryParseAddress } from '#pkg/ip/address.ts';
+import { tryParseAddress, type Family } from '#pkg/ip/address.ts';
 import { formatPrefix, networkOf, tryParsePrefix, type Prefix } from '#pkg/ip/prefix.ts';
 import { backendTypes } from '#pkg/overlay/backend.ts';
 import { wireguardModes } from '#pkg/overlay/wireguard.ts';
@@ -66,6 +66,11 @@ const schema = z.strictObject({
   netConf: absolutePath.optional(),
   /** The networks all pods are in: flannel's Network and IPv6Network. Kept from masquerade. */
   clusterCIDRs: z.array(podRange).default([]),
+  /** Families that pods get, where their Nodes have podCIDRs of them; flannel's EnableIPv4 and -6. */
+  ipFamilies: z
+    .array(z.enum(['IPv4', 'IPv6']).transform((name): Family => (name === 'IPv4' ? 'ip' : 'ip6')))
+    .min(1)
+    .prefault(['IPv4', 'IPv6']),
   /** File for who reads flannel's, as Docker's start script does: /run/flannel/subnet.env. */
   subnetFile: absolutePath.optional(),
   /** How packets travel between nodes. */
@@ -172,12 +177,14 @@ export type NodeConfig = Readonly<z.output<typeof schema>>;
  * The configuration in this YAML text; an empty text is all defaults.
  *
  * @param netConf flannel's, whose settings stand where the text has none
+ * @param flags keys and values that win over both
  * @throws {AgentError} InvalidConfig, naming every wrong key and, for unknown ones, the nearest
  */
 export function parseNodeConfig(
   text: string,
   source: string,
   netConf?: { readonly content: NetConf; readonly source: string },
+  flags: Readonly<Record<string, unknown>> = {},
 ): NodeConfig {
   let data: unknown;
   try {
@@ -185,15 +192,27 @@ export function parseNodeConfig(
   } catch (cause) {
     throw new AgentError('InvalidConfig', `Cannot read ${source}: expected YAML`, { cause });
   }
-  if (netConf !== undefined && typeof data === 'object') {
-    const { Network, IPv6Network } = netConf.content;
-    const clusterCIDRs = [Network, IPv6Network].flatMap((p) => (p ? [formatPrefix(p)] : []));
-    data = { clusterCIDRs, ...backendKeys(netConf.content, netConf.source), ...data };
+  if (typeof data === 'object' && !Array.isArray(data)) {
+    const below =
+      netConf === undefined
+        ? {}
+        : { ...networkKeys(netConf.content), ...backendKeys(netConf.content, netConf.source) };
+    data = { ...below, ...data, ...flags };
   }
   const result = schema.safeParse(data);
   if (result.success) return withSubnetFileChecked(result.data, source);
   const reasons = result.error.issues.flatMap(describeIssue);
   throw new AgentError('InvalidConfig', `Cannot use ${source}: ${reasons.join('; ')}`);
+}
+
+/** flannel takes no notice of the network of a family that is not enabled. */
+function networkKeys(netConf: NetConf): Readonly<Record<string, unknown>> {
+  const { EnableIPv4, EnableIPv6, Network, IPv6Network } = netConf;
+  const networks = [EnableIPv4 ? Network : undefined, EnableIPv6 ? IPv6Network : undefined];
+  return {
+    clusterCIDRs: networks.flatMap((network) => (network ? [formatPrefix(network)] : [])),
+    ipFamilies: [EnableIPv4 ? ['IPv4'] : [], EnableIPv6 ? ['IPv6'] : []].flat(),
+  };
 }
 
 /** Whoever reads flannel's file needs the network in it, which the API server does not tell. */

@@ -48,17 +48,21 @@ export interface ClusterFacts {
   readonly isContested: boolean;
 }
 
+export interface ClusterOptions {
+  readonly selfName: string;
+  readonly annotationPrefix: string;
+  /** Families of pods; what Nodes say of another one counts for nothing. None = both. */
+  readonly families?: readonly Family[];
+}
+
 /**
  * Parses all Nodes. Where pod ranges of two Nodes overlap, our own Node wins, then the older one
  * (by name where ages are equal); the loser keeps what does not overlap.
  */
-export function parseCluster(
-  records: Iterable<NodeRecord>,
-  options: { readonly selfName: string; readonly annotationPrefix: string },
-): ClusterFacts {
+export function parseCluster(records: Iterable<NodeRecord>, options: ClusterOptions): ClusterFacts {
   const problems: NodeProblem[] = [];
   const sorted = [...records].sort((a, b) => byPrecedence(a, b, options.selfName));
-  const parsed = sorted.map((record) => parseNode(record, options.annotationPrefix, problems));
+  const parsed = sorted.map((record) => parseNode(record, options, problems));
   const losers = new Set(families.flatMap((family) => overlapLosers(parsed, family, problems)));
   const nodes = new Map<string, NodeFacts>();
   for (const node of parsed) {
@@ -82,7 +86,11 @@ function compareText(a: string, b: string): number {
   return a < b ? -1 : a > b ? 1 : 0;
 }
 
-function parseNode(record: NodeRecord, prefix: string, problems: NodeProblem[]): NodeFacts {
+function parseNode(
+  record: NodeRecord,
+  { annotationPrefix: prefix, families: wanted = families }: ClusterOptions,
+  problems: NodeProblem[],
+): NodeFacts {
   const report = (message: string): void => {
     problems.push({ node: record.name, message });
   };
@@ -91,6 +99,8 @@ function parseNode(record: NodeRecord, prefix: string, problems: NodeProblem[]):
     const range = tryParsePrefix(text);
     if (range === undefined) {
       report(`Cannot use podCIDR ${JSON.stringify(text)}: expected address/length`);
+    } else if (!wanted.includes(range.address.family)) {
+      continue;
     } else if (podCIDRs[range.address.family] !== undefined) {
       report(`Cannot use podCIDR ${text}: the Node has another one of this family`);
     } else {
@@ -107,7 +117,7 @@ function parseNode(record: NodeRecord, prefix: string, problems: NodeProblem[]):
     }
   }
   const announcements: Partial<Record<Family, Announcement>> = {};
-  for (const family of families) {
+  for (const family of wanted) {
     const result = parseAnnouncement(record.annotations, family, prefix);
     if (typeof result === 'string') report(result);
     else if (result !== undefined) announcements[family] = result;

@@ -120,6 +120,21 @@ describe('desiredPodNetwork()', () => {
     );
   });
 
+  test('136. a family that is not wanted is not there, whatever Nodes say of it', () => {
+    const odd = { ...far.annotations, 'podwire.dev/public-ipv6': '10.0.0.1' };
+    const peer = { ...far, podCIDRs: [...far.podCIDRs, 'fd00:10:244:2::/64'], annotations: odd };
+    const want = ready([node('a'), peer], { families: ['ip'] });
+    expect(want.nodeFile).toContain('"podCIDRs":["10.244.1.0/24"],"mtuBytes":1450,');
+    expect(want.subnetEnv).not.toContain('IPV6');
+    expect(Object.keys(want.annotationPatch)).not.toContain('podwire.dev/public-ipv6');
+    expect(want.objects.filter(({ kind }) => kind === 'vxlan')).toHaveLength(1);
+    expect(want.problems).toEqual([]);
+    expect(desired([node('a', { podCIDRs: ['10.244.1.0/24'] })], { families: ['ip6'] })).toEqual({
+      kind: 'not-ready',
+      reason: expect.stringContaining('IPv6') as string,
+    });
+  });
+
   test('masquerade off: no table', () => {
     expect(ready([node('a')], { masquerade: false }).ruleset.tables).toEqual([]);
   });
@@ -200,7 +215,7 @@ describe('desiredPodNetwork()', () => {
     [
       'with podCIDRs nobody can read',
       [node('a', { podCIDRs: ['10.244.1.0'] })],
-      'Cannot use podCIDRs of Node a: 10.244.1.0',
+      'Cannot use podCIDRs of Node a: 10.244.1.0: expected IPv4 or IPv6',
     ],
     [
       'without a link of its own',

@@ -4,7 +4,7 @@
  */
 import type { Device } from '#pkg/host-network/device.ts';
 import type { HostObject } from '#pkg/host-network/object.ts';
-import type { Address, Family } from '#pkg/ip/address.ts';
+import { families, type Address, type Family } from '#pkg/ip/address.ts';
 import { familyOf, tryParsePrefix, type Prefix } from '#pkg/ip/prefix.ts';
 import type { NodeRecord } from '#pkg/kube/types.ts';
 import type { Ruleset as IptablesRuleset } from '#pkg/iptables/ruleset.ts';
@@ -12,7 +12,7 @@ import type { Ruleset } from '#pkg/nftables/ruleset.ts';
 import { announceAs, parseAddressWishes } from '#pkg/overlay/address-wishes.ts';
 import { announcementPatch } from '#pkg/overlay/annotations.ts';
 import { backendOf, formerDevices, type BackendOptions } from '#pkg/overlay/backend-of.ts';
-import type { BackendResult, SelfNode } from '#pkg/overlay/backend.ts';
+import { familyName, type BackendResult, type SelfNode } from '#pkg/overlay/backend.ts';
 import { wishedLink, type LinkWishes } from '#pkg/overlay/link-choice.ts';
 import {
   parseCluster,
@@ -43,6 +43,8 @@ export interface PodNetworkOptions extends BackendOptions {
   readonly forwardAccept?: boolean;
   readonly nonMasqueradeCIDRs: readonly Prefix[];
   readonly annotationPrefix: string;
+  /** Families of pods; none = those of the Node's podCIDRs. */
+  readonly families?: readonly Family[];
   /** The networks all pods are in, where they are known. */
   readonly clusterCIDRs?: readonly Prefix[];
 }
@@ -96,14 +98,18 @@ export function desiredPodNetwork(
   host: HostFacts,
   options: PodNetworkOptions,
 ): Desired | NotReady {
-  const { nodeName, annotationPrefix, clusterCIDRs = [] } = options;
+  const { nodeName, annotationPrefix, families: wanted, clusterCIDRs = [] } = options;
   const record = records.get(nodeName);
-  const cluster = parseCluster(records.values(), { selfName: nodeName, annotationPrefix });
+  const cluster = parseCluster(records.values(), {
+    selfName: nodeName,
+    annotationPrefix,
+    ...(wanted === undefined ? {} : { families: wanted }),
+  });
   const facts = cluster.nodes.get(nodeName);
   if (record === undefined || facts === undefined) {
     return notReady(`Cannot find Node ${nodeName}: it is not registered with the API server`);
   }
-  if (Object.keys(facts.podCIDRs).length === 0) return notReady(noPodCIDRs(record));
+  if (Object.keys(facts.podCIDRs).length === 0) return notReady(noPodCIDRs(record, wanted));
   const { podCIDRs, uid } = facts;
   const wishes = parseAddressWishes(record.annotations, annotationPrefix);
   const chosen = Object.values(wishes.local);
@@ -180,6 +186,7 @@ export function desiredPodNetwork(
       isContested: cluster.isContested || (masquerade !== undefined && byIptables),
       troubled: new Set(problems.map(({ node }) => node)),
       annotationPrefix,
+      ...(wanted === undefined ? {} : { families: wanted }),
       masqueraded: options.masquerade ? ownPodCIDRs.map(familyOf) : [],
       nonMasqueradeCIDRs,
     },
@@ -212,9 +219,10 @@ function notReady(reason: string): NotReady {
   return { kind: 'not-ready', reason };
 }
 
-function noPodCIDRs(record: NodeRecord): string {
+function noPodCIDRs(record: NodeRecord, wanted: readonly Family[] = families): string {
   if (record.podCIDRs.length > 0) {
-    return `Cannot use podCIDRs of Node ${record.name}: ${record.podCIDRs.join(', ')}`;
+    const expected = wanted.map(familyName).join(' or ');
+    return `Cannot use podCIDRs of Node ${record.name}: ${record.podCIDRs.join(', ')}: expected ${expected}`;
   }
   return (
     `Cannot find podCIDRs of Node ${record.name}: none assigned yet ` +

@@ -228,6 +228,19 @@ describe('PeerIndex', () => {
     expect([all.quick, all.full]).toEqual(count);
   });
 
+  test('a family that pods do not have is none of its matters', () => {
+    const all = new World({ families: ['ip'] });
+    for (const n of [2, 3]) all.records.set(`n${n}`, node(n));
+    all.recalculate();
+    all.full = 0;
+    const odd = { 'podwire.dev/public-ipv6': 'nonsense' };
+    const joining = node(9);
+    const annotations = { ...joining.annotations, ...odd };
+    all.change([{ name: 'n9', next: { ...joining, annotations } }]);
+    expect(all.leftToDo()).toEqual([]);
+    expect([all.quick, all.full]).toEqual([1, 0]);
+  });
+
   test('two nodes of one WireGuard key are no plain matter', () => {
     const all = new World({ backend: 'wireguard', wireguard });
     for (const n of [2, 3]) all.records.set(`n${n}`, node(n, { backend: 'wireguard' }));

@@ -37,6 +37,8 @@ export interface PeerBasis {
   /** Whether a node had to give a range away to another. */
   readonly isContested: boolean;
   readonly annotationPrefix: string;
+  /** Families of pods; none = both. */
+  readonly families?: readonly Family[];
   /** Families that are masqueraded. */
   readonly masqueraded: readonly Family[];
   readonly nonMasqueradeCIDRs: readonly Prefix[];
@@ -139,8 +141,7 @@ export class PeerIndex {
 
   /** Null for a node that is not plain by itself. */
   #factsOf(record: NodeRecord): NodeFacts | null {
-    const { annotationPrefix, self } = this.#basis;
-    const alone = parseCluster([record], { selfName: self.name, annotationPrefix });
+    const alone = parseCluster([record], { ...this.#basis, selfName: this.#basis.self.name });
     return alone.problems.length > 0 ? null : (alone.nodes.get(record.name) ?? null);
   }
 
