@@ -37,6 +37,19 @@ describe('parseAnnouncement()', () => {
     expect(parseAnnouncement(annotations, 'ip6', flannel)).toBeUndefined();
   });
 
+  test.each([
+    ['ip', 'public-ip', '0.0.0.0'],
+    ['ip6', 'public-ipv6', '::'],
+  ] as const)('136. takes no address of %s as a family that is not served', (family, key, none) => {
+    // What flannel's host-gw writes of IPv4 in a cluster of IPv6 alone.
+    const annotations = {
+      'x/backend-type': 'host-gw',
+      'x/backend-data': 'null',
+      [`x/${key}`]: none,
+    };
+    expect(parseAnnouncement(annotations, family, 'x/')).toBeUndefined();
+  });
+
   test('a host-gw node announces its address only', () => {
     const annotations = { 'x/backend-type': 'host-gw', 'x/public-ip': '10.0.0.1' };
     expect(parseAnnouncement(annotations, 'ip', 'x/')).toEqual({
@@ -117,5 +130,83 @@ describe('announcementPatch()', () => {
       [`${flannel}kube-subnet-manager`],
       'true',
     );
+  });
+
+  test('136. a VNI is announced in the 16 bits that flannel reads', () => {
+    const ip = { ...want.ip, vtep: { vni: 70_000, mac: 'aa:f5:4e:01:02:03' } };
+    expect(announcementPatch({ ip }, {}, flannel)).toHaveProperty(
+      [`${flannel}backend-data`],
+      '{"VNI":4464,"VtepMAC":"aa:f5:4e:01:02:03"}',
+    );
+  });
+
+  describe('136. flannel of two families takes notice of every change', () => {
+    const ip6 = {
+      backend: 'vxlan',
+      publicIP: parseAddress('fd00::2'),
+      vtep: { vni: 1, mac: 'ee:f5:4e:01:02:03' },
+    };
+    const hostGw = {
+      ip: { backend: 'host-gw', publicIP: parseAddress('192.168.1.2') },
+      ip6: { backend: 'host-gw', publicIP: parseAddress('fd00::2') },
+    };
+
+    type Annotations = Readonly<Record<string, string>>;
+
+    function patched(
+      have: Annotations,
+      patch: Readonly<Record<string, string | null>>,
+    ): Annotations {
+      const entries = Object.entries({ ...have, ...patch });
+      return Object.fromEntries(entries.flatMap(([key, v]) => (v === null ? [] : [[key, v]])));
+    }
+
+    /** flannel pkg/subnet/kube/kube.go, handleUpdateLeaseEvent: what is the same of one family hides all. */
+    function notices(before: Annotations, after: Annotations): boolean {
+      const differs = (...keys: readonly string[]): boolean =>
+        ['backend-type', ...keys].some((key) => before[flannel + key] !== after[flannel + key]);
+      return differs('backend-data', 'public-ip') && differs('backend-v6-data', 'public-ipv6');
+    }
+
+    type Want = Parameters<typeof announcementPatch>[0];
+    const moved = parseAddress('192.168.1.9');
+    const moved6 = parseAddress('fd00::9');
+
+    test.each<[string, Want, Want]>([
+      ['IPv6 that comes later', want, { ...want, ip6 }],
+      ['another IPv4 address', { ...want, ip6 }, { ip: { ...want.ip, publicIP: moved }, ip6 }],
+      ['another IPv6 address', { ...want, ip6 }, { ...want, ip6: { ...ip6, publicIP: moved6 } }],
+      [
+        'both at once',
+        { ...want, ip6 },
+        { ip: { ...want.ip, publicIP: moved }, ip6: { ...ip6, publicIP: moved6 } },
+      ],
+      ['another backend', { ...want, ip6 }, hostGw],
+      [
+        'another address with host-gw',
+        hostGw,
+        { ...hostGw, ip: { ...hostGw.ip, publicIP: moved } },
+      ],
+    ])('%s, and back', (_, first, second) => {
+      let have = patched({}, announcementPatch(first, {}, flannel));
+      for (const next of [second, first, second]) {
+        const before = have;
+        have = patched(have, announcementPatch(next, have, flannel));
+        // Where a family goes, flannel has nothing to go by any more.
+        if (next.ip6 !== undefined) expect(notices(before, have)).toBe(true);
+        for (const family of ['ip', 'ip6'] as const) {
+          expect(parseAnnouncement(have, family, flannel)).toEqual(next[family]);
+        }
+        expect(announcementPatch(next, have, flannel)).toEqual({});
+      }
+    });
+
+    test('under our own prefix nothing is spelled in two ways', () => {
+      const have = patched({}, announcementPatch({ ...want, ip6 }, {}, 'podwire.dev/'));
+      const next = { ip: { ...want.ip, publicIP: moved }, ip6 };
+      expect(announcementPatch(next, have, 'podwire.dev/')).toEqual({
+        'podwire.dev/public-ip': '192.168.1.9',
+      });
+    });
   });
 });

@@ -4,7 +4,13 @@
  * with flannel's prefix both kinds of node read each other.
  */
 import { parseKey } from '#pkg/host-network/wireguard-key.ts';
-import { formatAddress, tryParseAddress, type Address, type Family } from '#pkg/ip/address.ts';
+import {
+  families,
+  formatAddress,
+  tryParseAddress,
+  type Address,
+  type Family,
+} from '#pkg/ip/address.ts';
 import { isMacAddress } from './vtep-mac.ts';
 
 export const defaultAnnotationPrefix = 'podwire.dev/';
@@ -15,7 +21,7 @@ export interface Announcement {
   readonly backend: string;
   /** Where other nodes send the tunnel's outer packets, or route to. */
   readonly publicIP: Address;
-  /** Only of a vxlan backend. */
+  /** Only of a vxlan backend; of a VNI its last 16 bits, as announced. */
   readonly vtep?: { readonly vni: number; readonly mac: string };
   /** Only of a wireguard backend: base64. */
   readonly publicKey?: string;
@@ -52,6 +58,8 @@ export function parseAnnouncement(
   const ipText = annotations[prefix + keys.publicIP];
   if (backend === undefined || ipText === undefined) return undefined;
   const publicIP = tryParseAddress(ipText);
+  // flannel's host-gw says so in a cluster of the other family.
+  if (publicIP?.value === 0n && publicIP.family === family) return undefined;
   if (publicIP === undefined || publicIP.family !== family) {
     const kind = family === 'ip' ? 'IPv4' : 'IPv6';
     return `Cannot use annotation ${prefix}${keys.publicIP} ${JSON.stringify(ipText)}: expected an ${kind} address`;
@@ -59,7 +67,7 @@ export function parseAnnouncement(
   if (backend !== 'vxlan' && backend !== 'wireguard') return { backend, publicIP };
   const data = annotations[prefix + keys.data];
   // Flannel writes "null" for a family it does not serve.
-  if (data === undefined || data === 'null') return undefined;
+  if (data === undefined || data === noData) return undefined;
   const wrong = (expected: string): string =>
     `Cannot use annotation ${prefix}${keys.data} ${JSON.stringify(data)}: expected ${expected}`;
   if (backend === 'wireguard') {
@@ -74,7 +82,7 @@ export function parseAnnouncement(
 
 /**
  * The annotations that say this, as a patch: keys of ours that must go are `null`, and keys that
- * are right already are absent. Empty = nothing to write.
+ * are right already are absent, unless flannel needs to see them change. Empty = nothing to write.
  */
 export function announcementPatch(
   want: Readonly<Partial<Record<Family, Announcement>>>,
@@ -87,10 +95,46 @@ export function announcementPatch(
   const patch: Record<string, string | null> = {};
   for (const key of ownKeys) {
     const value = wanted[key];
-    if (value === have[prefix + key]) continue;
+    if (sameSaid(key, have[prefix + key], value)) continue;
     patch[prefix + key] = value ?? null;
   }
-  return patch;
+  if (prefix === defaultAnnotationPrefix) return patch;
+  return { ...patch, ...respelling(want, { have, patch, prefix }) };
+}
+
+/**
+ * flannel of two families takes no notice of a Node's change unless something changes of each family
+ * (pkg/subnet/kube/kube.go, handleUpdateLeaseEvent): of the one that stays as it is, the JSON is
+ * then spelled otherwise.
+ */
+function respelling(
+  want: Readonly<Partial<Record<Family, Announcement>>>,
+  said: {
+    readonly have: Readonly<Record<string, string>>;
+    readonly patch: Readonly<Record<string, string | null>>;
+    readonly prefix: string;
+  },
+): Readonly<Record<string, string | null>> {
+  const { have, patch, prefix } = said;
+  const isChanged = (family: Family): boolean =>
+    Object.values(familyKeys[family]).some((key) => patch[prefix + key] !== undefined);
+  const still = families.filter((family) => want[family] !== undefined && !isChanged(family));
+  const [family] = still;
+  if (family === undefined || !families.some(isChanged)) return {};
+  const key = prefix + familyKeys[family].data;
+  const data = have[key];
+  // What has no data for flannel has the data "null" for it.
+  if (data === undefined) return { [key]: noData };
+  return { [key]: data === noData ? null : data === data.trimEnd() ? `${data} ` : data.trimEnd() };
+}
+
+const noData = 'null';
+const dataKeys: ReadonlySet<string> = new Set(Object.values(familyKeys).map(({ data }) => data));
+
+/** Whether an annotation says what is wanted, in whatever spelling. */
+function sameSaid(key: string, have: string | undefined, want: string | undefined): boolean {
+  if (!dataKeys.has(key)) return have === want;
+  return (have === noData ? undefined : have?.trimEnd()) === want;
 }
 
 function announcementAnnotations(
@@ -105,13 +149,21 @@ function announcementAnnotations(
     annotations[keys.publicIP] = formatAddress(announcement.publicIP);
     if (announcement.vtep !== undefined) {
       const { vni, mac } = announcement.vtep;
-      annotations[keys.data] = JSON.stringify({ VNI: vni, VtepMAC: mac });
+      annotations[keys.data] = JSON.stringify({ VNI: vni % announcedVnis, VtepMAC: mac });
     }
     if (announcement.publicKey !== undefined) {
       annotations[keys.data] = JSON.stringify({ PublicKey: announcement.publicKey });
     }
   }
   return annotations;
+}
+
+/** flannel's field has 16 bits, though a VNI has 24: a larger number there spoils the whole record. */
+const announcedVnis = 0x1_0000;
+
+/** Whether a peer's announcement may be of this VNI. */
+export function isAnnouncedVni(announced: number, vni: number): boolean {
+  return announced % announcedVnis === vni % announcedVnis;
 }
 
 function parseVtep(text: string): { readonly vni: number; readonly mac: string } | undefined {

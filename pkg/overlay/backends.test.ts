@@ -144,6 +144,18 @@ describe('vxlanObjects()', () => {
     expect(spell(vxlanObjects(peers, onlyIp4, defaults).objects)).toEqual([...device4, ...want]);
   });
 
+  test('136. a VNI of more bits than flannel announces is known by those', () => {
+    const vtep = { vni: 70_000 % 65_536, mac: '02:00:00:00:04:02' };
+    const announcements = { ip: { ...announce('vxlan', '192.168.2.2'), vtep } };
+    const flannelPeer = { ...peer('b', 2), announcements };
+    const options = { ...defaults, vni: 70_000 };
+    const { objects, problems } = vxlanObjects([flannelPeer], onlyIp4, options);
+    expect(problems).toEqual([]);
+    expect(spell(objects)).toContain(
+      'route 10.244.2.0/24 via 10.244.2.0 dev podwire.x11170 onlink',
+    );
+  });
+
   test.each<[string, NodeFacts[], string]>([
     [
       'another VNI',

@@ -18,6 +18,7 @@ import {
   type SelfNode,
 } from './backend.ts';
 import { vxlanOverheadBytes } from './mtu.ts';
+import { isAnnouncedVni } from './annotations.ts';
 import type { NodeFacts, NodeProblem } from './node-facts.ts';
 import { linkLocalAddress, vtepMac } from './vtep-mac.ts';
 
@@ -172,7 +173,7 @@ function peerPath(peer: NodeFacts, vtep: Vtep, { self, options }: Context): Peer
     const message = `Cannot reach the node by VXLAN: its agent runs the backend ${announcement.backend}`;
     return { kind: 'problem', message };
   }
-  if (announcement.vtep.vni !== options.vni) {
+  if (!isAnnouncedVni(announcement.vtep.vni, options.vni)) {
     const message = `Cannot reach the node by VXLAN: it uses VNI ${announcement.vtep.vni}, this node ${options.vni}`;
     return { kind: 'problem', message };
   }
