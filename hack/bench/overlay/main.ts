@@ -67,8 +67,8 @@ async function compare(network: RoundCluster, backend: string): Promise<string> 
   const twin = backend === 'udp' ? 'plain routes' : 'by hand';
   return [
     backend.padEnd(10),
-    `podwire ${median(ours).toFixed(2)} (${spread(ours)})`,
-    `${twin} ${median(other).toFixed(2)} (${spread(other)})`,
+    `podwire ${significant(median(ours))} (${spread(ours)})`,
+    `${twin} ${significant(median(other))} (${spread(other)})`,
     `ratio ${median(ratios).toFixed(3)} (${quarter(ratios, 1)}–${quarter(ratios, 3)})`,
   ].join('  ');
 }
@@ -101,5 +101,9 @@ function quarter(list: readonly number[], n: 1 | 3): string {
 }
 
 function spread(list: readonly number[]): string {
-  return `${Math.min(...list).toFixed(2)}–${Math.max(...list).toFixed(2)}`;
+  return `${significant(Math.min(...list))}–${significant(Math.max(...list))}`;
+}
+
+function significant(value: number): string {
+  return value.toPrecision(4);
 }
