@@ -4,6 +4,7 @@
  * needs a daemon beside each node, in bgp.kernel.test.ts.
  */
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { unlikeByHand } from '#hack/bench/overlay/by-hand.ts';
 import { families, type Family } from '#pkg/ip/address.ts';
 import { answerTunnel, exchange } from './scratch/datagram.ts';
 import { matrixProblems, type Placement } from './scratch/matrix.ts';
@@ -137,6 +138,11 @@ describe('udp', () => {
     await run('backend: vxlan', families);
     expect(await cluster.nodes.a.netns.ip('-br link show type tun')).toBe('');
   });
+});
+
+test('a VXLAN device is one that somebody sets up by hand with `ip`', async () => {
+  await run('backend: vxlan\ndirectRouting: false', ['ip']);
+  expect(await unlikeByHand(cluster, 'vxlan')).toEqual([]);
 });
 
 test('wrapped routes take the place of plain ones, in both families', async () => {

@@ -1,5 +1,6 @@
 /** The backends this machine's kernel may lack, under one that has them. */
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import { unlikeByHand } from '#hack/bench/overlay/by-hand.ts';
 import { families, type Family } from '#pkg/ip/address.ts';
 import { exchange, type End } from './scratch/datagram.ts';
 import { matrixProblems } from './scratch/matrix.ts';
@@ -56,6 +57,18 @@ describe('ipip', () => {
       /^fd00:10:244:2::\/64 +encap ip6 .*src fd00:1::1 dst fd00:1::2 .*dev podwire-v6\.ipip /m,
     );
   });
+});
+
+test.each([
+  // Two without a remote end can be there at once when one is of a link.
+  ['ipip', ['link: null, not "eth0"']],
+  ['wireguard', []],
+])('the device of %s is one that somebody sets up by hand', async (backend, differences) => {
+  // IPv4 alone has the MTU that one would set by hand.
+  cluster.setPodFamilies(['ip']);
+  await run(`backend: ${backend}\ndirectRouting: false`);
+  expect(await unlikeByHand(cluster, backend)).toEqual(differences);
+  cluster.setPodFamilies(families);
 });
 
 describe('wireguard', () => {

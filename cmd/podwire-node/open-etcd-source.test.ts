@@ -16,6 +16,12 @@ describe('subnetsOf()', () => {
     // flannel ignores the network of a family that is off.
     [{ Network, IPv6Network }, ['10.3.1.0/24']],
     [{ Network, IPv6Network, EnableIPv6: true }, ['10.3.1.0/24', 'fd00:3:0:1::/64']],
+    // As flannel takes what a template leaves empty.
+    [{ Network, SubnetLen: 0, SubnetMin: '0.0.0.0', SubnetMax: '0.0.0.0' }, ['10.3.1.0/24']],
+    [
+      { Network, IPv6Network, EnableIPv6: true, IPv6SubnetLen: 0, IPv6SubnetMin: '::' },
+      ['10.3.1.0/24', 'fd00:3:0:1::/64'],
+    ],
   ])('125. %j: from %j', (netConf, first) => {
     expect(firstSubnets(netConf)).toEqual(first);
   });

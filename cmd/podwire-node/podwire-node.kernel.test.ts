@@ -349,7 +349,7 @@ describe('podwire-node heals', () => {
           'ip addr add fd00:1::1/64 dev eth0 nodad; ip route replace default via fd00:1::254',
       ],
     ],
-  ])('151. %s within 2 s', async (_, program, args) => {
+  ])('131. 151. %s within 2 s', async (_, program, args) => {
     await reaches('a', pod('c', 'ip'));
     const before = await overlayOf('a');
     const pinger = await ping('a', pod('c', 'ip'), 'ip');

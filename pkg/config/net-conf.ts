@@ -19,14 +19,17 @@ function prefixOf(family: 'ip' | 'ip6') {
   });
 }
 
+/** Zero is none for flannel, as is a length of 0. */
 function addressOf(family: 'ip' | 'ip6') {
-  return z.string().transform((text, context): Address => {
+  return z.string().transform((text, context): Address | undefined => {
     const address = tryParseAddress(text);
-    if (address?.family === family) return address;
+    if (address?.family === family) return address.value === 0n ? undefined : address;
     context.addIssue({ code: 'custom', message: 'expected an address of the family' });
     return z.NEVER;
   });
 }
+
+const subnetLength = z.int().transform((length) => (length === 0 ? undefined : length));
 
 const schema = z.object({
   Network: prefixOf('ip').optional(),
@@ -35,10 +38,10 @@ const schema = z.object({
   EnableIPv6: z.boolean().default(false),
   /** flannel's choice of program for rules; ours is made by what the node has. */
   EnableNFTables: z.boolean().optional(),
-  SubnetLen: z.int().optional(),
+  SubnetLen: subnetLength.optional(),
   SubnetMin: addressOf('ip').optional(),
   SubnetMax: addressOf('ip').optional(),
-  IPv6SubnetLen: z.int().optional(),
+  IPv6SubnetLen: subnetLength.optional(),
   IPv6SubnetMin: addressOf('ip6').optional(),
   IPv6SubnetMax: addressOf('ip6').optional(),
   Backend: z

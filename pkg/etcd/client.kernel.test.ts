@@ -73,7 +73,7 @@ describe('a watch', () => {
     expect(kinds).toEqual(['a', 'b', 'no /w/1']);
   });
 
-  test('says that its past was compacted', async () => {
+  test('128. says that its past was compacted', async () => {
     for (const value of ['1', '2', '3']) await etcd.ctl('put', '/w/c', value);
     const { revision } = await client.list('/w/', never);
     await etcd.ctl('compact', revision);

@@ -1,4 +1,5 @@
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { messageOf } from '#pkg/errors/agent-error.ts';
 import { parseAddress, type Family } from '#pkg/ip/address.ts';
 import { parsePrefix } from '#pkg/ip/prefix.ts';
 import { NetlinkSocket } from '#pkg/netlink/socket.ts';
@@ -192,6 +193,16 @@ describe('after apply, the plan is empty', () => {
     );
     expect(await converge(renamed)).toHaveLength(1);
   });
+});
+
+it('136. says whose the VNI is, as flannel leaves its device when it goes', async () => {
+  await scratch.ip('link add flannel.7 type vxlan id 7 dev eth0 local 192.0.2.1 dstport 8472');
+  const error = await converge([device('ip')]).catch((thrown: unknown) => thrown);
+  expect(messageOf((error as AggregateError).errors[0])).toContain(
+    'flannel.7 has VNI 7 and port 8472 already; if nobody uses it any more: ip link del flannel.7',
+  );
+  await scratch.ip('link del flannel.7');
+  expect(await converge([device('ip')])).toHaveLength(1);
 });
 
 describe('what people change by hand heals', () => {

@@ -1,5 +1,5 @@
 /** The host network's driver: observe.ts and apply.ts reach the kernel through this. */
-import { AgentError } from '#pkg/errors/agent-error.ts';
+import { AgentError, isErrno } from '#pkg/errors/agent-error.ts';
 import { addAddressRequest, deleteAddressRequest, listAddresses } from '#pkg/netlink/address.ts';
 import { changeLinkRequest, deleteLinkRequest, type LinkChange } from '#pkg/netlink/link-change.ts';
 import { createTunnel } from '#pkg/netlink/link-create-overlay.ts';
@@ -205,7 +205,31 @@ function makeVxlan(socket: NetlinkSocket, object: VxlanLink, underlayIndex: numb
   const { link: name, vni, port, local, mac, mtuBytes, groupPolicy = false } = object;
   const alias = `${podwireAlias} vxlan`;
   const vxlan = { name, vni, port, local, mac, mtuBytes, underlayIndex, alias, groupPolicy };
-  createVxlan(socket, vxlan);
+  try {
+    createVxlan(socket, vxlan);
+  } catch (cause) {
+    const holder = isErrno(cause, 'EEXIST') ? holderOfVni(socket, object) : undefined;
+    if (holder === undefined) throw cause;
+    throw new AgentError(
+      'VniTaken',
+      `Cannot create ${name}: ${holder} has VNI ${vni} and port ${port} already; if nobody uses it any more: ip link del ${holder}`,
+      { cause },
+    );
+  }
+}
+
+/** The kernel has one device of a VNI and port for each family. */
+function holderOfVni(
+  socket: NetlinkSocket,
+  { link, vni, port, local }: VxlanLink,
+): string | undefined {
+  return listLinks(socket).find(
+    ({ name, vxlan }) =>
+      name !== link &&
+      vxlan?.vni === vni &&
+      vxlan.port === port &&
+      (vxlan.local?.family ?? 'ip') === local.family,
+  )?.name;
 }
 
 function routeEntry(route: Route, linkIndex: number): RouteEntry {

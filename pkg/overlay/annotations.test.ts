@@ -168,6 +168,11 @@ describe('announcementPatch()', () => {
       return differs('backend-data', 'public-ip') && differs('backend-v6-data', 'public-ipv6');
     }
 
+    /** flannel's own way to its MAC when it takes a node over (GetStoredMacAddresses). */
+    function storedMac(data: string | undefined): string | undefined {
+      return data?.replaceAll(/^["}]+|["}]+$/g, '').split(':"')[1];
+    }
+
     type Want = Parameters<typeof announcementPatch>[0];
     const moved = parseAddress('192.168.1.9');
     const moved6 = parseAddress('fd00::9');
@@ -196,6 +201,8 @@ describe('announcementPatch()', () => {
         if (next.ip6 !== undefined) expect(notices(before, have)).toBe(true);
         for (const family of ['ip', 'ip6'] as const) {
           expect(parseAnnouncement(have, family, flannel)).toEqual(next[family]);
+          const key = family === 'ip' ? 'backend-data' : 'backend-v6-data';
+          expect(storedMac(have[flannel + key])).toBe(next[family]?.vtep?.mac);
         }
         expect(announcementPatch(next, have, flannel)).toEqual({});
       }

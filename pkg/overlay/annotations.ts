@@ -105,7 +105,7 @@ export function announcementPatch(
 /**
  * flannel of two families takes no notice of a Node's change unless something changes of each family
  * (pkg/subnet/kube/kube.go, handleUpdateLeaseEvent): of the one that stays as it is, the JSON is
- * then spelled otherwise.
+ * then spelled otherwise: with a space before it, which flannel's search for its own MAC bears.
  */
 function respelling(
   want: Readonly<Partial<Record<Family, Announcement>>>,
@@ -125,7 +125,9 @@ function respelling(
   const data = have[key];
   // What has no data for flannel has the data "null" for it.
   if (data === undefined) return { [key]: noData };
-  return { [key]: data === noData ? null : data === data.trimEnd() ? `${data} ` : data.trimEnd() };
+  return {
+    [key]: data === noData ? null : data === data.trimStart() ? ` ${data}` : data.trimStart(),
+  };
 }
 
 const noData = 'null';
@@ -134,7 +136,7 @@ const dataKeys: ReadonlySet<string> = new Set(Object.values(familyKeys).map(({ d
 /** Whether an annotation says what is wanted, in whatever spelling. */
 function sameSaid(key: string, have: string | undefined, want: string | undefined): boolean {
   if (!dataKeys.has(key)) return have === want;
-  return (have === noData ? undefined : have?.trimEnd()) === want;
+  return (have === noData ? undefined : have?.trimStart()) === want;
 }
 
 function announcementAnnotations(

@@ -119,7 +119,7 @@ describe('planPacketFilter()', () => {
     );
   });
 
-  test('another range replaces the jumps of the former one', () => {
+  test('132. another range replaces the jumps of the former one', () => {
     const want = ruleset('ip', { ownPodCIDRs: [parsePrefix('10.244.9.0/24')] });
     const text = input(want, written(ruleset('ip')));
     expect(text).toContain('-D POSTROUTING -s 10.244.1.0/24 ');

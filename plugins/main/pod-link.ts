@@ -6,7 +6,7 @@ import { addAddressRequest } from '#pkg/netlink/address.ts';
 import { RT_SCOPE_LINK } from '#pkg/netlink/constants.ts';
 import { changeLinkRequest } from '#pkg/netlink/link-change.ts';
 import type { Link } from '#pkg/netlink/link.ts';
-import { addRouteRequest, appendRouteRequest, type RouteEntry } from '#pkg/netlink/route.ts';
+import { appendRouteRequest, type RouteEntry } from '#pkg/netlink/route.ts';
 import type { NetlinkRequest, NetlinkSocket } from '#pkg/netlink/socket.ts';
 import { writeSysctl } from '#pkg/sysctl/sysctl.ts';
 
@@ -68,7 +68,8 @@ export function configurePodLink(
   ];
   const results = pod.batch([
     ...setUp,
-    ...(subnetRoutes ?? []).map(addRouteRequest),
+    // Beside those of another interface of the pod in the same network.
+    ...(subnetRoutes ?? []).map(appendRouteRequest),
     ...routeRequests(routes, ips, linkIndex),
   ]);
   for (const [i, { error }] of results.entries()) {

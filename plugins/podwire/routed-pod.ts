@@ -23,7 +23,7 @@ import { changeLinkRequest, deleteLink } from '#pkg/netlink/link-change.ts';
 import { createVeth } from '#pkg/netlink/link-create.ts';
 import { getLink, type Link } from '#pkg/netlink/link.ts';
 import { putNeighborRequest } from '#pkg/netlink/neighbor.ts';
-import { addRouteRequest, listRoutes } from '#pkg/netlink/route.ts';
+import { addRouteRequest, appendRouteRequest, listRoutes } from '#pkg/netlink/route.ts';
 import { NetlinkSocket, type NetlinkRequest } from '#pkg/netlink/socket.ts';
 import { withNetns } from '#pkg/netns/netns.ts';
 import { readSysctl, writeSysctl } from '#pkg/sysctl/sysctl.ts';
@@ -174,7 +174,8 @@ function podRequests(link: Link, hostMac: string, ips: readonly OwnIp[]): Netlin
     changeLinkRequest(linkIndex, { up: true }),
     ...distinctGateways(ips).flatMap((gateway) => [
       putNeighborRequest({ linkIndex, address: gateway, mac: hostMac }),
-      addRouteRequest({ destination: hostPrefix(gateway), linkIndex, scope: RT_SCOPE_LINK }),
+      // Another interface of the pod in the same network has it, too.
+      appendRouteRequest({ destination: hostPrefix(gateway), linkIndex, scope: RT_SCOPE_LINK }),
     ]),
   ];
 }

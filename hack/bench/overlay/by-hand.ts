@@ -1,5 +1,6 @@
 /** What somebody would type to join two nodes' pods: one device on each, and a route to one pod. */
-import type { RoundNode } from '#cmd/podwire-node/scratch/rounds.ts';
+import type { RoundCluster, RoundNode } from '#cmd/podwire-node/scratch/rounds.ts';
+import { deviceDifferences } from './device-facts.ts';
 
 export interface Handwork {
   up(): Promise<void>;
@@ -10,6 +11,12 @@ interface Pair {
   readonly a: RoundNode;
   readonly b: RoundNode;
   readonly mtuBytes: number;
+}
+
+/** The backend's own device for IPv4, which has a twin by hand; undefined where routes are all. */
+export function deviceOf(backend: string): string | undefined {
+  const devices = { vxlan: 'podwire.1', ipip: 'podwire.ipip', wireguard: 'podwire-wg' };
+  return (devices as Readonly<Record<string, string>>)[backend];
 }
 
 /** The route is longer than that of the backend, so that packets take it while it is there. */
@@ -38,6 +45,22 @@ export function byHand(backend: string, pair: Pair): Handwork {
   };
 }
 
+/** In what the backend's device is another than its twin, a line each; the backend must be running. */
+export async function unlikeByHand(
+  { nodes: { a, b } }: RoundCluster,
+  backend: string,
+): Promise<readonly string[]> {
+  const device = deviceOf(backend);
+  if (device === undefined) return [];
+  const hand = byHand(backend, { a, b, mtuBytes: a.nodeFile().mtuBytes });
+  await hand.up();
+  try {
+    return await deviceDifferences(a.netns, device, 'hand0');
+  } finally {
+    await hand.down();
+  }
+}
+
 async function linesOf(
   backend: string,
   { self, peer, mtuBytes }: { self: RoundNode; peer: RoundNode; mtuBytes: number },
@@ -59,7 +82,12 @@ async function linesOf(
       ];
     }
     case 'ipip':
-      return [`ip link add hand0 type ipip local ${local} remote ${remote}`, ...finish];
+      // Without a remote end, as ours; the link is what lets both be there.
+      return [
+        `ip link add hand0 type ipip local ${local} dev eth0`,
+        `ip link set hand0 up mtu ${mtuBytes}`,
+        `ip route add ${pod}/32 via ${remote} dev hand0 onlink`,
+      ];
     case 'wireguard':
       await publicKey(self);
       return [

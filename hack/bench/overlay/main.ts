@@ -2,7 +2,8 @@
  * TCP between pods of two nodes through each backend, against the same device set up by hand with
  * `ip` (`wg`) on the same two nodes, in turn: what our settings cost or gain. The ratio is the median
  * of those of two neighbouring turns, which a machine's moods change less than medians of each; with
- * it comes what half of them lie within. The backend udp has no such twin; it is put against plain
+ * it comes what half of them lie within. First it says in which settings the two devices differ. The
+ * backend udp has no such twin; it is put against plain
  * routes. With host-gw both are the same route: what its ratio is away from 1 is noise.
  *
  *   node hack/bench/overlay/main.ts [--seconds 2] [--rounds 6] [BACKEND…]
@@ -18,7 +19,7 @@ import {
   type RoundCluster,
   type RoundNode,
 } from '#cmd/podwire-node/scratch/rounds.ts';
-import { byHand, type Handwork } from './by-hand.ts';
+import { byHand, unlikeByHand, type Handwork } from './by-hand.ts';
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
@@ -54,6 +55,8 @@ async function compare(network: RoundCluster, backend: string): Promise<string> 
   const hand = byHand(backend === 'udp' ? 'host-gw' : backend, { a, b, mtuBytes });
   const ours: number[] = [];
   const other: number[] = [];
+  const differences = await unlikeByHand(network, backend);
+  if (differences.length > 0) console.log(`${backend}: ${differences.join('; ')}`);
   await gigabits(a, b);
   const runOurs = async (): Promise<unknown> => ours.push(await gigabits(a, b));
   const runOther = async (): Promise<unknown> =>
@@ -67,8 +70,8 @@ async function compare(network: RoundCluster, backend: string): Promise<string> 
   const twin = backend === 'udp' ? 'plain routes' : 'by hand';
   return [
     backend.padEnd(10),
-    `podwire ${median(ours).toFixed(2)} (${spread(ours)})`,
-    `${twin} ${median(other).toFixed(2)} (${spread(other)})`,
+    `podwire ${significant(median(ours))} (${spread(ours)})`,
+    `${twin} ${significant(median(other))} (${spread(other)})`,
     `ratio ${median(ratios).toFixed(3)} (${quarter(ratios, 1)}–${quarter(ratios, 3)})`,
   ].join('  ');
 }
@@ -101,5 +104,9 @@ function quarter(list: readonly number[], n: 1 | 3): string {
 }
 
 function spread(list: readonly number[]): string {
-  return `${Math.min(...list).toFixed(2)}–${Math.max(...list).toFixed(2)}`;
+  return `${significant(Math.min(...list))}–${significant(Math.max(...list))}`;
+}
+
+function significant(value: number): string {
+  return value.toPrecision(4);
 }
