@@ -37,10 +37,7 @@ export class IpvsClaims {
   add(port: string, entry: IpvsEntry): void {
     const key = serverKey(entry.server);
     const claims = this.#claims.get(key) ?? new Map<string, IpvsEntry>();
-    const other = claims.get(port);
-    // A port may claim one place twice: as its own address, and as the node's.
-    if (other === undefined || isBefore([port, entry], [port, other])) claims.set(port, entry);
-    this.#claims.set(key, claims);
+    this.#claims.set(key, claims.set(port, entry));
   }
 
   delete(port: string, entry: IpvsEntry): void {
