@@ -155,7 +155,7 @@ const root = join(import.meta.dirname, '..');
 
 function readTests(): ReadonlyMap<string, string> {
   const files = globSync(
-    '{cmd,hack,pkg,plugins,test-e2e}/**/{*.test,testdata/service-packets}.ts',
+    '{cmd,hack,pkg,plugins,test-e2e}/**/{*.test,testdata/service-packets,scratch/ipvs-changes}.ts',
     { cwd: root },
   );
   return new Map(

@@ -167,7 +167,8 @@ describe('ipvs writer', () => {
     expect(kernel.take()).toEqual([]);
     kernel.connectionsOf.clear();
     await clock.advance(20_000);
-    await write(cluster('10.1.0.2'), 'a/b:p80/tcp');
+    // Without a change of a port, what was written would be what others had changed.
+    expect((await write(cluster('10.1.0.2'), 'a/b:p80/tcp')).written).toBe(0);
     expect(kernel.take()).toEqual(['ipvsadm -d -t 10.96.0.1:80 -r 10.1.0.3:80']);
   });
 
@@ -202,6 +203,22 @@ describe('ipvs writer', () => {
     writer = createWriter();
     await write(cluster('10.1.0.2', '10.1.0.3'));
     expect(kernel.take()).toEqual(['ipvsadm -e -t 10.96.0.1:80 -r 10.1.0.3:80 -m -w 1']);
+  });
+
+  it('a set that was found with little room is made anew when it is full', async () => {
+    kernel.makeSet('create KUBE-CLUSTER-IP hash:ip,port family inet maxelem 2');
+    const { services, slices = [] } = cluster('10.1.0.2');
+    await write({ services, slices });
+    const third = service('a/c', { clusterIPs: ['10.96.0.3'] });
+    const more = {
+      services: [...services, third],
+      slices: [...slices, slice('a/c', ['10.1.0.4'])],
+    };
+    expect((await write(more, 'a/c:p80/tcp')).kind).toBe('full');
+    expect(kernel.savedSets()).toContain(
+      'create KUBE-CLUSTER-IP hash:ip,port family inet maxelem 65536',
+    );
+    expect(parked).toEqual([]);
   });
 
   it('a second writer finds nothing to do', async () => {

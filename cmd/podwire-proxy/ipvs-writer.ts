@@ -133,18 +133,19 @@ export function createIpvsWriter(parts: IpvsWriterParts): IpvsWriter {
   }
 
   /** Takes endpoints away that were leaving and whose last connection has ended. */
-  async function drain(signal: AbortSignal): Promise<number> {
-    if (have === undefined || clock.monotonicMs() - drainedAtMs < drainIntervalMs) return 0;
+  async function drain(signal: AbortSignal): Promise<void> {
+    if (have === undefined || clock.monotonicMs() - drainedAtMs < drainIntervalMs) return;
     drainedAtMs = clock.monotonicMs();
     const leaving = leavingOf(have);
-    if (leaving.size === 0) return 0;
+    if (leaving.size === 0) return;
     const connections = await driver.connections(new Set(leaving.keys()), signal);
     const steps = takeIdle(have, leaving, connections);
     await driver.applyServers(steps, signal).catch((error: unknown) => {
       have = undefined;
       throw error;
     });
-    return steps.length;
+    if (steps.length > 0)
+      parts.log.debug({ family, steps: steps.length }, 'Idle endpoints are gone');
   }
 
   /** What must be told to the kernel anew, whatever is known of it. */
@@ -219,9 +220,9 @@ export function createIpvsWriter(parts: IpvsWriterParts): IpvsWriter {
       if (!isKnown) await attemptAt(served, suspects, false);
       report = { kind: 'full', written: count };
     }
-    const drained = await drain(signal);
+    await drain(signal);
     if (have !== undefined && book !== undefined) known = knownOf(book, have);
-    return { kind: report.kind, written: report.written + drained };
+    return report;
   }
 
   return {

@@ -4,7 +4,7 @@
  */
 import type { IpSet } from '#pkg/ipset/ip-set.ts';
 import type { MemberChange } from '#pkg/ipset/plan.ts';
-import { serverKey, type VirtualServer } from '#pkg/ipvs/virtual-server.ts';
+import type { VirtualServer } from '#pkg/ipvs/virtual-server.ts';
 import { IpvsClaims } from './ipvs-claims.ts';
 import type { IpvsOptions } from './ipvs-options.ts';
 import { ipvsPart, type IpvsPart } from './ipvs-port.ts';
@@ -46,9 +46,10 @@ export class IpvsBook {
       const port = ports.get(key);
       const before = this.#parts.get(key);
       const after = port === undefined ? undefined : ipvsPart(port, this.options);
-      const entries = [...(before?.entries ?? []), ...(after?.entries ?? [])];
-      const places = new Set(entries.map(({ server }) => serverKey(server)));
-      const fates = [...places].map((place) => this.#claims.members(place));
+      const places = new Set<string>();
+      for (const entry of before?.entries ?? []) places.add(entry.key);
+      for (const entry of after?.entries ?? []) places.add(entry.key);
+      const fates = [...places].flatMap((place) => this.#claims.members(place));
       // What stays is counted up before it is counted down, so that it is no change.
       if (after !== undefined) this.#count(after, 1);
       if (before !== undefined) this.#count(before, -1);
@@ -58,7 +59,7 @@ export class IpvsBook {
         touched.add(place);
         this.#countMembers(this.#claims.members(place), 1);
       }
-      this.#countMembers(fates.flat(), -1);
+      this.#countMembers(fates, -1);
       if (port === undefined || after === undefined) this.#parts.delete(key);
       else this.#parts.set(key, { ...after, port });
     }

@@ -1,6 +1,6 @@
 /** Who has an address and port that several Service ports want: one virtual server, one fate. */
 import { addressAndPort } from '#pkg/ipset/ip-set.ts';
-import { serverKey, type VirtualServer } from '#pkg/ipvs/virtual-server.ts';
+import type { VirtualServer } from '#pkg/ipvs/virtual-server.ts';
 import type { IpvsEntry } from './ipvs-port.ts';
 import type { SetId } from './ipvs-sets.ts';
 import { byKey } from './proxied-port.ts';
@@ -35,16 +35,12 @@ export class IpvsClaims {
   }
 
   add(port: string, entry: IpvsEntry): void {
-    const key = serverKey(entry.server);
+    const { key } = entry;
     const claims = this.#claims.get(key) ?? new Map<string, IpvsEntry>();
-    const other = claims.get(port);
-    // A port may claim one place twice: as its own address, and as the node's.
-    if (other === undefined || isBefore([port, entry], [port, other])) claims.set(port, entry);
-    this.#claims.set(key, claims);
+    this.#claims.set(key, claims.set(port, entry));
   }
 
-  delete(port: string, entry: IpvsEntry): void {
-    const key = serverKey(entry.server);
+  delete(port: string, { key }: IpvsEntry): void {
     const claims = this.#claims.get(key);
     claims?.delete(port);
     if (claims?.size === 0) this.#claims.delete(key);

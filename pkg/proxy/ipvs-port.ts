@@ -2,7 +2,7 @@
 import { parseAddress } from '#pkg/ip/address.ts';
 import { containsAddress, formatPrefix, parsePrefix, type Prefix } from '#pkg/ip/prefix.ts';
 import { addressAndPort } from '#pkg/ipset/ip-set.ts';
-import type { VirtualServer } from '#pkg/ipvs/virtual-server.ts';
+import { serverKey, type VirtualServer } from '#pkg/ipvs/virtual-server.ts';
 import type { Endpoint } from './endpoints.ts';
 import type { IpvsOptions } from './ipvs-options.ts';
 import type { SetId } from './ipvs-sets.ts';
@@ -17,6 +17,8 @@ export interface IpvsPart {
 
 /** A place that a port claims. */
 export interface IpvsEntry {
+  /** serverKey(): asked for often. */
+  readonly key: string;
   /** Without real servers: nobody may take what comes here. */
   readonly server: VirtualServer;
   /** Of the sets that say so the one that names the place; undefined when all is served. */
@@ -169,7 +171,7 @@ class PartBuilder implements IpvsPart {
       persistenceSeconds: affinitySeconds,
       realServers: endpoints.map((e) => ({ address: e.address, port: e.port, weight: 1 })),
     };
-    this.entries.push({ server, unserved, isNodePort });
+    this.entries.push({ key: serverKey(server), server, unserved, isNodePort });
   }
 }
 

@@ -6,6 +6,7 @@ import { renderIpSets } from '#pkg/ipset/render.ts';
 import { renderSave } from '#pkg/iptables/render.ts';
 import { renderVirtualServers } from '#pkg/ipvs/render.ts';
 import { IpvsBook } from './ipvs-book.ts';
+import { IpvsClaims } from './ipvs-claims.ts';
 import type { IpvsOptions } from './ipvs-options.ts';
 import { ipvsPart } from './ipvs-port.ts';
 import { ipvsRuleset } from './ipvs-rules.ts';
@@ -212,18 +213,36 @@ it('with endpoints of neither it is refused, once', () => {
 });
 
 it('an address that is nobody else’s than this host’s is never served', () => {
-  const at = (...ips: string[]): IpvsBook => {
-    const loadBalancerIngress = ips.map((ip) => ({ ip, ipMode: 'VIP' as const }));
-    const services = [service('a/a', { ...external, loadBalancerIngress, ports: p80() })];
-    return bookOf({ services, slices: [slice('a/a', [here])] }, 'ip', {
-      hostAddresses: ['169.254.20.10', ...own.ip],
-    });
-  };
+  const fields = (...ips: string[]) => ({
+    ...external,
+    externalIPs: ips.slice(0, 1),
+    loadBalancerIngress: ips.map((ip) => ({ ip, ipMode: 'VIP' as const })),
+    ports: p80(),
+  });
+  const services = [service('a/a', fields('127.0.0.1', '169.254.20.10'))];
   // Refusing what comes to listeners on 127.0.0.1 would cut the node off.
-  const book = at('127.0.0.1', '169.254.20.10');
+  const book = bookOf({ services, slices: [slice('a/a', [here])] }, 'ip', {
+    hostAddresses: ['169.254.20.10', ...own.ip],
+  });
   expect([...book.addresses()]).toEqual(['10.96.0.1']);
   expect([...book.servers().keys()]).toEqual(['-t 10.96.0.1:80', '-t 169.254.20.10:80']);
   expect(members(book).filter((m) => m.includes('127.0.0.1'))).toEqual([]);
+  const ofIPv6 = service('a/a', { ...fields('::1', 'fe80::1'), clusterIPs: ['fd00:96::1'] });
+  const slices = [slice('a/a', ['fd00:10::1'])];
+  const book6 = bookOf({ services: [ofIPv6], slices }, 'ip6');
+  expect([...book6.addresses()]).toEqual(['fd00:96::1']);
+});
+
+it('nothing is kept of claims that are gone', () => {
+  const ports = portsOf({ services: [service('a/a', external)], slices: [slice('a/a', [here])] });
+  const claims = new IpvsClaims();
+  for (const [key, port] of ports) {
+    const { entries } = ipvsPart(port, options('ip'));
+    for (const entry of entries) claims.add(key, entry);
+    expect([...claims.keys()]).toHaveLength(3);
+    for (const entry of entries) claims.delete(key, entry);
+  }
+  expect([...claims.keys()]).toEqual([]);
 });
 
 it('affinity is persistence, and a scheduler has its flags', () => {

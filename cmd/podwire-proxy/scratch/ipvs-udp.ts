@@ -56,7 +56,6 @@ export async function testUdpClients(
   await serve('10.1.2.2');
   const clients = [
     startUdpClient(small.client, host, 53),
-    startUdpClient(small.node, host, 53),
     // Masqueraded: connection tracking has a part in it.
     startUdpClient(small.outside, nets.ip.node, 30_056),
   ].map((client) => stack.use(client));

@@ -46,9 +46,12 @@ export function startUdpClient(netns: ScratchNetns, host: string, port: number):
   };
 }
 
-/** `ip netns exec` becomes the program, so a signal reaches it. */
+/**
+ * `nsenter` becomes the program, so a signal reaches it; `ip netns exec` would make a mount namespace,
+ * which takes seconds in the VM.
+ */
 function run(netns: ScratchNetns, script: string, args: readonly string[]) {
   const file = new URL(script, import.meta.url).pathname;
-  const command = ['netns', 'exec', netns.name, process.execPath, file, ...args];
-  return execa('ip', command, { stdin: 'ignore', buffer: false });
+  const command = [`--net=${netns.path}`, process.execPath, file, ...args];
+  return execa('nsenter', command, { stdin: 'ignore', buffer: false });
 }
