@@ -26,9 +26,9 @@ const node = 'node-one';
 const vips = ['10.96.0.10', 'fd00:96::10'] as const;
 /** Nobody's else on the endpoint. */
 const sctpPort = 7000;
-const slow = { timeout: 100_000, interval: 250 };
+const slow = { timeout: 200_000, interval: 250 };
 /** Of a whole switch; on a busy machine with an emulated processor. */
-const patienceMs = 300_000;
+const patienceMs = 600_000;
 const stack = new AsyncDisposableStack();
 let small: SmallCluster;
 let configPath: string;
