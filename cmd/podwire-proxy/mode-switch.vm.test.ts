@@ -3,15 +3,14 @@
  * with all of them. The proxy runs inside this process, which lives in the node's namespace: a start
  * of its program takes seconds there.
  */
-import { readFileSync } from 'node:fs';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { setTimeout } from 'node:timers/promises';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import type { ProxyMode } from '#pkg/config/proxy-config.ts';
 import { startEmbeddedApi } from '#pkg/embedded-api/embedded-api.ts';
 import { kubeconfigFor } from '#pkg/embedded-api/kubeconfig-for.ts';
-import { runCommand } from '#pkg/exec/run.ts';
 import type { Logger } from '#pkg/log/logger.ts';
 import { openNetns, openOwnNetns } from '#pkg/netns/netns.ts';
 import { helloOverSctp } from '#pkg/proxy/testdata/sctp.ts';
@@ -20,15 +19,17 @@ import { CLONE_NEWNET } from '#pkg/sys/constants.ts';
 import { openSys } from '#pkg/sys/open-sys.ts';
 import { readSysctl, writeSysctl } from '#pkg/sysctl/sysctl.ts';
 import { readOptions } from './options.ts';
+import { found, modesIn, out, type Found } from './scratch/kernel-finds.ts';
 import { runProxy } from './wire.ts';
 
 const node = 'node-one';
 const vips = ['10.96.0.10', 'fd00:96::10'] as const;
 /** Nobody's else on the endpoint. */
 const sctpPort = 7000;
-const slow = { timeout: 100_000, interval: 100 };
+/** Each question costs the machine as much as a moment of the proxy's own work. */
+const slow = { timeout: 200_000, interval: 1_000 };
 /** Of a whole switch; on a busy machine with an emulated processor. */
-const patienceMs = 300_000;
+const patienceMs = 600_000;
 const stack = new AsyncDisposableStack();
 let small: SmallCluster;
 let configPath: string;
@@ -149,9 +150,21 @@ ipvs: { scheduler: sh, schedulerFlags: [sh-port], strictARP: true, tcpTimeout: 8
       await over;
     },
   };
+  await said('Rules written');
   await expect.poll(() => answer('http://127.0.0.1:10249/proxyMode'), slow).toBe(mode);
   await expect.poll(() => answer('http://127.0.0.1:10256/healthz'), slow).toContain('lastUpdated');
   expect(log.join('\n')).not.toContain('FAILED');
+}
+
+/** Waits for a line of the proxy's log that begins so. */
+async function said(beginning: string): Promise<void> {
+  const deadlineMs = performance.now() + slow.timeout;
+  while (!log.some((line) => line.startsWith(beginning))) {
+    if (performance.now() > deadlineMs) {
+      throw new Error(`It did not say "${beginning}", but:\n${log.join('\n')}`);
+    }
+    await setTimeout(50);
+  }
 }
 
 async function answer(url: string): Promise<string> {
@@ -161,68 +174,6 @@ async function answer(url: string): Promise<string> {
   } catch (error) {
     return `${String(error)} ${log.join('\n')}`;
   }
-}
-
-interface Found {
-  /** "iptables-nft-save nat -A KUBE-SERVICES …", without counters and the guard of 127.0.0.0/8. */
-  readonly rules: readonly string[];
-  readonly sets: readonly string[];
-  readonly servers: readonly string[];
-  readonly tables: readonly string[];
-  readonly hasDevice: boolean;
-}
-
-/** All that proxies put into the kernel. */
-async function found(): Promise<Found> {
-  const lines = (text: string): string[] => text.split('\n').filter((line) => line !== '');
-  const rules = [];
-  const tools = ['iptables-nft-save', 'ip6tables-nft-save'];
-  const [sets, servers, tables, ...saves] = await Promise.all([
-    out('ipset', 'list', '-n'),
-    out('ipvsadm', '-S', '-n'),
-    out('nft', 'list', 'tables'),
-    ...tools.map((tool) => out(tool)),
-  ]);
-  for (const [i, tool] of tools.entries()) {
-    let table = '';
-    for (const line of lines(saves[i] ?? '')) {
-      if (line.startsWith('*')) table = line.slice(1);
-      // It stays, once there, since the setting does that makes it needed.
-      if (line.includes('KUBE-FIREWALL')) continue;
-      if (line.includes('KUBE-')) rules.push(`${tool} ${table} ${line.replace(/ \[.*/, '')}`);
-    }
-  }
-  return {
-    rules: rules.toSorted(),
-    sets: lines(sets).toSorted(),
-    servers: lines(servers).toSorted(),
-    tables: lines(tables).filter((line) => line.includes('proxy')),
-    hasDevice: networkDevices().includes('kube-ipvs0'),
-  };
-}
-
-function networkDevices(): string[] {
-  return (
-    readFileSync('/proc/net/dev', 'utf8')
-      .match(/^ *[^:\n]+(?=:)/gm)
-      ?.map((name) => name.trim()) ?? []
-  );
-}
-
-async function out(file: string, ...args: readonly string[]): Promise<string> {
-  return (await runCommand(file, args, { timeoutMs: 240_000 })).stdout;
-}
-
-/** What is of a mode, by what only that mode has. */
-function modesIn({ hasDevice, rules, servers, sets, tables }: Found): ProxyMode[] {
-  const has = (pattern: RegExp): boolean => rules.some((line) => pattern.test(line));
-  const modes: ProxyMode[] = [];
-  if (has(/KUBE-(?:(?:SVC|SVL|SEP|EXT|FW|SVT)-|NODEPORTS|EXTERNAL-SERVICES)/))
-    modes.push('iptables');
-  const isIpvs = has(/KUBE-(?:IPVS|NODE-PORT|LOAD-BALANCER|SOURCE-RANGES)|match-set/);
-  if (isIpvs || hasDevice || servers.length + sets.length > 0) modes.push('ipvs');
-  if (tables.length > 0) modes.push('nftables');
-  return modes;
 }
 
 async function served(): Promise<void> {
@@ -252,7 +203,7 @@ const alone = new Map<ProxyMode, Found>();
 
 /** Waits until nothing but the mode's own is there, the very same each time. */
 async function onlyOf(mode: ProxyMode): Promise<void> {
-  await expect.poll(() => log.join('\n'), slow).toContain('Looked for leftovers of other');
+  await said('Looked for leftovers of other');
   const now = await found();
   expect(modesIn(now)).toEqual([mode]);
   expect(now).toEqual(alone.get(mode) ?? now);
@@ -312,7 +263,7 @@ it.each(switches)(
     await restartAs(to);
     await served();
     if (from === 'ipvs') {
-      await expect.poll(() => log.join('\n'), slow).toContain('What mode ipvs left stays until');
+      await said('What mode ipvs left stays until');
     }
     for (const host of vips) {
       const { answered, error } = await client.closeStream(host, 15_000);

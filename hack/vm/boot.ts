@@ -21,8 +21,8 @@ const maxAttempts = 3;
  * The exit code of the command in the machine, 1 in the place of {@link noMachine}; else
  * {@link noAnswer}.
  *
- * Again, when the machine died before it had a word to say: kernels patch their own code while they
- * start, which an emulated processor sometimes takes amiss (6.12: "Oops: int3").
+ * Again, when the machine died before it had a word to say: no test has begun, and a busy machine can
+ * bring an emulated one to that.
  */
 export async function bootAndRun(machine: Machine, boot: Boot): Promise<number> {
   const { say, timeoutSeconds } = boot;

@@ -85,9 +85,11 @@ describe('qemuArguments()', () => {
     expect(words).not.toMatch(/netdev|-drive|-device (?!virtio-serial-pci|virtserialport)/);
   });
 
-  it('uses the processor as it is under KVM only', () => {
-    expect(qemuArguments({ ...machine, accelerator: 'kvm' })).toContain('host');
-    expect(qemuArguments(machine)).not.toContain('host');
+  it('uses the processor as it is, and more than one, under KVM only', () => {
+    const underKvm = qemuArguments({ ...machine, accelerator: 'kvm' }).join(' ');
+    expect(underKvm).toContain('-cpu host -smp 2');
+    const emulated = qemuArguments(machine).join(' ');
+    expect(emulated).toMatch(/-cpu qemu64\S* -smp 1 /);
   });
 });
 
