@@ -31,7 +31,7 @@ import { createTableDriver } from '#cmd/podwire-node/host-driver.ts';
 import { observeHostLinks } from '#cmd/podwire-node/host-facts.ts';
 import { createNodeMetrics } from '#cmd/podwire-node/node-metrics.ts';
 import { podNetworkOptions } from '#cmd/podwire-node/pod-network-options.ts';
-import { createBirdDriver } from '#cmd/podwire-node/bird-driver.ts';
+import { createRoutingDriver } from '#cmd/podwire-node/routing-driver.ts';
 import { PodNetworkRound } from '#cmd/podwire-node/round.ts';
 import { createUdpForwarder, openForwardingPorts } from '#cmd/podwire-node/udp-forwarder.ts';
 import { NodeStatus } from '#cmd/podwire-node/status.ts';
@@ -202,6 +202,8 @@ async function createNode(
   let nodeFile = '';
   let problems: readonly string[] = [];
   let round: PodNetworkRound | undefined;
+  let routing: ReturnType<typeof createRoutingDriver> | undefined;
+  opened.defer(() => routing?.[Symbol.dispose]());
 
   function configure(text: string): void {
     const config = parseNodeConfig(text, 'the test');
@@ -218,7 +220,8 @@ async function createNode(
       sysctl: (path: string) => inside(() => plain.sysctl(path)),
       write: (some: readonly Step[]) => inside(() => plain.write(some)),
     };
-    const bird = createBirdDriver(config.bgp, () => performance.now());
+    routing?.[Symbol.dispose]();
+    routing = createRoutingDriver(config.bgp, { clock: systemClock, onLost: () => undefined });
     const metrics = createNodeMetrics();
     const status = new NodeStatus(systemClock, silentLogger);
     round = new PodNetworkRound({
@@ -246,7 +249,7 @@ async function createNode(
       // The tests' nodes drop nothing that they forward.
       packetFilter: { converge: async () => [], doubt: () => undefined },
       forwarder: { apply: (forwarding) => forwarder.apply(forwarding) },
-      routing: bird,
+      routing,
       ownNode: {
         annotate: async (patch) => {
           const record = records.get(name);

@@ -1,0 +1,132 @@
+/** FRR's zebra and bgpd for tests: in a namespace, with sockets of their own. */
+import { chmodSync, existsSync, mkdirSync, rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { execa } from 'execa';
+import { systemClock } from '#pkg/clock/clock.ts';
+import type { ScratchNetns } from '#pkg/netns/scratch.ts';
+import type { RoutingProgram } from './routing-program.ts';
+
+export interface FrrProgram extends RoutingProgram {
+  /** bgpd's. */
+  readonly vtySocket: string;
+  /** What bgpd answers to people, or does as they say. */
+  ask(...commands: string[]): Promise<string>;
+}
+
+const programs = '/usr/lib/frr';
+export const hasFrr = existsSync(join(programs, 'bgpd'));
+
+/** @param config bgpd's own, as somebody else wrote it; it reads it each time it starts */
+export function frrIn(
+  netns: ScratchNetns,
+  {
+    dir,
+    name,
+    config = '',
+  }: { readonly dir: string; readonly name: string; readonly config?: string },
+): FrrProgram {
+  const home = join(dir, `frr-${name}`);
+  mkdirSync(home);
+  // They change to a user of their own.
+  for (const path of [dir, home]) chmodSync(path, 0o777);
+  const configFile = join(home, 'bgpd.conf');
+  writeFileSync(configFile, config);
+  const vtySocket = join(home, 'bgpd.vty');
+  let startedAtMs = 0;
+  let [zebra, bgpd]: (Awaited<ReturnType<typeof running>> | undefined)[] = [];
+
+  function spawn(daemon: string, flags: readonly string[]) {
+    const own = ['-i', join(home, `${daemon}.pid`), '-z', join(home, 'zserv'), '-P', '0'];
+    const sockets = ['--vty_socket', home, '--log', 'stdout'];
+    const command = [join(programs, daemon), ...own, ...sockets, ...flags];
+    return execa('ip', ['netns', 'exec', netns.name, ...command], { reject: false, all: true });
+  }
+
+  async function ask(daemon: string, commands: readonly string[]): Promise<string> {
+    const words = commands.flatMap((command) => ['-c', command]);
+    return (await netns.exec('vtysh', ['--vty_socket', home, '-d', daemon, ...words])).stdout;
+  }
+
+  async function running(
+    daemon: string,
+    flags: readonly string[],
+  ): Promise<{ readonly child: ReturnType<typeof spawn> }> {
+    rmSync(join(home, `${daemon}.vty`), { force: true });
+    const child = spawn(daemon, flags);
+    while (!existsSync(join(home, `${daemon}.vty`))) {
+      const isRunning = systemClock.sleep(20).then(() => undefined);
+      const ended = await Promise.race([child, isRunning]);
+      if (ended !== undefined) throw new Error(`${daemon} ended: ${ended.all}`);
+    }
+    return { child };
+  }
+
+  const end = async (program: typeof bgpd): Promise<void> => {
+    program?.child.kill('SIGKILL');
+    await program?.child;
+  };
+  return {
+    vtySocket,
+    settings: ['daemon: frr', `vtySocket: ${vtySocket}`],
+    routeProtocol: 'bgp',
+    start: async () => {
+      zebra ??= await running('zebra', ['-f', '/dev/null']);
+      bgpd = await running('bgpd', ['-f', configFile]);
+      startedAtMs = Date.now();
+    },
+    steady: () =>
+      systemClock.sleep(Math.max(0, startedAtMs + restartTimeSeconds * 1000 - Date.now())),
+    kill: () => end(bgpd),
+    end: async () => {
+      await end(bgpd);
+      await end(zebra);
+      zebra = undefined;
+    },
+    established: async () =>
+      (await ask('bgpd', ['show bgp summary json'])).split('"state":"Established"').length - 1,
+    isRecovering: async () =>
+      (await ask('zebra', ['show zebra client'])).includes('Stale delete timer'),
+    ask: (...commands) => ask('bgpd', commands),
+  };
+}
+
+/**
+ * Of our reflector. For as long after its start FRR tells its peers that it has been restarted, and a
+ * peer that is restarted itself then drops what it has kept; by default that is two minutes.
+ */
+const restartTimeSeconds = 10;
+
+/** A route reflector for these clients, in AS 64512. */
+export function frrReflectorIn(
+  netns: ScratchNetns,
+  { dir, clients }: { readonly dir: string; readonly clients: readonly string[] },
+): FrrProgram {
+  const sessions = clients.flatMap((address) => [
+    ` neighbor ${address} remote-as 64512`,
+    ` neighbor ${address} graceful-restart`,
+    ` neighbor ${address} timers connect 1`,
+  ]);
+  const family = (n: 4 | 6): string[] => [
+    ` address-family ipv${n} unicast`,
+    ...clients
+      .filter((address) => address.includes(':') === (n === 6))
+      .flatMap((address) => [
+        `  neighbor ${address} activate`,
+        `  neighbor ${address} route-reflector-client`,
+      ]),
+    ' exit-address-family',
+  ];
+  const config = [
+    'router bgp 64512',
+    ' bgp router-id 203.0.113.1',
+    ' no bgp default ipv4-unicast',
+    ' bgp graceful-restart preserve-fw-state',
+    ` bgp graceful-restart restart-time ${restartTimeSeconds}`,
+    ...sessions,
+    ...family(4),
+    ...family(6),
+    'exit',
+    '',
+  ];
+  return frrIn(netns, { dir, name: 'reflector', config: config.join('\n') });
+}
