@@ -7,7 +7,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { families } from '#pkg/ip/address.ts';
 import { birdIn, birdReflectorIn, hasBird, type BirdProgram } from './scratch/bird.ts';
 import { startFlow } from './scratch/flow.ts';
-import { frrIn, frrReflectorIn, hasFrr } from './scratch/frr.ts';
+import { frrIn, hasFrr } from './scratch/frr.ts';
 import { matrixProblems } from './scratch/matrix.ts';
 import {
   createRoundCluster,
@@ -20,7 +20,6 @@ import type { RoutingProgram } from './scratch/routing-program.ts';
 interface World {
   readonly title: string;
   readonly daemons: Readonly<Record<NodeName, 'bird' | 'frr'>>;
-  readonly reflector: 'bird' | 'frr';
   /** What a's says of a session that is not up, and of a peer in another AS. */
   readonly sessionDown: RegExp;
   readonly otherAs: RegExp;
@@ -35,11 +34,10 @@ const bird = {
 } as const;
 
 const worlds: readonly World[] = [
-  { title: 'BIRD 2', daemons: { a: 'bird', b: 'bird', c: 'bird' }, reflector: 'bird', ...bird },
+  { title: 'BIRD 2', daemons: { a: 'bird', b: 'bird', c: 'bird' }, ...bird },
   {
     title: 'FRR',
     daemons: { a: 'frr', b: 'frr', c: 'frr' },
-    reflector: 'frr',
     sessionDown: /^a: BGP session with 192\.168\.1\.254 of FRR is not up: \w+, /,
     otherAs: /^a: BGP session with 192\.168\.1\.254 of FRR is not up: .*Bad Peer AS/,
     absent: /^Cannot ask FRR at \S+frr-a\/bgpd\.vty for "enable"$/,
@@ -47,7 +45,6 @@ const worlds: readonly World[] = [
   {
     title: 'a BIRD 2 among FRRs',
     daemons: { a: 'bird', b: 'frr', c: 'frr' },
-    reflector: 'bird',
     ...bird,
   },
 ];
@@ -62,8 +59,8 @@ describe.each(rows)('backend bgp, with %s through a route reflector', (title, wo
   let reflector: RoutingProgram;
   let programs: Record<NodeName, RoutingProgram>;
   const birdOfA = (): BirdProgram => programs.a as BirdProgram;
-  const kinds = new Set([...Object.values(world.daemons), world.reflector]);
-  const isThere = (!kinds.has('bird') || hasBird) && (!kinds.has('frr') || hasFrr);
+  const kinds = new Set(Object.values(world.daemons));
+  const isThere = hasBird && (!kinds.has('frr') || hasFrr);
   const isMixed = kinds.size > 1;
 
   const settings = (name: NodeName): string => {
@@ -82,10 +79,7 @@ describe.each(rows)('backend bgp, with %s through a route reflector', (title, wo
     cluster = await createRoundCluster(families);
     const { nodes, router } = cluster;
     const clients = nodeNames.flatMap((name) => Object.values(nodes[name].addresses));
-    reflector = (world.reflector === 'bird' ? birdReflectorIn : frrReflectorIn)(router, {
-      dir,
-      clients,
-    });
+    reflector = birdReflectorIn(router, { dir, clients });
     const program = (name: NodeName): RoutingProgram =>
       world.daemons[name] === 'frr'
         ? frrIn(nodes[name].netns, { dir, name })
@@ -151,7 +145,6 @@ describe.each(rows)('backend bgp, with %s through a route reflector', (title, wo
     ['the reflector', undefined],
   ] as const)('%s killed and started again: no packet of a flow is lost', async (_, name) => {
     const which = name === undefined ? reflector : programs[name];
-    await reflector.steady();
     const flow = startFlow(cluster.nodes.a, cluster.nodes.c);
     await which.kill();
     await sleep(300);

@@ -66,7 +66,6 @@ export function parseFrrConfig(text: string): FrrConfig {
     const line = raw.trim();
     if (line === '' || line.startsWith('!')) continue;
     if (!raw.startsWith(' ')) {
-      inner = undefined;
       block = line;
       if (line === 'exit' || line === 'end') continue;
       lines.push({ block: '', text: line });

@@ -196,6 +196,57 @@ describe('planFrr()', () => {
     expect(sorted(parseFrrConfig(reached))).toEqual(sorted(parseFrrConfig(after(speaker, base))));
   });
 
+  test.each([
+    [
+      'IPv4 by default',
+      foreign,
+      ['no neighbor PODWIRE-6 activate'],
+      ['neighbor PODWIRE-6 activate'],
+    ],
+    ['no family', noIp4, ['neighbor PODWIRE-4 activate'], ['neighbor PODWIRE-6 activate']],
+    ['both', alsoIp6, ['no neighbor PODWIRE-6 activate'], ['no neighbor PODWIRE-4 activate']],
+  ])('a group is of one family, where neighbours have %s', (_, text, ip, ip6) => {
+    const { lines } = parseFrrConfig(after(want, text));
+    const said = (name: string): string[] =>
+      lines.flatMap((line) =>
+        line.block === name && line.text.endsWith(' activate') ? [line.text] : [],
+      );
+    expect([said('router ipv4'), said('router ipv6')]).toEqual([ip, ip6]);
+  });
+
+  test('golden: ours leaves somebody else’s instance', () => {
+    expect(plan(undefined, after(want, foreign)).commands).toEqual([
+      'router bgp 64512',
+      'no neighbor 192.168.1.2',
+      'no neighbor fd00:1::2',
+      'address-family ipv4 unicast',
+      'no network 10.244.1.0/24 route-map PODWIRE-PODS',
+      'exit',
+      'no neighbor PODWIRE-4 peer-group',
+      'no neighbor PODWIRE-6 peer-group',
+      'exit',
+      'no route-map PODWIRE-PODS permit 10',
+      'no route-map PODWIRE-OUT-4 permit 10',
+      'no ip prefix-list PODWIRE-OWN-4 seq 5 permit 10.244.1.0/24',
+    ]);
+  });
+
+  test('what somebody changed of ours is changed back', () => {
+    const have = after(want, foreign)
+      .replace('  neighbor PODWIRE-4 route-map', '  no neighbor PODWIRE-4 activate\n$&')
+      .replace(' match ip address prefix-list PODWIRE-OWN-4', '$&\n match tag 7');
+    expect(plan(want, have).commands).toEqual([
+      'router bgp 64512',
+      'address-family ipv4 unicast',
+      'neighbor PODWIRE-4 activate',
+      'exit',
+      'exit',
+      'route-map PODWIRE-OUT-4 permit 10',
+      'no match tag 7',
+      'exit',
+    ]);
+  });
+
   test('a node that joins or leaves is the lines of that neighbour', () => {
     const have = after(want, foreign);
     const three = [...want.neighbors, { address: '192.168.1.3', group: 'PODWIRE-4' }];
@@ -226,6 +277,7 @@ describe('planFrr()', () => {
   test.each([
     ['what was there', foreign],
     ['nothing', nothing],
+    ['an instance that was empty', 'router bgp 64512\nexit\n'],
   ])('nothing wanted leaves %s', (_, text) => {
     const have = after(want, text);
     expect(have).not.toBe(text);

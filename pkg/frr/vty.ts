@@ -46,7 +46,6 @@ export class VtySession implements Disposable {
     onEnd: () => void,
     signal: AbortSignal,
   ): Promise<VtySession> {
-    signal.throwIfAborted();
     const session = new VtySession(socketPath, onEnd);
     try {
       await session.run('enable', signal);

@@ -107,6 +107,17 @@ describe('frrSpeaker()', () => {
     expect(lines).not.toContain(' match tag 1960');
   });
 
+  test('a link-local next hop does not make a route one of our link', () => {
+    const onLinkPrefixes = [...self.underlay.onLinkPrefixes, parsePrefix('fe80::/64')];
+    const node = { ...onlyIp6, underlay: { ...self.underlay, onLinkPrefixes } };
+    const options = { asNumber: 64_512, reflectors: [parseAddress('fd00:1::254')] };
+    const lines = spell(speak([], node, options)).filter((line) =>
+      line.includes('list PODWIRE-LINK'),
+    );
+    expect(lines[0]).toBe('ipv6 prefix-list PODWIRE-LINK-6 seq 5 permit fd00:1::/64 le 128');
+    expect(lines.slice(1)).toEqual([' match ipv6 next-hop prefix-list PODWIRE-LINK-6']);
+  });
+
   test('a node that is a reflector hands on what its neighbours tell, and nothing else', () => {
     const reflectors = ['192.168.1.1', '192.168.1.9'].map(parseAddress);
     const speaker = speak([b], onlyIp4, { asNumber: 64_512, reflectors });

@@ -5,7 +5,15 @@
  */
 import type { FrrGroup, FrrLine, FrrNeighbor, FrrNetwork, FrrSpeaker } from '#pkg/frr/config.ts';
 import { addressBits, formatAddress } from '#pkg/ip/address.ts';
-import { defaultPrefix, familyOf, formatPrefix, networkOf, type Prefix } from '#pkg/ip/prefix.ts';
+import {
+  defaultPrefix,
+  familyOf,
+  formatPrefix,
+  networkOf,
+  parsePrefix,
+  prefixesOverlap,
+  type Prefix,
+} from '#pkg/ip/prefix.ts';
 import type { BgpFamily, BgpSession, BgpSpeaker } from './bgp-speaker.ts';
 
 /** By what our network statements are known. */
@@ -116,14 +124,20 @@ function filtersOf(bgpFamily: BgpFamily): FrrLine[] {
   ];
 }
 
+const linkLocal = parsePrefix('fe80::/10');
+
 /** Of a prefix list: what is on our link. The first that matches counts, hence the longest. */
 function linkLines({ onLinkPrefixes, routedPrefixes }: BgpFamily): string[] {
-  return [
-    ...routedPrefixes.map((prefix) => ({ prefix, action: 'deny' })),
-    ...onLinkPrefixes.map((prefix) => ({ prefix, action: 'permit' })),
-  ]
-    .toSorted((a, b) => b.prefix.length - a.prefix.length)
-    .map(({ prefix, action }, i) => `seq ${5 * (i + 1)} ${action} ${within(prefix)}`);
+  return (
+    [
+      ...routedPrefixes.map((prefix) => ({ prefix, action: 'deny' })),
+      ...onLinkPrefixes.map((prefix) => ({ prefix, action: 'permit' })),
+    ]
+      // The link-local address beside a next hop counts as one, too, and that is on every link.
+      .filter(({ prefix }) => !prefixesOverlap(prefix, linkLocal))
+      .toSorted((a, b) => b.prefix.length - a.prefix.length)
+      .map(({ prefix, action }, i) => `seq ${5 * (i + 1)} ${action} ${within(prefix)}`)
+  );
 }
 
 /** In a prefix list: all within, and itself. */

@@ -57,8 +57,6 @@ export function birdIn(
     controlSocket,
     settings: [`configFile: ${included}`, `controlSocket: ${controlSocket}`],
     routeProtocol: 'bird',
-    // That is what it tells only while it recovers.
-    steady: async () => undefined,
     start: async (recovering = false) => {
       // With -R it leaves the kernel's routes alone until it knows better.
       child = spawn(recovering ? ['-R'] : []);

@@ -14,9 +14,10 @@ export interface FrrProgram extends RoutingProgram {
 }
 
 const programs = '/usr/lib/frr';
+const zebraConfig = 'ip nht resolve-via-default\nipv6 nht resolve-via-default\n';
 export const hasFrr = existsSync(join(programs, 'bgpd'));
 
-/** @param config bgpd's own, as somebody else wrote it; it reads it each time it starts */
+/** @param config bgpd's own, as somebody else wrote it: what it reads each time it starts */
 export function frrIn(
   netns: ScratchNetns,
   {
@@ -31,8 +32,10 @@ export function frrIn(
   for (const path of [dir, home]) chmodSync(path, 0o777);
   const configFile = join(home, 'bgpd.conf');
   writeFileSync(configFile, config);
+  // Next hops, and neighbours, may be behind the default router.
+  const zebraFile = join(home, 'zebra.conf');
+  writeFileSync(zebraFile, zebraConfig);
   const vtySocket = join(home, 'bgpd.vty');
-  let startedAtMs = 0;
   let [zebra, bgpd]: (Awaited<ReturnType<typeof running>> | undefined)[] = [];
 
   function spawn(daemon: string, flags: readonly string[]) {
@@ -70,12 +73,9 @@ export function frrIn(
     settings: ['daemon: frr', `vtySocket: ${vtySocket}`],
     routeProtocol: 'bgp',
     start: async () => {
-      zebra ??= await running('zebra', ['-f', '/dev/null']);
+      zebra ??= await running('zebra', ['-f', zebraFile]);
       bgpd = await running('bgpd', ['-f', configFile]);
-      startedAtMs = Date.now();
     },
-    steady: () =>
-      systemClock.sleep(Math.max(0, startedAtMs + restartTimeSeconds * 1000 - Date.now())),
     kill: () => end(bgpd),
     end: async () => {
       await end(bgpd);
@@ -88,45 +88,4 @@ export function frrIn(
       (await ask('zebra', ['show zebra client'])).includes('Stale delete timer'),
     ask: (...commands) => ask('bgpd', commands),
   };
-}
-
-/**
- * Of our reflector. For as long after its start FRR tells its peers that it has been restarted, and a
- * peer that is restarted itself then drops what it has kept; by default that is two minutes.
- */
-const restartTimeSeconds = 10;
-
-/** A route reflector for these clients, in AS 64512. */
-export function frrReflectorIn(
-  netns: ScratchNetns,
-  { dir, clients }: { readonly dir: string; readonly clients: readonly string[] },
-): FrrProgram {
-  const sessions = clients.flatMap((address) => [
-    ` neighbor ${address} remote-as 64512`,
-    ` neighbor ${address} graceful-restart`,
-    ` neighbor ${address} timers connect 1`,
-  ]);
-  const family = (n: 4 | 6): string[] => [
-    ` address-family ipv${n} unicast`,
-    ...clients
-      .filter((address) => address.includes(':') === (n === 6))
-      .flatMap((address) => [
-        `  neighbor ${address} activate`,
-        `  neighbor ${address} route-reflector-client`,
-      ]),
-    ' exit-address-family',
-  ];
-  const config = [
-    'router bgp 64512',
-    ' bgp router-id 203.0.113.1',
-    ' no bgp default ipv4-unicast',
-    ' bgp graceful-restart preserve-fw-state',
-    ` bgp graceful-restart restart-time ${restartTimeSeconds}`,
-    ...sessions,
-    ...family(4),
-    ...family(6),
-    'exit',
-    '',
-  ];
-  return frrIn(netns, { dir, name: 'reflector', config: config.join('\n') });
 }

@@ -21,6 +21,7 @@ import { silentLogger } from '#pkg/log/logger.ts';
 import { NETLINK_GENERIC } from '#pkg/netlink/constants.ts';
 import { NetlinkSocket } from '#pkg/netlink/socket.ts';
 import { withNetns } from '#pkg/netns/netns.ts';
+import type { BackendResult } from '#pkg/overlay/backend.ts';
 import type { PeerChange } from '#pkg/pod-network/peer-index.ts';
 import { createScratchNetns, type ScratchNetns } from '#pkg/netns/scratch.ts';
 import { readSysctl } from '#pkg/sysctl/sysctl.ts';
@@ -51,6 +52,8 @@ export interface RoundNode {
   /** Text of node.json, as the last round wrote it. */
   readonly nodeFile: () => { readonly mtuBytes: number; readonly backend: string };
   readonly problems: () => readonly string[];
+  /** What its daemon has handed to a routing daemon last. */
+  readonly spoken: () => BackendResult['routing'];
   /** All it has changed in the kernel since the last question. */
   readonly takeSteps: () => readonly Step[];
   /** Runs in its network namespace; synchronous. */
@@ -202,6 +205,7 @@ async function createNode(
   let nodeFile = '';
   let problems: readonly string[] = [];
   let round: PodNetworkRound | undefined;
+  let spoken: BackendResult['routing'];
   let routing: ReturnType<typeof createRoutingDriver> | undefined;
   opened.defer(() => routing?.[Symbol.dispose]());
 
@@ -221,7 +225,11 @@ async function createNode(
       write: (some: readonly Step[]) => inside(() => plain.write(some)),
     };
     routing?.[Symbol.dispose]();
-    routing = createRoutingDriver(config.bgp, { clock: systemClock, onLost: () => undefined });
+    const driver = createRoutingDriver(config.bgp, {
+      clock: systemClock,
+      onLost: () => undefined,
+    });
+    routing = driver;
     const metrics = createNodeMetrics();
     const status = new NodeStatus(systemClock, silentLogger);
     round = new PodNetworkRound({
@@ -249,7 +257,13 @@ async function createNode(
       // The tests' nodes drop nothing that they forward.
       packetFilter: { converge: async () => [], doubt: () => undefined },
       forwarder: { apply: (forwarding) => forwarder.apply(forwarding) },
-      routing,
+      routing: {
+        problems: driver.problems,
+        apply: (speaker, abort) => {
+          spoken = speaker;
+          return driver.apply(speaker, abort);
+        },
+      },
       ownNode: {
         annotate: async (patch) => {
           const record = records.get(name);
@@ -286,6 +300,7 @@ async function createNode(
     addresses,
     nodeFile: () => JSON.parse(nodeFile) as ReturnType<RoundNode['nodeFile']>,
     problems: () => problems,
+    spoken: () => spoken,
     takeSteps: () => steps.splice(0),
     inside,
   };

@@ -10,8 +10,6 @@ export interface RoutingProgram {
   end(): Promise<void>;
   /** The name of rtm_protocol that its routes have in the kernel. */
   readonly routeProtocol: 'bird' | 'bgp';
-  /** Resolves when it no longer tells its peers that it has just been started. */
-  steady(): Promise<void>;
   /** How many of its sessions are up. */
   established(): Promise<number>;
   /** Whether it still keeps routes of its former life. */
