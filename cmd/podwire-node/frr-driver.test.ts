@@ -141,7 +141,7 @@ describe('the FRR driver', () => {
     answers[command] = ['% Configure the peer-group first\n', 13];
     await expect(driver.apply(speaker('192.168.1.2'), signal)).rejects.toMatchObject({
       code: 'FrrRefused',
-      message: `Cannot announce pods: FRR refuses "${command}": % Configure the peer-group first`,
+      message: `Cannot configure FRR: it refuses "${command}": % Configure the peer-group first`,
     });
     expect(told.slice(-2)).toEqual([command, 'end']);
     // What it has now is not known.

@@ -121,7 +121,7 @@ async function ask(vty: VtySession, command: string, signal: AbortSignal): Promi
   const { status, text } = await vty.run(command, signal);
   if (status === 0) return text;
   const reason = text.trim().replaceAll(/\s*\n\s*/g, ' ') || `status ${status}`;
-  throw new AgentError('FrrRefused', `Cannot announce pods: FRR refuses "${command}": ${reason}`);
+  throw new AgentError('FrrRefused', `Cannot configure FRR: it refuses "${command}": ${reason}`);
 }
 
 async function give(
