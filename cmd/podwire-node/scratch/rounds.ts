@@ -7,7 +7,6 @@
 import { parseNodeConfig } from '#pkg/config/node-config.ts';
 import { systemClock } from '#pkg/clock/clock.ts';
 import { messageOf } from '#pkg/errors/agent-error.ts';
-import { runCommand } from '#pkg/exec/run.ts';
 import { applyHostNetwork } from '#pkg/host-network/apply.ts';
 import type { HostObject } from '#pkg/host-network/object.ts';
 import { observeHostNetwork } from '#pkg/host-network/observe.ts';
@@ -79,7 +78,6 @@ export interface RoundCluster extends AsyncDisposable {
 }
 
 const signal = new AbortController().signal;
-const timeoutMs = 20_000;
 
 export async function createRoundCluster(podFamilies: readonly Family[]): Promise<RoundCluster> {
   const sys = await openSys();
@@ -87,7 +85,7 @@ export async function createRoundCluster(podFamilies: readonly Family[]): Promis
   const router = opened.use(await createScratchNetns('pw-round-r'));
   const records = new Map<string, NodeRecord>();
   const parts = new Map<NodeName, Awaited<ReturnType<typeof createNode>>>();
-  await batch(router, [
+  await router.batch([
     `addr add ${outside.ip}/32 dev lo`,
     `addr add ${outside.ip6}/128 dev lo nodad`,
     ...[1, 2].flatMap((subnet) => [
@@ -163,11 +161,11 @@ async function createNode(
   const netns = opened.use(await createScratchNetns(`pw-round-${name}`));
   const addresses = { ip: `192.168.${subnet}.${n}`, ip6: `fd00:${subnet}::${n}` };
   const pods = { ip: `10.244.${n}.9`, ip6: `fd00:10:244:${n}::9` };
-  await batch(router, [
+  await router.batch([
     `link add to-${name} type veth peer name eth0 netns ${netns.name}`,
     `link set to-${name} master br${subnet} up`,
   ]);
-  await batch(netns, [
+  await netns.batch([
     'link set eth0 up',
     `addr add ${addresses.ip}/24 dev eth0`,
     `addr add ${addresses.ip6}/64 dev eth0 nodad`,
@@ -258,7 +256,7 @@ async function createNode(
       packetFilter: { converge: async () => [], doubt: () => undefined },
       forwarder: { apply: (forwarding) => forwarder.apply(forwarding) },
       routing: {
-        problems: driver.problems,
+        problems: () => driver.problems(),
         apply: (speaker, abort) => {
           spoken = speaker;
           return driver.apply(speaker, abort);
@@ -327,12 +325,6 @@ function drainOf(records: ReadonlyMap<string, NodeRecord>): () => readonly PeerC
       return change.old === change.new ? [] : [change];
     });
   };
-}
-
-/** Many `ip` commands in one process. */
-async function batch(netns: ScratchNetns, lines: readonly string[]): Promise<void> {
-  const input = `${lines.join('\n')}\n`;
-  await runCommand('ip', ['-n', netns.name, '-batch', '-'], { input, timeoutMs });
 }
 
 function die(error: Error): never {
