@@ -50,7 +50,11 @@ beforeEach(async () => {
   driver = createFrrDriver(
     { vtySocket: vtySocket() },
     {
-      clock: { now: () => 1_000_000, sleep: async (ms) => void slept.push(ms) },
+      clock: {
+        now: () => 1_000_000,
+        monotonicMs: () => 0,
+        sleep: async (ms) => void slept.push(ms),
+      },
       onLost: () => {
         lost++;
       },

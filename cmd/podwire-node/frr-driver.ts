@@ -102,11 +102,11 @@ export function createFrrDriver(
       isCleared = false;
       const wanted = JSON.stringify(speaker);
       const isKnown = session?.isOpen === true && wanted === loaded;
-      if (isKnown && Math.abs(clock.now() - verifiedAtMs) < verifyIntervalMs) return;
+      if (isKnown && clock.monotonicMs() - verifiedAtMs < verifyIntervalMs) return;
       loaded = undefined;
       await converge(speaker, signal);
       loaded = wanted;
-      verifiedAtMs = clock.now();
+      verifiedAtMs = clock.monotonicMs();
     },
     [Symbol.dispose]: () => session?.[Symbol.dispose](),
   };

@@ -18,7 +18,7 @@ export function createRoutingDriver(
   { daemon, ...options }: NodeConfig['bgp'],
   { clock, onLost }: RoutingContext,
 ): RoutingDriver & Disposable {
-  const bird = createBirdDriver(options, () => clock.now());
+  const bird = createBirdDriver(options, () => clock.monotonicMs());
   const frr = createFrrDriver(options, { clock, onLost });
   /** Of taking back what a daemon said that is not ours any more. */
   let leftover: readonly string[] = [];
