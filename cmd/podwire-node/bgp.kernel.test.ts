@@ -114,6 +114,7 @@ describe.each(rows)('backend bgp, with %s through a route reflector', (title, wo
       expect(await routesOf('a')).toContain('10.244.2.0/24 via 192.168.1.2 dev eth0');
       expect(await routesOf('a')).toContain('10.244.3.0/24 via 192.168.1.254 dev eth0');
       expect(await routesOf('a')).not.toContain('10.244.1.0/24');
+      expect(await cluster.nodes.a.netns.ip('route show proto 220')).toBe('');
       expect(await matrixProblems(cluster, families, ['same L2', 'routed'])).toEqual([]);
     },
   );

@@ -115,6 +115,16 @@ describe.skipIf(!hasFrr)('backend bgp, with FRR that has a configuration of its 
     expect(await foreignLines()).toEqual(expect.arrayContaining(before));
   });
 
+  test('a static route of FRR’s stays', async () => {
+    const { netns } = cluster.nodes.a;
+    // As its staticd has them written: in /etc/iproute2/rt_protos.d/frr.conf 196 is "static".
+    await netns.ip('route add 198.51.100.128/25 dev eth0 proto 196');
+    cluster.doubt('a');
+    await cluster.round('a');
+    expect(await netns.ip('route show 198.51.100.128/25')).toContain('dev eth0');
+    await netns.ip('route del 198.51.100.128/25');
+  });
+
   test('a bgpd that was started again has both its own lines and ours', async () => {
     const before = parseFrrConfig(await running('b')).lines;
     await frrs.b.kill();
