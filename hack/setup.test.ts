@@ -100,6 +100,10 @@ describe('setup refuses in one line and with exit code 2', () => {
   });
 });
 
+/** The path of packages' scripts. */
+const servicesOff = (): string =>
+  `${join(tree, 'hack/setup/no-services')}:/usr/sbin:/usr/bin:/sbin:/bin`;
+
 describe.runIf(isRoot)('setup on a machine without anything', () => {
   it('installs what is missing, says so, builds, and runs the task', () => {
     rmSync(join(bin, 'tcpdump'));
@@ -121,7 +125,7 @@ describe.runIf(isRoot)('setup on a machine without anything', () => {
     expect(status).toBe(0);
     expect(readFileSync(join(home, 'apt.log'), 'utf8').split('\n')).toEqual([
       'noninteractive -o DPkg::Lock::Timeout=120 -q update',
-      'noninteractive -o DPkg::Lock::Timeout=120 -q -y --no-install-recommends --no-remove install util-linux tcpdump',
+      `noninteractive -o DPkg::Lock::Timeout=120 -q -y --no-install-recommends --no-remove -o DPkg::Path=${servicesOff()} install util-linux tcpdump`,
       '',
     ]);
   });
@@ -137,6 +141,19 @@ describe.runIf(isRoot)('setup on a machine without anything', () => {
       esac`,
     );
     expect(setup('demo').status).toBe(0);
+  });
+
+  it('starts no service that a package brings', () => {
+    // As a package's script does when it has been installed.
+    for (const program of ['invoke-rc.d', 'deb-systemd-invoke']) {
+      const script = `command -v ${program} && ${program} frr start`;
+      const env = { PATH: servicesOff() };
+      const { status, stdout } = spawnSync('/bin/sh', ['-c', script], { encoding: 'utf8', env });
+      expect({ status, stdout }).toEqual({
+        status: 0,
+        stdout: `${join(tree, 'hack/setup/no-services', program)}\n`,
+      });
+    }
   });
 
   it('tests without a virtual machine where it can have none, and says so', () => {

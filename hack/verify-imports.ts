@@ -15,7 +15,7 @@ export interface Import {
 const features = ['pkg/proxy/', 'pkg/policy/', 'pkg/overlay/', 'pkg/pod-network/'];
 const values = ['pkg/errors/', 'pkg/ip/'];
 const pureNode = ['node:crypto', 'node:util'];
-const vocabularies = ['host-network', 'nftables', 'iptables', 'ipvs', 'ipset', 'conntrack'];
+const vocabularies = ['host-network', 'nftables', 'iptables', 'ipvs', 'ipset', 'conntrack', 'frr'];
 const effectful = /\/(?:observe|apply)(?:-[a-z-]+)?\.ts$/;
 const decides = /\/(?:plan|render|ruleset|object|step)(?:-[a-z-]+)?\.ts$/;
 

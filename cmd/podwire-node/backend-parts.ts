@@ -11,10 +11,10 @@ import { isWireguardLink } from '#pkg/overlay/wireguard.ts';
 import { openDatagramSys } from '#pkg/sys/datagram-sys.ts';
 import type { Sys } from '#pkg/sys/sys.ts';
 import { createTun } from '#pkg/udp-forwarder/tun.ts';
-import { createBirdDriver } from './bird-driver.ts';
 import type { NodeMetrics } from './node-metrics.ts';
 import { ensurePrivateKey } from './private-key.ts';
 import type { ForwarderDriver, RoutingDriver } from './round-parts.ts';
+import { createRoutingDriver } from './routing-driver.ts';
 import { createUdpForwarder, openForwardingPorts } from './udp-forwarder.ts';
 import { watchWireguard } from './wireguard-watch.ts';
 
@@ -56,6 +56,7 @@ export async function openBackendParts(
       onFailure: lookAgain,
     }),
   );
+  const routing = opened.use(createRoutingDriver(config.bgp, { clock, onLost: lookAgain }));
   if (config.backend === 'udp') metrics.forwarderCounts(() => forwarder.counts());
   const watch =
     secrets === undefined
@@ -73,7 +74,7 @@ export async function openBackendParts(
     secrets,
     drivers: { wireguard, createTun: (name) => createTun(datagrams, name) },
     forwarder,
-    routing: createBirdDriver(config.bgp, () => clock.monotonicMs()),
+    routing,
     exempt: (write) => (watch === undefined ? write() : watch.exempt(write)),
     [Symbol.asyncDispose]: () => running.disposeAsync(),
   };

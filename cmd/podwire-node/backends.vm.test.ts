@@ -49,11 +49,11 @@ describe('ipip', () => {
       /mtu 1480 [^]*ipip remote any local 192\.168\.1\.1 /,
     );
     expect(await netns.ip('-d link show podwire-v6.ipip')).toMatch(/mtu 1460 [^]*ip6tnl external /);
-    expect(await netns.ip('route show proto 196')).toBe(
+    expect(await netns.ip('route show proto 220')).toBe(
       '10.244.2.0/24 via 192.168.1.2 dev podwire.ipip onlink \n' +
         '10.244.3.0/24 via 192.168.2.3 dev podwire.ipip onlink ',
     );
-    expect(await netns.ip('-6 route show proto 196')).toMatch(
+    expect(await netns.ip('-6 route show proto 220')).toMatch(
       /^fd00:10:244:2::\/64 +encap ip6 .*src fd00:1::1 dst fd00:1::2 .*dev podwire-v6\.ipip /m,
     );
   });

@@ -4,15 +4,14 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { birdConfigTitle } from '#pkg/overlay/bird-config.ts';
-import { createBirdDriver } from './bird-driver.ts';
-import type { RoutingDriver } from './round-parts.ts';
+import { createBirdDriver, type BirdDriver } from './bird-driver.ts';
 
 let dir: string;
 let server: Server | undefined;
 /** What BIRD was asked to do, and whether it answers. */
 let heard: string[];
 let isBusy: boolean;
-let driver: RoutingDriver;
+let driver: BirdDriver;
 const { signal } = new AbortController();
 const configFile = (): string => join(dir, 'podwire.conf');
 const controlSocket = (): string => join(dir, 'bird.ctl');

@@ -6,7 +6,6 @@ import { readFile } from 'node:fs/promises';
 import { birdCommand } from '#pkg/bird/control.ts';
 import { AgentError, isErrno } from '#pkg/errors/agent-error.ts';
 import { birdConfigTitle } from '#pkg/overlay/bird-config.ts';
-import type { RoutingDriver } from './round-parts.ts';
 import { writeFileIfChanged } from './write-file.ts';
 
 export interface BirdOptions {
@@ -15,13 +14,20 @@ export interface BirdOptions {
   readonly controlSocket: string;
 }
 
+export interface BirdDriver {
+  /** @param config all that is ours; undefined = BIRD has nothing to do with us */
+  apply(config: string | undefined, signal: AbortSignal): Promise<void>;
+  /** What BIRD said lately of its sessions that are not up. */
+  problems(): readonly string[];
+}
+
 /** BIRD is asked whether it is there, and has our part, this often when nothing changes. */
 const verifyIntervalMs = 30_000;
 
 export function createBirdDriver(
   { configFile, controlSocket }: BirdOptions,
   now: () => number,
-): RoutingDriver {
+): BirdDriver {
   let verifiedAtMs = Number.NEGATIVE_INFINITY;
   /** What BIRD has read; undefined = not known to this process. */
   let loaded: string | undefined;

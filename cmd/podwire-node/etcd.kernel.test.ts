@@ -132,7 +132,7 @@ describe('three agents and etcd', () => {
     const reservation = await leaseOf(keyOf(3));
     expect(reservation.lease).toBeUndefined();
     expect(reservation.value).toMatchObject({ BackendType: 'vxlan' });
-    expect(await network.nodes.a.netns.ip('route show proto 196')).toContain('dev podwire.3');
+    expect(await network.nodes.a.netns.ip('route show proto 220')).toContain('dev podwire.3');
     expect(a.log()).toContain('Cannot read a subnet in etcd');
   });
 
@@ -164,7 +164,7 @@ describe('three agents and etcd', () => {
     await etcd.start();
     await b.kill('SIGTERM');
     await etcd.ctl('del', keyOf(2));
-    const routes = (): Promise<string> => network.nodes.a.netns.ip('route show proto 196');
+    const routes = (): Promise<string> => network.nodes.a.netns.ip('route show proto 220');
     await expect.poll(routes, slow).not.toContain('10.244.2.0/24');
     expect(await routes()).toContain('10.244.3.0/24');
   });

@@ -80,7 +80,7 @@ test('a host that forwards keeps the default route it was advertised on any link
 test('a longer prefix with a gateway is told beside the one on the link', async () => {
   await host.ip('addr add 10.0.0.1/8 dev wan');
   await host.ip('route add 10.1.0.0/16 via 10.0.0.254');
-  await host.ip('route add 10.244.2.0/24 via 10.0.0.2 proto 196');
+  await host.ip('route add 10.244.2.0/24 via 10.0.0.2 proto 220');
   inside(host, () => {
     using netlink = new NetlinkSocket(sys);
     const wan = createHostDriver(netlink)

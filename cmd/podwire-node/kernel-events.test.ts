@@ -27,7 +27,7 @@ describe('concernsPodNetwork()', () => {
   test.each<[string, KernelChange, boolean]>([
     ['lost events', { kind: 'resync' }, true],
     ['forwarding', { kind: 'forwarding', deleted: false, linkIndex: undefined }, true],
-    ['a route of ours', change('route', 2, 196), true],
+    ['a route of ours', change('route', 2, 220), true],
     ["another's route on our device", change('route', 3, 2), false],
     ['a route of ours that is now theirs', replacing('10.244.3.0/24'), true],
     ["another's route that changes", replacing('10.9.0.0/24'), false],

@@ -51,7 +51,7 @@ async function overlayOf(name: NodeName): Promise<readonly string[]> {
     await host.ip('-br link show podwire.1'),
     await host.ip('-4 -br addr show podwire.1'),
     await host.ip('neigh show dev podwire.1'),
-    await host.ip('route show proto 196'),
+    await host.ip('route show proto 220'),
     stdout,
   ];
   return texts.flatMap((text) => text.split('\n').map((line) => line.trim())).toSorted();
@@ -137,7 +137,7 @@ describe('podwire-node on three nodes', () => {
       await reaches('a', pod('b', family));
       await reaches('b', pod('a', family));
     }
-    expect(await netns('a').ip('route show proto 196')).toBe(
+    expect(await netns('a').ip('route show proto 220')).toBe(
       '10.244.2.0/24 via 192.168.1.2 dev eth0 ',
     );
     expect(a.log()).toContain('192.168.2.3 is not on the L2 network of link eth0');
@@ -211,7 +211,7 @@ describe('podwire-node on three nodes', () => {
     await reaches('a', pod('c', 'ip'));
     const { c } = cluster.network.nodes;
     cluster.api.objects.delete({ apiVersion: 'v1', kind: 'Node', name: 'c' });
-    await expect.poll(() => netns('a').ip('route show proto 196'), slow).not.toContain('10.244.3.');
+    await expect.poll(() => netns('a').ip('route show proto 220'), slow).not.toContain('10.244.3.');
     expect(await netns('a').ip('neigh show dev podwire.1')).toBe('');
     cluster.register(c);
     await reaches('a', pod('c', 'ip'));
@@ -255,7 +255,7 @@ describe('podwire-node on three nodes', () => {
     cluster.api.objects.delete({ apiVersion: 'v1', kind: 'Node', name: 'c' });
     const again = await cluster.startDaemon('a');
     await expect.poll(() => again.log(), slow).toContain('Pod network is ready');
-    expect(await netns('a').ip('route show proto 196')).not.toContain('10.244.3.');
+    expect(await netns('a').ip('route show proto 220')).not.toContain('10.244.3.');
     expect(await netns('a').ip('neigh show dev podwire.1')).toBe('');
   });
 
@@ -265,8 +265,8 @@ describe('podwire-node on three nodes', () => {
     await reaches('a', pod('b', 'ip'));
     await reaches('a', pod('b', 'ip6'));
     const routes = async (name: NodeName): Promise<string> =>
-      (await netns(name).ip('route show proto 196')) +
-      (await netns(name).ip('-6 route show proto 196'));
+      (await netns(name).ip('route show proto 220')) +
+      (await netns(name).ip('-6 route show proto 220'));
     expect(await routes('a')).toContain('10.244.2.0/24 via 10.244.2.0 dev podwire.1 onlink');
     const pingers = await Promise.all([
       ping('a', pod('b', 'ip'), 'ip'),
@@ -327,7 +327,7 @@ describe('podwire-node heals', () => {
     [
       'a route that leads elsewhere',
       'ip',
-      'route change 10.244.3.0/24 via 192.168.1.2 dev eth0 proto 196'.split(' '),
+      'route change 10.244.3.0/24 via 192.168.1.2 dev eth0 proto 220'.split(' '),
     ],
     [
       'a route that is no longer marked as ours',

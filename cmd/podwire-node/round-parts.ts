@@ -42,7 +42,7 @@ export interface ForwarderDriver {
 
 /** A routing daemon beside this one; undefined = it has nothing to do with us. */
 export interface RoutingDriver {
-  apply(config: Desired['routingConfig'], signal: AbortSignal): Promise<void>;
+  apply(speaker: Desired['routing'], signal: AbortSignal): Promise<void>;
   /** What it said lately of its sessions that are not up. */
   problems(): readonly string[];
 }

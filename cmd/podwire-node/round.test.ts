@@ -70,7 +70,7 @@ class World {
   objects: HostObject[] = [];
   tables: ObservedTable[] = [];
   carry: () => void = () => undefined;
-  routingConfig: Desired['routingConfig'];
+  routing: Desired['routing'];
   files: Record<string, string> = {};
   networkUp = false;
   filter: () => readonly [] = () => [];
@@ -107,7 +107,7 @@ class World {
       packetFilter: { converge: async () => this.filter(), doubt: () => undefined },
       forwarder: { apply: async () => this.carry() },
       routing: {
-        apply: async (wanted) => void (this.routingConfig = wanted),
+        apply: async (wanted) => void (this.routing = wanted),
         problems: () => [],
       },
       ownNode: {

@@ -180,7 +180,7 @@ export class PodNetworkRound {
     if (ofObjects.every(concernsPeersOnly)) {
       await collect(failures, () => forwarder.apply(want.forwarding), signal);
     }
-    await collect(failures, () => routing.apply(want.routingConfig, signal), signal);
+    await collect(failures, () => routing.apply(want.routing, signal), signal);
     // A route to one peer that fails makes neither us nor the other peers unreachable.
     if (failures.every(concernsPeersOnly)) {
       if (Object.keys(want.annotationPatch).length > 0) {

@@ -35,6 +35,7 @@ const testTools = [
   { tool: 'etcd', package: 'etcd-server' },
   { tool: 'etcdctl', package: 'etcd-client' },
   { tool: 'bird', package: 'bird2' },
+  { tool: 'vtysh', package: 'frr' },
   { tool: '/usr/lib/cni/bridge', package: 'containernetworking-plugins' },
   // Container runtimes: the tests start their own, with a root of its own.
   { tool: 'containerd', package: 'containerd' },
@@ -84,6 +85,11 @@ function install(task, tools, env, say) {
   const options = { env: { ...env, DEBIAN_FRONTEND: 'noninteractive', LC_ALL: 'C' } };
   const wait = ['-o', 'DPkg::Lock::Timeout=120'];
   updateLists(`install ${names}`, ['apt-get', ...wait, '-q', 'update'], options);
+  // What the packages bring runs in namespaces of the tests only: a routing daemon on the machine
+  // itself would take its routes in hand.
+  const path = [join(import.meta.dirname, 'no-services'), '/usr/sbin:/usr/bin:/sbin:/bin'].join(
+    ':',
+  );
   runStep(
     `install ${names}`,
     // Not at the cost of what the machine has: containerd of another origin, say.
@@ -94,6 +100,8 @@ function install(task, tools, env, say) {
       '-y',
       '--no-install-recommends',
       '--no-remove',
+      '-o',
+      `DPkg::Path=${path}`,
       'install',
       ...packages,
     ],

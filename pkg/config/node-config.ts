@@ -115,6 +115,8 @@ const schema = z.strictObject({
   /** What the backend bgp takes. */
   bgp: z
     .strictObject({
+      /** Who speaks BGP for this node; each node may have its own. */
+      daemon: z.enum(['bird', 'frr']).default('bird'),
       /** Of all nodes and reflectors. */
       asNumber: z.int().min(1).max(4_294_967_294).default(64_512),
       /** Addresses of route reflectors, nodes or not; none = every node speaks with every other. */
@@ -123,6 +125,8 @@ const schema = z.strictObject({
       configFile: absolutePath.default('/etc/bird/podwire.conf'),
       /** Where BIRD takes commands. */
       controlSocket: absolutePath.default('/run/bird/bird.ctl'),
+      /** Where FRR's bgpd takes commands. */
+      vtySocket: absolutePath.default('/run/frr/bgpd.vty'),
     })
     .prefault({}),
   /** Upper limit for the MTU of pods; none = what fits the link. */

@@ -119,14 +119,14 @@ describe('after apply, the plan is empty', () => {
     expect(await scratch.ip('-d link show podwire.7')).toMatch(
       /mtu 1430[^]*02:00:00:00:00:04[^]*vxlan id 7 local 192\.0\.2\.1 dev eth0[^]*dstport 8472[^]*nolearning/,
     );
-    expect(await scratch.ip('route show proto 196')).toContain(
+    expect(await scratch.ip('route show proto 220')).toContain(
       '10.0.2.0/24 via 10.0.2.0 dev podwire.7 onlink',
     );
     expect(await converge([])).toEqual([
       `delete ${describeObject(device('ip'))}`,
       `delete ${describeObject(device('ip6'))}`,
     ]);
-    expect(await scratch.ip('-6 route show proto 196')).toBe('');
+    expect(await scratch.ip('-6 route show proto 220')).toBe('');
   });
 
   it('for host-gw routes in both families', async () => {
@@ -209,9 +209,9 @@ describe('what people change by hand heals', () => {
   it.each([
     ['a deleted route', 'route del 10.0.1.0/24'],
     ['a deleted IPv6 route', '-6 route del fd00:10:1::/64'],
-    ['a route to elsewhere', 'route change 10.0.1.0/24 via 192.0.2.77 dev eth0 proto 196'],
-    ['a second next hop', '-6 route append fd00:10:1::/64 via 2001:db8::77 dev eth0 proto 196'],
-    ['a route under our number', 'route add 10.99.0.0/16 via 192.0.2.9 proto 196 metric 3'],
+    ['a route to elsewhere', 'route change 10.0.1.0/24 via 192.0.2.77 dev eth0 proto 220'],
+    ['a second next hop', '-6 route append fd00:10:1::/64 via 2001:db8::77 dev eth0 proto 220'],
+    ['a route under our number', 'route add 10.99.0.0/16 via 192.0.2.9 proto 220 metric 3'],
     ['a deleted neighbour', 'neigh del 10.0.1.0 dev podwire.7'],
     ['a changed neighbour', 'neigh replace 10.0.1.0 lladdr 02:bb:00:00:00:00 dev podwire.7'],
     ['an added neighbour', 'neigh add 10.77.0.0 lladdr 02:bb:00:00:00:00 dev podwire.7'],
@@ -267,7 +267,7 @@ describe('what belongs to others', () => {
     await scratch.ip('neigh add 10.50.0.9 lladdr 02:cc:00:00:00:01 dev vxlan9 nud permanent');
     await scratch.exec('bridge', 'fdb add 02:cc:00:00:00:02 dev vxlan9 dst 198.18.8.8'.split(' '));
     await scratch.ip('route add 10.60.0.0/16 via 192.0.2.9');
-    await scratch.ip('route add 10.61.0.0/16 via 192.0.2.9 table 100 proto 196');
+    await scratch.ip('route add 10.61.0.0/16 via 192.0.2.9 table 100 proto 220');
     await scratch.ip('-6 route add fd00:60::/64 via 2001:db8::9 proto static');
     await scratch.ip('neigh add 192.0.2.9 lladdr 02:cc:00:00:00:03 dev eth0 nud permanent');
     const foreign = (): Promise<string[]> =>
@@ -309,6 +309,6 @@ it('a missing underlay fails its device alone, and what lives on it waits', asyn
   expect(failure).toMatchObject({
     errors: [{ step: { op: 'put', object: { kind: 'vxlan', link: 'podwire.7' } } }],
   });
-  expect(await scratch.ip('-6 route show proto 196')).toContain('fd00:10:1::/64');
+  expect(await scratch.ip('-6 route show proto 220')).toContain('fd00:10:1::/64');
   await converge(vxlanNetwork(1));
 });

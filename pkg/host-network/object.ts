@@ -8,9 +8,10 @@ import { describeDevice, isDevice, sameDevice, type Device } from './device.ts';
 
 /**
  * `rtm_protocol` of every route we own (include/uapi/linux/rtnetlink.h keeps values above 4 for
- * users; 196 is in neither its list nor iproute2's rt_protos). How a restarted daemon knows its own.
+ * users; this one is neither in its list nor in rt_protos of iproute2 and of FRR, which has 186 to 198
+ * and clears up what it finds under them). How a restarted daemon knows its own.
  */
-export const podwireRouteProtocol = 196;
+export const podwireRouteProtocol = 220;
 
 /** Links we own carry this at the start of their IFLA_IFALIAS. */
 export const podwireAlias = 'podwire';

@@ -11,6 +11,7 @@ import {
   type Family,
 } from '#pkg/ip/address.ts';
 import { containsAddress, type Prefix } from '#pkg/ip/prefix.ts';
+import type { BgpSpeaker } from './bgp-speaker.ts';
 import { leastMtuBytes, limitMtuBytes } from './mtu.ts';
 import type { ByFamily, NodeFacts, NodeProblem } from './node-facts.ts';
 import type { Announcement } from './annotations.ts';
@@ -57,8 +58,8 @@ export interface BackendResult {
   readonly mtuBytes: number | undefined;
   /** For a program outside the kernel that carries packets: where each peer's are sent. */
   readonly forwarding?: Forwarding;
-  /** For a routing daemon: the part of its configuration that is ours. */
-  readonly routingConfig?: string;
+  /** For a routing daemon. */
+  readonly routing?: BgpSpeaker;
 }
 
 /** What a userspace forwarder does between a TUN device and UDP. */

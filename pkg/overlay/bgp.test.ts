@@ -1,6 +1,8 @@
 import { describe, expect, test } from 'vitest';
 import { parseAddress } from '#pkg/ip/address.ts';
-import { bgpRouting } from './bgp.ts';
+import type { BackendResult, SelfNode } from './backend.ts';
+import { bgpRouting, type BgpOptions } from './bgp.ts';
+import { renderBirdConfig } from './bird-config.ts';
 import type { NodeFacts } from './node-facts.ts';
 import { announce, onlyIp4, peer, same, self } from './testdata/nodes.ts';
 
@@ -16,6 +18,16 @@ function speaking(node: NodeFacts): NodeFacts {
 }
 
 const mesh = { asNumber: 64_512, reflectors: [] };
+
+/** With what BIRD is told. */
+function speak(
+  peers: readonly NodeFacts[],
+  node: SelfNode,
+  options: BgpOptions,
+): BackendResult & { readonly routingConfig: string | undefined } {
+  const result = bgpRouting(peers, node, options);
+  return { ...result, routingConfig: result.routing && renderBirdConfig(result.routing) };
+}
 
 /** The lines of one session, by its neighbour. */
 function session(config: string | undefined, neighbor: string): string[] {
@@ -33,7 +45,7 @@ const neighbors = (config: string | undefined): string[] =>
 
 describe('bgpRouting()', () => {
   test('golden: the configuration of a node with one neighbour', () => {
-    const result = bgpRouting([speaking(same('b', 2))], onlyIp4, mesh);
+    const result = speak([speaking(same('b', 2))], onlyIp4, mesh);
     expect(result.routingConfig).toBe(`# Written by podwire-node; what is changed here is lost.
 
 ipv4 table podwire4;
@@ -71,7 +83,7 @@ protocol bgp podwire_192_168_1_2 {
   });
 
   test('a full mesh in both families: each over its own', () => {
-    const { routingConfig } = bgpRouting([same('b', 2), peer('c', 3)].map(speaking), self, mesh);
+    const { routingConfig } = speak([same('b', 2), peer('c', 3)].map(speaking), self, mesh);
     expect(neighbors(routingConfig)).toEqual([
       '192.168.1.2',
       '192.168.2.3',
@@ -85,8 +97,8 @@ protocol bgp podwire_192_168_1_2 {
 
   test('with reflectors a node speaks with them alone, and with new nodes nothing changes', () => {
     const options = { asNumber: 64_512, reflectors: [parseAddress('192.168.1.254')] };
-    const before = bgpRouting([], onlyIp4, options);
-    const after = bgpRouting([speaking(same('b', 2))], onlyIp4, options);
+    const before = speak([], onlyIp4, options);
+    const after = speak([speaking(same('b', 2))], onlyIp4, options);
     expect(neighbors(before.routingConfig)).toEqual(['192.168.1.254']);
     expect(after.routingConfig).toBe(before.routingConfig);
     expect(session(after.routingConfig, '192.168.1.254')).not.toContain('rr client;');
@@ -107,7 +119,7 @@ protocol static ${hops}_default {
 
   test('a node that is a reflector speaks with all, and hands on what it hears', () => {
     const reflectors = ['192.168.1.1', '192.168.1.2'].map(parseAddress);
-    const { routingConfig } = bgpRouting([same('b', 2), same('c', 3)].map(speaking), onlyIp4, {
+    const { routingConfig } = speak([same('b', 2), same('c', 3)].map(speaking), onlyIp4, {
       asNumber: 64_512,
       reflectors,
     });
@@ -123,7 +135,7 @@ protocol static ${hops}_default {
 
   test('a family without a reflector is our own problem', () => {
     const options = { asNumber: 64_512, reflectors: [parseAddress('192.168.1.254')] };
-    expect(bgpRouting([], self, options).problems).toEqual([
+    expect(speak([], self, options).problems).toEqual([
       { node: 'a', message: 'Cannot announce IPv6 pods: no route reflector has an IPv6 address' },
     ]);
   });
@@ -131,7 +143,7 @@ protocol static ${hops}_default {
   test('two nodes of one address have one session: BIRD takes no name twice', () => {
     // A machine that joined again under another name, while its old Node is still there.
     const again = { ...speaking(same('b', 2)), name: 'renamed' };
-    const { problems, routingConfig } = bgpRouting([speaking(same('b', 2)), again], onlyIp4, mesh);
+    const { problems, routingConfig } = speak([speaking(same('b', 2)), again], onlyIp4, mesh);
     expect(neighbors(routingConfig)).toEqual(['192.168.1.2']);
     expect(problems).toEqual([
       {
@@ -140,13 +152,13 @@ protocol static ${hops}_default {
       },
     ]);
     const twice = ['192.168.1.254', '192.168.1.254'].map(parseAddress);
-    const reflected = bgpRouting([], onlyIp4, { asNumber: 64_512, reflectors: twice });
+    const reflected = speak([], onlyIp4, { asNumber: 64_512, reflectors: twice });
     expect(neighbors(reflected.routingConfig)).toEqual(['192.168.1.254']);
   });
 
   test('a peer of another backend is reported; one that has announced nothing is not', () => {
     const silent = { ...peer('c', 3), announcements: {} };
-    const result = bgpRouting([same('b', 2), silent], onlyIp4, mesh);
+    const result = speak([same('b', 2), silent], onlyIp4, mesh);
     expect(neighbors(result.routingConfig)).toEqual([]);
     expect(result.problems).toEqual([
       {

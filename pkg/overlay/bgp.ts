@@ -4,6 +4,7 @@
  * family, over that family. What we contribute is the daemon's configuration; routes are its own.
  */
 import { formatAddress, sameAddress, type Address } from '#pkg/ip/address.ts';
+import { familyOf, type Prefix } from '#pkg/ip/prefix.ts';
 import {
   carryFamilies,
   familyName,
@@ -14,7 +15,7 @@ import {
   type Carrier,
   type SelfNode,
 } from './backend.ts';
-import { renderBirdConfig, type BgpFamily, type BgpSession } from './bird-config.ts';
+import type { BgpFamily, BgpSession } from './bgp-speaker.ts';
 import type { NodeFacts, NodeProblem } from './node-facts.ts';
 
 export interface BgpOptions {
@@ -29,7 +30,7 @@ export interface BgpOptions {
   readonly mtuBytes?: number;
 }
 
-/** The routing daemon's configuration; no objects. */
+/** What the routing daemon has to say, and to whom; no objects. */
 export function bgpRouting(
   peers: readonly NodeFacts[],
   self: SelfNode,
@@ -42,11 +43,29 @@ export function bgpRouting(
     const { family, podCIDR, local } = carrier;
     const problems: NodeProblem[] = [];
     const sessions = sessionsOf(peers, carrier, { self, options, problems });
-    spoken.push({ family, podCIDR, link: self.underlay.link, sessions });
+    const { link, onLinkPrefixes, routedPrefixes } = self.underlay;
+    const ofFamily = (prefix: Prefix): boolean => familyOf(prefix) === family;
+    spoken.push({
+      family,
+      podCIDR,
+      link,
+      local,
+      onLinkPrefixes: onLinkPrefixes.filter(ofFamily),
+      routedPrefixes: routedPrefixes.filter(ofFamily),
+      sessions,
+    });
     return { objects: [], problems, announcement: { backend: 'bgp', publicIP: local } };
   });
   if (result.mtuBytes === undefined) return result;
-  return { ...result, routingConfig: renderBirdConfig(options.asNumber, spoken) };
+  const { asNumber } = options;
+  return { ...result, routing: { asNumber, identifier: identifierOf(self), families: spoken } };
+}
+
+/** The node's IPv4 address, else the end of the other, which is where those of a network differ. */
+function identifierOf({ underlay: { addresses } }: SelfNode): Address {
+  const value = addresses.ip?.value ?? (addresses.ip6?.value ?? 0n) & 0xffff_ffffn;
+  // 0 is forbidden (RFC 6286, 2.1).
+  return { family: 'ip', value: value === 0n ? 1n : value };
 }
 
 interface Context {
@@ -71,7 +90,6 @@ function sessionsOf(
     reflectors.some((reflector) => sameAddress(reflector, address));
   const session = (neighbor: Address, isClient: boolean): BgpSession => ({
     neighbor,
-    local,
     onLink: isOnLink(self.underlay, neighbor),
     isReflector: isReflector(neighbor),
     isClient,

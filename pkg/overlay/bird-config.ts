@@ -6,38 +6,21 @@
  * of metric 32 would win against that of the pods' bridge.
  */
 import { formatAddress, type Address, type Family } from '#pkg/ip/address.ts';
-import { formatPrefix, type Prefix } from '#pkg/ip/prefix.ts';
-
-export interface BgpSession {
-  readonly neighbor: Address;
-  readonly local: Address;
-  readonly onLink: boolean;
-  /** Hands on routes of others, whose next hops may be on our L2 or beyond a router. */
-  readonly isReflector: boolean;
-  /** Gets the routes of the others from us. */
-  readonly isClient: boolean;
-}
-
-export interface BgpFamily {
-  readonly family: Family;
-  readonly podCIDR: Prefix;
-  /** Name of the link that carries traffic between nodes. */
-  readonly link: string;
-  readonly sessions: readonly BgpSession[];
-}
+import { formatPrefix } from '#pkg/ip/prefix.ts';
+import type { BgpFamily, BgpSession, BgpSpeaker } from './bgp-speaker.ts';
 
 /** By what the file is recognised as ours. */
 export const birdConfigTitle = '# Written by podwire-node; what is changed here is lost.';
 
 /** Equal input gives equal text. Families and sessions in the order given. */
-export function renderBirdConfig(asNumber: number, families: readonly BgpFamily[]): string {
+export function renderBirdConfig({ asNumber, families }: BgpSpeaker): string {
   return [birdConfigTitle, ...families.flatMap((family) => familyLines(asNumber, family)), ''].join(
     '\n',
   );
 }
 
 function familyLines(asNumber: number, bgpFamily: BgpFamily): string[] {
-  const { family, podCIDR, sessions } = bgpFamily;
+  const { family, podCIDR, local, sessions } = bgpFamily;
   const n = suffixOf(family);
   const channel = `ipv${n}`;
   const own = formatPrefix(podCIDR);
@@ -65,7 +48,7 @@ function familyLines(asNumber: number, bgpFamily: BgpFamily): string[] {
       ...(usesOwnNextHops(session) ? nextHopLines(session, bgpFamily) : []),
       '',
       `protocol bgp ${sessionName(session.neighbor)} {`,
-      `  local ${formatAddress(session.local)} as ${asNumber};`,
+      `  local ${formatAddress(local)} as ${asNumber};`,
       `  neighbor ${formatAddress(session.neighbor)} as ${asNumber};`,
       `  ${session.onLink ? 'direct' : 'multihop'};`,
       ...(session.isClient ? ['  rr client;'] : []),

@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import { parsePrefix } from '#pkg/ip/prefix.ts';
+import { formatPrefix, parsePrefix } from '#pkg/ip/prefix.ts';
 import { defaultAnnotationPrefix } from '#pkg/overlay/annotations.ts';
 import type { NodeRecord } from '#pkg/kube/types.ts';
 import { desiredPodNetwork, type HostFacts, type PodNetworkOptions } from './desired.ts';
@@ -166,13 +166,16 @@ describe('desiredPodNetwork()', () => {
     }
   });
 
-  test('backend bgp is a configuration for a routing daemon, and no objects of the overlay', () => {
+  test('backend bgp is something for a routing daemon to say, and no objects of the overlay', () => {
     const bgp = { asNumber: 64_512, reflectors: [] };
     const want = ready([node('a'), far], { backend: 'bgp', bgp });
     expect(want.objects.every(({ kind }) => kind === 'sysctl')).toBe(true);
-    expect(want.routingConfig).toContain('route 10.244.1.0/24 unreachable;');
+    expect(want.routing?.families.map(({ podCIDR }) => formatPrefix(podCIDR))).toEqual([
+      '10.244.1.0/24',
+      'fd00:10:244:1::/64',
+    ]);
     expect(want.nodeFile).toContain('"mtuBytes":1500,"backend":"bgp"');
-    expect(ready([node('a')]).routingConfig).toBeUndefined();
+    expect(ready([node('a')]).routing).toBeUndefined();
   });
 
   test('backend udp is a device, and what a forwarder shall do with it', () => {

@@ -77,7 +77,7 @@ export interface Desired {
   /** Kinds of devices of another backend that peers still send to: those that are there stay. */
   readonly retainedDevices: ReadonlySet<Device['kind']>;
   readonly forwarding: BackendResult['forwarding'];
-  readonly routingConfig: BackendResult['routingConfig'];
+  readonly routing: BackendResult['routing'];
   readonly ruleset: Ruleset;
   /** For iptables, one of each family. */
   readonly packetFilter: readonly IptablesRuleset[];
@@ -152,7 +152,7 @@ export function desiredPodNetwork(
     objects: [...sysctls, ...overlay.objects],
     retainedDevices: formerDevices(peers, overlay.objects, options.backend),
     forwarding: overlay.forwarding,
-    routingConfig: overlay.routingConfig,
+    routing: overlay.routing,
     ruleset:
       masquerade !== undefined && !byIptables ? masqueradeRuleset(masquerade) : { tables: [] },
     packetFilter: packetFilterRulesets({

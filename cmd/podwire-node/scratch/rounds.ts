@@ -7,7 +7,6 @@
 import { parseNodeConfig } from '#pkg/config/node-config.ts';
 import { systemClock } from '#pkg/clock/clock.ts';
 import { messageOf } from '#pkg/errors/agent-error.ts';
-import { runCommand } from '#pkg/exec/run.ts';
 import { applyHostNetwork } from '#pkg/host-network/apply.ts';
 import type { HostObject } from '#pkg/host-network/object.ts';
 import { observeHostNetwork } from '#pkg/host-network/observe.ts';
@@ -21,6 +20,7 @@ import { silentLogger } from '#pkg/log/logger.ts';
 import { NETLINK_GENERIC } from '#pkg/netlink/constants.ts';
 import { NetlinkSocket } from '#pkg/netlink/socket.ts';
 import { withNetns } from '#pkg/netns/netns.ts';
+import type { BackendResult } from '#pkg/overlay/backend.ts';
 import type { PeerChange } from '#pkg/pod-network/peer-index.ts';
 import { createScratchNetns, type ScratchNetns } from '#pkg/netns/scratch.ts';
 import { readSysctl } from '#pkg/sysctl/sysctl.ts';
@@ -31,7 +31,7 @@ import { createTableDriver } from '#cmd/podwire-node/host-driver.ts';
 import { observeHostLinks } from '#cmd/podwire-node/host-facts.ts';
 import { createNodeMetrics } from '#cmd/podwire-node/node-metrics.ts';
 import { podNetworkOptions } from '#cmd/podwire-node/pod-network-options.ts';
-import { createBirdDriver } from '#cmd/podwire-node/bird-driver.ts';
+import { createRoutingDriver } from '#cmd/podwire-node/routing-driver.ts';
 import { PodNetworkRound } from '#cmd/podwire-node/round.ts';
 import { createUdpForwarder, openForwardingPorts } from '#cmd/podwire-node/udp-forwarder.ts';
 import { NodeStatus } from '#cmd/podwire-node/status.ts';
@@ -51,6 +51,8 @@ export interface RoundNode {
   /** Text of node.json, as the last round wrote it. */
   readonly nodeFile: () => { readonly mtuBytes: number; readonly backend: string };
   readonly problems: () => readonly string[];
+  /** What its daemon has handed to a routing daemon last. */
+  readonly spoken: () => BackendResult['routing'];
   /** All it has changed in the kernel since the last question. */
   readonly takeSteps: () => readonly Step[];
   /** Runs in its network namespace; synchronous. */
@@ -76,7 +78,6 @@ export interface RoundCluster extends AsyncDisposable {
 }
 
 const signal = new AbortController().signal;
-const timeoutMs = 20_000;
 
 export async function createRoundCluster(podFamilies: readonly Family[]): Promise<RoundCluster> {
   const sys = await openSys();
@@ -84,7 +85,7 @@ export async function createRoundCluster(podFamilies: readonly Family[]): Promis
   const router = opened.use(await createScratchNetns('pw-round-r'));
   const records = new Map<string, NodeRecord>();
   const parts = new Map<NodeName, Awaited<ReturnType<typeof createNode>>>();
-  await batch(router, [
+  await router.batch([
     `addr add ${outside.ip}/32 dev lo`,
     `addr add ${outside.ip6}/128 dev lo nodad`,
     ...[1, 2].flatMap((subnet) => [
@@ -160,11 +161,11 @@ async function createNode(
   const netns = opened.use(await createScratchNetns(`pw-round-${name}`));
   const addresses = { ip: `192.168.${subnet}.${n}`, ip6: `fd00:${subnet}::${n}` };
   const pods = { ip: `10.244.${n}.9`, ip6: `fd00:10:244:${n}::9` };
-  await batch(router, [
+  await router.batch([
     `link add to-${name} type veth peer name eth0 netns ${netns.name}`,
     `link set to-${name} master br${subnet} up`,
   ]);
-  await batch(netns, [
+  await netns.batch([
     'link set eth0 up',
     `addr add ${addresses.ip}/24 dev eth0`,
     `addr add ${addresses.ip6}/64 dev eth0 nodad`,
@@ -202,6 +203,9 @@ async function createNode(
   let nodeFile = '';
   let problems: readonly string[] = [];
   let round: PodNetworkRound | undefined;
+  let spoken: BackendResult['routing'];
+  let routing: ReturnType<typeof createRoutingDriver> | undefined;
+  opened.defer(() => routing?.[Symbol.dispose]());
 
   function configure(text: string): void {
     const config = parseNodeConfig(text, 'the test');
@@ -218,7 +222,12 @@ async function createNode(
       sysctl: (path: string) => inside(() => plain.sysctl(path)),
       write: (some: readonly Step[]) => inside(() => plain.write(some)),
     };
-    const bird = createBirdDriver(config.bgp, () => performance.now());
+    routing?.[Symbol.dispose]();
+    const driver = createRoutingDriver(config.bgp, {
+      clock: systemClock,
+      onLost: () => undefined,
+    });
+    routing = driver;
     const metrics = createNodeMetrics();
     const status = new NodeStatus(systemClock, silentLogger);
     round = new PodNetworkRound({
@@ -246,7 +255,13 @@ async function createNode(
       // The tests' nodes drop nothing that they forward.
       packetFilter: { converge: async () => [], doubt: () => undefined },
       forwarder: { apply: (forwarding) => forwarder.apply(forwarding) },
-      routing: bird,
+      routing: {
+        problems: () => driver.problems(),
+        apply: (speaker, abort) => {
+          spoken = speaker;
+          return driver.apply(speaker, abort);
+        },
+      },
       ownNode: {
         annotate: async (patch) => {
           const record = records.get(name);
@@ -283,6 +298,7 @@ async function createNode(
     addresses,
     nodeFile: () => JSON.parse(nodeFile) as ReturnType<RoundNode['nodeFile']>,
     problems: () => problems,
+    spoken: () => spoken,
     takeSteps: () => steps.splice(0),
     inside,
   };
@@ -309,12 +325,6 @@ function drainOf(records: ReadonlyMap<string, NodeRecord>): () => readonly PeerC
       return change.old === change.new ? [] : [change];
     });
   };
-}
-
-/** Many `ip` commands in one process. */
-async function batch(netns: ScratchNetns, lines: readonly string[]): Promise<void> {
-  const input = `${lines.join('\n')}\n`;
-  await runCommand('ip', ['-n', netns.name, '-batch', '-'], { input, timeoutMs });
 }
 
 function die(error: Error): never {

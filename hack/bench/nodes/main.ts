@@ -110,7 +110,7 @@ async function startDaemon(netns: ScratchNetns, count: number, dir: string): Pro
   await logged('Pod network is ready');
   const readyMs = performance.now() - startMs;
   const writeMs = timeOf(await objects) - timeOf(await tables);
-  const routes = (await netns.ip('route show proto 196')).trim().split('\n').length;
+  const routes = (await netns.ip('route show proto 220')).trim().split('\n').length;
   if (routes !== count - 1) throw new Error(`Cannot go on: ${routes} routes for ${count} nodes`);
   return { daemon, pid: daemon.pid, logged, readyMs, writeMs };
 }
