@@ -1,3 +1,4 @@
+import { setImmediate } from 'node:timers/promises';
 import { beforeEach, describe, expect, test, vi } from 'vitest';
 import { parsePrefix } from '#pkg/ip/prefix.ts';
 import { node, World } from './scratch/round-world.ts';
@@ -55,8 +56,10 @@ describe('an API server that does not answer', () => {
   test('has a second for its answer all the same', async () => {
     world.sleep = (ms) => (ms > 0 ? never() : Promise.resolve());
     const answered = Promise.withResolvers<void>();
-    world.answer = () => answered.promise;
+    world.answer = (abandoned) => Promise.race([answered.promise, silence(abandoned)]);
     const { round } = await start();
+    // Whoever would give up at once has done so.
+    await setImmediate();
     answered.resolve();
     await round;
     expect(world.files).toHaveProperty('conflist');
