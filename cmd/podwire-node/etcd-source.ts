@@ -35,8 +35,8 @@ export interface EtcdSourceParts extends SubnetRules {
   readonly annotationPrefix: string;
   /** A subnet this node had before. */
   readonly previous: LeasedSubnets | undefined;
-  /** This host's own addresses now, or what is missing. */
-  readonly addresses: () => ByFamily<Address> | string;
+  /** This host's own addresses now, those it had if it has them still; or what is missing. */
+  readonly addresses: (before: ByFamily<Address>) => ByFamily<Address> | string;
   /** What others send to where it is no address of this host. */
   readonly publicIPs: ByFamily<Address>;
   /** A lease is renewed as long before its end. */
@@ -128,7 +128,7 @@ export class EtcdSource {
     const { client, prefix } = this.#parts;
     const { revision, entries } = await client.list(`${prefix}/`, signal);
     const leases = entries.flatMap((entry) => this.#read(entry));
-    const addresses = this.#parts.addresses();
+    const addresses = this.#parts.addresses(this.#addresses);
     if (typeof addresses === 'string') throw new AgentError('NoAddress', addresses);
     this.#addresses = addresses;
     const own = await this.#acquire(leases, signal);

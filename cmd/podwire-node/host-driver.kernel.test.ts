@@ -91,6 +91,27 @@ test('a longer prefix with a gateway is told beside the one on the link', async 
   });
 });
 
+test('addresses that last are told before those that do not, however new they are', async () => {
+  await host.ip('addr add 10.0.0.1/24 dev wan');
+  await host.ip('addr add 10.0.0.9/24 dev wan');
+  await host.ip('addr add 10.7.0.1/24 dev wan');
+  await host.ip('addr add fd00::1/64 dev wan nodad');
+  await host.ip('addr add fd00::2/64 dev wan nodad preferred_lft 0 valid_lft 600');
+  expect(await host.ip('-6 addr show dev wan scope global')).toMatch(/fd00::2[^]*fd00::1/);
+  inside(host, () => {
+    using netlink = new NetlinkSocket(sys);
+    const { links } = createHostDriver(netlink).facts();
+    const wan = links.find(({ name }) => name === 'wan')?.addresses.map(formatPrefix);
+    expect(wan?.filter((text) => !text.startsWith('fe80:'))).toEqual([
+      '10.0.0.1/24',
+      '10.7.0.1/24',
+      'fd00::1/64',
+      '10.0.0.9/24',
+      'fd00::2/64',
+    ]);
+  });
+});
+
 test('default routes are told IPv4’s first, then by their metrics', async () => {
   await host.ip('link add other type veth peer name end');
   await host.ip('link set other up');

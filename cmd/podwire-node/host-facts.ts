@@ -1,7 +1,7 @@
 /** Reads what the pod network needs to know of this host's links. */
 import { families } from '#pkg/ip/address.ts';
 import { containsPrefix, type Prefix } from '#pkg/ip/prefix.ts';
-import { listAddresses } from '#pkg/netlink/address.ts';
+import { listAddresses, type LinkAddressRecord } from '#pkg/netlink/address.ts';
 import { IP6_RT_PRIO_USER } from '#pkg/netlink/constants.ts';
 import { listLinks } from '#pkg/netlink/link.ts';
 import { routedLinkIndex } from '#pkg/netlink/route-lookup.ts';
@@ -22,8 +22,13 @@ export function observeHostLinks(
 ): Pick<HostFacts, 'links' | 'advertisedLinks' | 'defaultLinks' | 'routedLink'> {
   const addresses = new Map<number, Prefix[]>();
   const onLinkPrefixes = new Map<number, Prefix[]>();
-  for (const { linkIndex, prefix, dadFailed } of listAddresses(socket)) {
-    if (!dadFailed) append(addresses, linkIndex, prefix);
+  const usable = listAddresses(socket).filter(({ dadFailed }) => !dadFailed);
+  // Those that last come first: whoever takes the first one shall not lose it by the day.
+  const passes = (address: LinkAddressRecord): boolean => address.secondary || address.deprecated;
+  for (const last of [false, true]) {
+    for (const address of usable) {
+      if (passes(address) === last) append(addresses, address.linkIndex, address.prefix);
+    }
   }
   const advertised = new Set<number>();
   const routes: RouteEntry[] = [];

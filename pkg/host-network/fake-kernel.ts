@@ -72,6 +72,8 @@ export class FakeHostKernel implements HostKernel {
       permanent: true,
       tentative: false,
       dadFailed: false,
+      secondary: false,
+      deprecated: false,
     }));
   }
 

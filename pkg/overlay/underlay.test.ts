@@ -36,6 +36,27 @@ describe('chooseUnderlay()', () => {
     });
   });
 
+  test('stays with the address that others know, whatever the link has got since', () => {
+    // The kernel lists new IPv6 addresses before old ones: that of a virtual router, for example.
+    const more = [link('eth0', '10.0.0.5/24', 'fd00::99/64', 'fd00::5/64')];
+    const internalIPs = [parseAddress('10.0.0.5')];
+    const choose = (...announced: string[]): unknown =>
+      chooseUnderlay(more, {
+        internalIPs,
+        link: undefined,
+        announced: announced.map(parseAddress),
+      });
+    const [old, first] = ['fd00::5', 'fd00::99'].map(parseAddress);
+    expect(choose('10.0.0.5', 'fd00::5')).toMatchObject({ addresses: { ip6: old } });
+    // Not one that has gone; and the Node's own word counts before.
+    expect(choose('fd00::77')).toMatchObject({ addresses: { ip6: first } });
+    const both = [...internalIPs, parseAddress('fd00::99')];
+    const announced = [parseAddress('fd00::5')];
+    expect(chooseUnderlay(more, { internalIPs: both, link: undefined, announced })).toMatchObject({
+      addresses: { ip6: first },
+    });
+  });
+
   test('takes the link the configuration names, and its first address', () => {
     const internalIPs = [parseAddress('10.0.0.5')];
     expect(chooseUnderlay(links, { internalIPs, link: 'eth0' })).toMatchObject({

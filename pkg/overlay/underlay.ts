@@ -13,7 +13,7 @@ import type { Underlay } from './backend.ts';
 export interface HostLink {
   readonly name: string;
   readonly mtuBytes: number;
-  /** Its addresses with their prefix lengths, host bits kept, in the kernel's order. */
+  /** Its addresses with their prefix lengths, host bits kept; those that last before the others. */
   readonly addresses: readonly Prefix[];
   /** Destinations routed to it without a gateway. */
   readonly onLinkPrefixes: readonly Prefix[];
@@ -26,12 +26,15 @@ export interface UnderlayChoice {
   readonly internalIPs: readonly Address[];
   /** The link's name when the configuration gives one; undefined = the link with an InternalIP. */
   readonly link: string | undefined;
+  /** By which others know this node now. */
+  readonly announced?: readonly Address[];
 }
 
 /**
  * The link named, else the one that holds the Node's first InternalIP it can. Our address of each
- * family is an InternalIP on that link, else its first address that is not link-local. Returns
- * what is wrong when there is none.
+ * family is an InternalIP on that link, else the one that others know, else its first address that is
+ * not link-local: the kernel lists IPv6 addresses newest first, and one more must not make every node
+ * send elsewhere. Returns what is wrong when there is no link.
  */
 export function chooseUnderlay(
   links: readonly HostLink[],
@@ -45,8 +48,9 @@ export function chooseUnderlay(
   const addresses: Partial<Record<Family, Address>> = {};
   for (const family of families) {
     const own = link.addresses.map(({ address }) => address).filter((a) => a.family === family);
+    const preferred = [...choice.internalIPs, ...(choice.announced ?? [])];
     const chosen =
-      choice.internalIPs.find((a) => own.some((b) => sameAddress(a, b))) ??
+      preferred.find((a) => own.some((b) => sameAddress(a, b))) ??
       own.find((a) => !linkLocal.some((prefix) => containsAddress(prefix, a)));
     if (chosen !== undefined) addresses[family] = chosen;
   }
