@@ -4,7 +4,7 @@ import type { NodeConfig } from '#pkg/config/node-config.ts';
 import { runCommand } from '#pkg/exec/run.ts';
 import { serveHttp } from '#pkg/health/http-server.ts';
 import type { Logger } from '#pkg/log/logger.ts';
-import { getLink } from '#pkg/netlink/link.ts';
+import { getLink, listLinks } from '#pkg/netlink/link.ts';
 import { watchKernel } from '#pkg/netlink/monitor.ts';
 import { NetlinkSocket } from '#pkg/netlink/socket.ts';
 import { masqueradeTable } from '#pkg/pod-network/masquerade.ts';
@@ -88,7 +88,10 @@ export async function startNode(
   const backend = opened.use(
     await openBackendParts(sys, config, { clock, log, metrics, watchedLinks, lookAgain }),
   );
-  const names = createLinkNames((index) => getLink(socket, index)?.name);
+  const names = createLinkNames(
+    (index) => getLink(socket, index)?.name,
+    () => listLinks(socket).map(({ index, name }) => [index, name]),
+  );
   const watch = opened.use(
     watchKernel(
       sys,
@@ -104,7 +107,7 @@ export async function startNode(
       socket.portId,
     ),
   );
-  const ownWrites = new OwnWrites(() => watch.look());
+  const ownWrites = new OwnWrites(watch);
   const tableWatch = opened.use(
     watchRules(sys, { concerns: isMasquerade, programs: ['nft'] }, () => {
       round.doubtTables();
