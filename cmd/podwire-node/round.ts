@@ -5,7 +5,7 @@
 import { isDeepStrictEqual } from 'node:util';
 import { messageOf } from '#pkg/errors/agent-error.ts';
 import { isDevice } from '#pkg/host-network/device.ts';
-import type { HostObject } from '#pkg/host-network/object.ts';
+import type { HostObject, Sysctl } from '#pkg/host-network/object.ts';
 import { splitRetained } from '#pkg/host-network/plan-retained.ts';
 import { planHostNetwork } from '#pkg/host-network/plan.ts';
 import { RoamedPeers } from '#pkg/host-network/roamed-peers.ts';
@@ -46,6 +46,7 @@ export class PodNetworkRound {
   #held = new HeldRoutes([]);
   readonly #peers = new RoamedPeers();
   #watchedLinks: ReadonlySet<string> | undefined;
+  #settings: readonly Sysctl[] = [];
   /** The Node the condition was set for: one made again under its name needs it again. */
   #reportedUid: string | undefined;
 
@@ -74,6 +75,11 @@ export class PodNetworkRound {
   /** The links whose changes concern us; undefined while that is not known, and all may. */
   get watchedLinks(): ReadonlySet<string> | undefined {
     return this.#watchedLinks;
+  }
+
+  /** Those that were wanted last. */
+  get settings(): readonly Sysctl[] {
+    return this.#settings;
   }
 
   /** Whether a route of ours leads there. */
@@ -112,6 +118,7 @@ export class PodNetworkRound {
         metrics.roundEnded('waiting', clock.monotonicMs() - startMs);
         return;
       }
+      this.#settings = want.objects.filter((object) => object.kind === 'sysctl');
       const devices = want.objects.filter(isDevice).map(({ link }) => link);
       this.#watchedLinks = new Set([want.underlay, ...devices]);
       const sessions = routing.problems().map((message) => ({ node: options.nodeName, message }));
