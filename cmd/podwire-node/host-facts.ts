@@ -56,7 +56,10 @@ export function observeHostLinks(
       mtuBytes,
       addresses: addresses.get(index) ?? [],
       onLinkPrefixes: onLinkPrefixes.get(index) ?? [],
-      routedPrefixes: routedWithin(onLinkPrefixes.get(index) ?? [], routes, index),
+      // When asked for: of hundreds of links one is, and there may be thousands of routes.
+      get routedPrefixes() {
+        return routedWithin(onLinkPrefixes.get(index) ?? [], routes, index);
+      },
     })),
     // A pod on a bridge of ours is no router.
     advertisedLinks: links
