@@ -8,12 +8,12 @@ import { planNftables, type ElementStep, type NftStep } from '#pkg/nftables/plan
 import { observedOf, sameTable, type ObservedTable } from '#pkg/nftables/ruleset.ts';
 import { defaultAnnotationPrefix } from '#pkg/overlay/annotations.ts';
 import type { NodeRecord } from '#pkg/kube/types.ts';
-import type { PeerChange } from '#pkg/pod-network/peer-index.ts';
 import { desiredPodNetwork, type Desired, type HostFacts } from '#pkg/pod-network/desired.ts';
 import { createNodeMetrics } from '#cmd/podwire-node/node-metrics.ts';
 import type { RoundParts } from '#cmd/podwire-node/round-parts.ts';
 import { PodNetworkRound } from '#cmd/podwire-node/round.ts';
 import { NodeStatus } from '#cmd/podwire-node/status.ts';
+import { drainOf } from './round-records.ts';
 
 const hostFacts: HostFacts = {
   links: [
@@ -74,7 +74,7 @@ export class World {
   networkUp = false;
   filter: () => readonly [] = () => [];
   masqueradeBy: 'nftables' | 'iptables' = 'nftables';
-  #drained: ReadonlyMap<string, NodeRecord> = new Map();
+  readonly #drain = drainOf(this.nodes);
   calls: string[] = [];
   failAt = Number.NaN;
   nowMs = 0;
@@ -138,14 +138,6 @@ export class World {
       log: silentLogger,
       observeIntervalMs: 30_000,
     };
-  }
-
-  #drain(): readonly PeerChange[] {
-    const before = this.#drained;
-    this.#drained = new Map(this.nodes);
-    return [...new Set([...before.keys(), ...this.nodes.keys()])]
-      .map((name) => ({ old: before.get(name), new: this.nodes.get(name) }))
-      .filter((change) => change.old !== change.new);
   }
 
   #call(name: string): void {
