@@ -128,6 +128,10 @@ export class EtcdSource {
     const { client, prefix } = this.#parts;
     const { revision, entries } = await client.list(`${prefix}/`, signal);
     const leases = entries.flatMap((entry) => this.#read(entry));
+    // From here on: what goes while the subnet is being taken counts.
+    const over = Promise.withResolvers<never>();
+    over.promise.catch(() => undefined);
+    this.#startOver = over.reject;
     const addresses = this.#parts.addresses(this.#addresses);
     if (typeof addresses === 'string') throw new AgentError('NoAddress', addresses);
     this.#addresses = addresses;
@@ -137,8 +141,6 @@ export class EtcdSource {
     this.#nodes.replace([own, ...others].map((lease) => this.#recordOf(lease)));
     const inner = new AbortController();
     const both = AbortSignal.any([signal, inner.signal]);
-    const over = Promise.withResolvers<never>();
-    this.#startOver = over.reject;
     const parts = [this.#follow(revision, own, both), this.#keepAlive(own, both), over.promise];
     try {
       await Promise.race(parts);
