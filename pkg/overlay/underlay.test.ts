@@ -65,6 +65,30 @@ describe('chooseUnderlay()', () => {
     });
   });
 
+  test('takes no packets’ way out to be the loopback device, but an InternalIP on it', () => {
+    // A host that tells routers its address by BGP has it there.
+    const lo = link('lo', '127.0.0.1/8', '10.1.1.1/32', 'fd01::1/128');
+    const fabric = [lo, ...links.slice(1), link('eth9', 'fe80::9/64')];
+    const internalIPs = ['10.1.1.1', 'fd01::1'].map(parseAddress);
+    expect(chooseUnderlay(fabric, { internalIPs, link: undefined })).toBe(
+      'Cannot choose a link: 10.1.1.1, fd01::1 of the Node are on lo, by which no packet leaves; name the link to other nodes in the configuration (iface)',
+    );
+    expect(chooseUnderlay(fabric, { internalIPs, link: 'eth9' })).toMatchObject({
+      link: 'eth9',
+      addresses: { ip: parseAddress('10.1.1.1'), ip6: parseAddress('fd01::1') },
+    });
+    // Neighbours know a link's own.
+    expect(chooseUnderlay(fabric, { internalIPs, link: 'eth1' })).toMatchObject({
+      addresses: eth1,
+    });
+    const [first] = internalIPs;
+    const both = [...(first === undefined ? [] : [first]), parseAddress('10.0.0.5')];
+    expect(chooseUnderlay(fabric, { internalIPs: both, link: undefined })).toMatchObject({
+      link: 'eth1',
+      addresses: { ip: parseAddress('10.0.0.5') },
+    });
+  });
+
   test.each([
     [undefined, [], 'Cannot choose a link: the Node has no InternalIP yet'],
     [
