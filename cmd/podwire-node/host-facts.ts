@@ -34,11 +34,11 @@ export function observeHostLinks(
   const routes: RouteEntry[] = [];
   for (const family of families) {
     for (const route of listRoutes(socket, { family })) {
-      const { destination, gateway, linkIndex, protocol } = route;
+      const { destination, linkIndex, protocol } = route;
       if (protocol !== podwireRouteProtocol) routes.push(route);
       if (protocol === RTPROT_RA && linkIndex !== undefined) advertised.add(linkIndex);
       // A default route without a gateway is a point-to-point line: it says nothing of neighbours.
-      if (gateway !== undefined || linkIndex === undefined || destination.length === 0) continue;
+      if (hasGateway(route) || linkIndex === undefined || destination.length === 0) continue;
       append(onLinkPrefixes, linkIndex, destination);
     }
   }
@@ -68,6 +68,10 @@ export function observeHostLinks(
   };
 }
 
+function hasGateway({ gateway, viaOtherFamily }: RouteEntry): boolean {
+  return gateway !== undefined || viaOtherFamily === true;
+}
+
 function familyRank({ destination }: RouteEntry): number {
   return families.indexOf(destination.address.family);
 }
@@ -84,7 +88,7 @@ function routedWithin(
   linkIndex: number,
 ): readonly Prefix[] {
   return routes
-    .filter((route) => route.gateway !== undefined || route.linkIndex !== linkIndex)
+    .filter((route) => hasGateway(route) || route.linkIndex !== linkIndex)
     .map(({ destination }) => destination)
     .filter((prefix) =>
       onLink.some((outer) => outer.length < prefix.length && containsPrefix(outer, prefix)),
