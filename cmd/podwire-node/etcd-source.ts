@@ -7,7 +7,6 @@ import { AgentError, isErrno, messageOf } from '#pkg/errors/agent-error.ts';
 import type { EtcdClient } from '#pkg/etcd/client.ts';
 import type { EtcdEntry, EtcdEvent } from '#pkg/etcd/records.ts';
 import { formatAddress, sameAddress, type Address } from '#pkg/ip/address.ts';
-import { samePrefix } from '#pkg/ip/prefix.ts';
 import { createStore, type Store } from '#pkg/kube/store.ts';
 import type { NodeRecord } from '#pkg/kube/types.ts';
 import type { Logger } from '#pkg/log/logger.ts';
@@ -18,6 +17,7 @@ import {
   leaseRecord,
   parseLeaseKey,
   parseLeaseValue,
+  sameSubnets,
   type LeasedSubnets,
   type LeaseEntry,
 } from '#pkg/pod-network/subnet-lease.ts';
@@ -292,10 +292,4 @@ const maxTimerMs = 2 ** 31 - 1;
 /** Before the margin begins, but never more often than at half of the time. */
 export function renewInSeconds(ttlSeconds: number, marginSeconds: number): number {
   return Math.min(maxTimerMs / 1000, Math.max(ttlSeconds - marginSeconds, ttlSeconds / 2));
-}
-
-function sameSubnets(a: LeasedSubnets, b: LeasedSubnets): boolean {
-  const sameIp6 =
-    a.ip6 === undefined || b.ip6 === undefined ? a.ip6 === b.ip6 : samePrefix(a.ip6, b.ip6);
-  return samePrefix(a.ip, b.ip) && sameIp6;
 }
