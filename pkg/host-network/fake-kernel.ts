@@ -93,6 +93,7 @@ export class FakeHostKernel implements HostKernel {
       mac,
       remote,
       permanent: true,
+      special: false,
     }));
   }
 

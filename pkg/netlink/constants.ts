@@ -222,6 +222,8 @@ export const IFA_F_NOPREFIXROUTE = 0x200;
 /** include/uapi/linux/neighbour.h */
 export const NDA_DST = 1;
 export const NDA_LLADDR = 2;
+export const NDA_PORT = 6;
+export const NDA_VNI = 7;
 export const NDA_IFINDEX = 8;
 export const NUD_NOARP = 0x40;
 export const NUD_PERMANENT = 0x80;
