@@ -6,7 +6,7 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { unlikeByHand } from '#hack/bench/overlay/by-hand.ts';
 import { families, type Family } from '#pkg/ip/address.ts';
-import { answerTunnel, exchange } from './scratch/datagram.ts';
+import { answerTunnel, exchange, sendDatagrams } from './scratch/datagram.ts';
 import { matrixProblems, type Placement } from './scratch/matrix.ts';
 import { createRoundCluster, nodeNames, type RoundCluster } from './scratch/rounds.ts';
 
@@ -132,6 +132,39 @@ describe('udp', () => {
     ]);
     expect(new TextDecoder().decode(packet.slice(28))).toBe('through a tunnel');
     expect(echoed).toBe(true);
+  });
+
+  test('datagrams that are no IP packets are dropped, and the others carried on', async () => {
+    await run('backend: udp', families);
+    const { a, b } = cluster.nodes;
+    const header = (...start: readonly number[]): Uint8Array => {
+      const bytes = new Uint8Array(60);
+      bytes.set(start);
+      return bytes;
+    };
+    const nonsense = [
+      new Uint8Array(0),
+      Uint8Array.of(0x45),
+      new Uint8Array(19).fill(0x45),
+      new Uint8Array(400).fill(0xff),
+      header(0),
+      // IPv4 that says to be longer and shorter than it is; a header that is longer than the packet.
+      header(0x45, 0, 255, 255),
+      header(0x45, 0, 0, 1),
+      header(0x4f, 0, 0, 60),
+      // IPv6 with half a header's worth, and with none of what it promises.
+      header(0x60).subarray(0, 20),
+      header(0x60, 0, 0, 0, 255, 255),
+    ];
+    for (const family of families) {
+      const to = { address: a.addresses[family], port: 8285 };
+      await sendDatagrams({ inside: cluster.insideRouter }, to, nonsense);
+      const [from, back] = [
+        { address: b.pods[family], inside: b.inside },
+        { address: a.pods[family], inside: a.inside },
+      ];
+      await exchange(from, back, { bytes: 64, fragment: 'never' });
+    }
   });
 
   test('leaves nothing behind for another backend', async () => {

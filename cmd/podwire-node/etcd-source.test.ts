@@ -21,6 +21,8 @@ let source: EtcdSource;
 let lists: number;
 let isAway: boolean;
 let renew: () => Promise<number>;
+let grant: () => Promise<string>;
+let addressesOf: (before: ByFamily<Address>) => ByFamily<Address>;
 
 const away = new AgentError('EtcdAway', 'Cannot reach etcd');
 
@@ -47,7 +49,7 @@ const client: EtcdClient = {
     }
     return '9';
   },
-  grantLease: async () => 'a lease',
+  grantLease: () => grant(),
   renewLease: () => renew(),
   revokeLease: async () => undefined,
   async *watch(_, __, signal) {
@@ -67,6 +69,8 @@ beforeEach(() => {
   lists = 0;
   isAway = false;
   renew = async () => 86_400;
+  grant = async () => 'a lease';
+  addressesOf = () => addresses;
   source = new EtcdSource({
     client,
     prefix,
@@ -77,7 +81,7 @@ beforeEach(() => {
     subnets: { ip: planSubnets({ network: parsePrefix('10.3.0.0/16') }), ip6: undefined },
     ttlSeconds: 86_400,
     random: () => 0,
-    addresses: () => addresses,
+    addresses: (before) => addressesOf(before),
     publicIPs: {},
     renewMarginSeconds: 3_600,
     clock,
@@ -127,6 +131,37 @@ test('an etcd that is away is told of after a minute, until it is back', async (
   renew = async () => 86_400;
   await clock.advance(15_000);
   expect(source.staleness()).toEqual([]);
+});
+
+test('an address that goes while the subnet is being taken is not missed', async () => {
+  const asked = Promise.withResolvers<void>();
+  const granted = Promise.withResolvers<string>();
+  grant = () => {
+    asked.resolve();
+    return granted.promise;
+  };
+  running = source.run(stop.signal);
+  await asked.promise;
+  addresses = { ip: parseAddress('192.168.1.77') };
+  source.addressGone(parseAddress('192.168.1.1'));
+  granted.resolve('a lease');
+  await source.nodes.whenSynced(stop.signal);
+  await clock.advance(60_000);
+  expect(source.nodes.get('a')).toMatchObject({ internalIPs: ['192.168.1.77'] });
+  expect(entries.size).toBe(1);
+});
+
+test('keeps an address for as long as the host has it', async () => {
+  const seen: ByFamily<Address>[] = [];
+  addressesOf = (before) => {
+    seen.push(before);
+    return addresses;
+  };
+  running = source.run(stop.signal);
+  await source.nodes.whenSynced(stop.signal);
+  source.addressGone(parseAddress('192.168.1.1'));
+  await clock.advance(60_000);
+  expect(seen).toEqual([{}, addresses]);
 });
 
 test.each([

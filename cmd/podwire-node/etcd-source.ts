@@ -7,7 +7,6 @@ import { AgentError, isErrno, messageOf } from '#pkg/errors/agent-error.ts';
 import type { EtcdClient } from '#pkg/etcd/client.ts';
 import type { EtcdEntry, EtcdEvent } from '#pkg/etcd/records.ts';
 import { formatAddress, sameAddress, type Address } from '#pkg/ip/address.ts';
-import { samePrefix } from '#pkg/ip/prefix.ts';
 import { createStore, type Store } from '#pkg/kube/store.ts';
 import type { NodeRecord } from '#pkg/kube/types.ts';
 import type { Logger } from '#pkg/log/logger.ts';
@@ -18,6 +17,7 @@ import {
   leaseRecord,
   parseLeaseKey,
   parseLeaseValue,
+  sameSubnets,
   type LeasedSubnets,
   type LeaseEntry,
 } from '#pkg/pod-network/subnet-lease.ts';
@@ -35,8 +35,8 @@ export interface EtcdSourceParts extends SubnetRules {
   readonly annotationPrefix: string;
   /** A subnet this node had before. */
   readonly previous: LeasedSubnets | undefined;
-  /** This host's own addresses now, or what is missing. */
-  readonly addresses: () => ByFamily<Address> | string;
+  /** This host's own addresses now, those it had if it has them still; or what is missing. */
+  readonly addresses: (before: ByFamily<Address>) => ByFamily<Address> | string;
   /** What others send to where it is no address of this host. */
   readonly publicIPs: ByFamily<Address>;
   /** A lease is renewed as long before its end. */
@@ -128,7 +128,11 @@ export class EtcdSource {
     const { client, prefix } = this.#parts;
     const { revision, entries } = await client.list(`${prefix}/`, signal);
     const leases = entries.flatMap((entry) => this.#read(entry));
-    const addresses = this.#parts.addresses();
+    // From here on: what goes while the subnet is being taken counts.
+    const over = Promise.withResolvers<never>();
+    over.promise.catch(() => undefined);
+    this.#startOver = over.reject;
+    const addresses = this.#parts.addresses(this.#addresses);
     if (typeof addresses === 'string') throw new AgentError('NoAddress', addresses);
     this.#addresses = addresses;
     const own = await this.#acquire(leases, signal);
@@ -137,8 +141,6 @@ export class EtcdSource {
     this.#nodes.replace([own, ...others].map((lease) => this.#recordOf(lease)));
     const inner = new AbortController();
     const both = AbortSignal.any([signal, inner.signal]);
-    const over = Promise.withResolvers<never>();
-    this.#startOver = over.reject;
     const parts = [this.#follow(revision, own, both), this.#keepAlive(own, both), over.promise];
     try {
       await Promise.race(parts);
@@ -290,10 +292,4 @@ const maxTimerMs = 2 ** 31 - 1;
 /** Before the margin begins, but never more often than at half of the time. */
 export function renewInSeconds(ttlSeconds: number, marginSeconds: number): number {
   return Math.min(maxTimerMs / 1000, Math.max(ttlSeconds - marginSeconds, ttlSeconds / 2));
-}
-
-function sameSubnets(a: LeasedSubnets, b: LeasedSubnets): boolean {
-  const sameIp6 =
-    a.ip6 === undefined || b.ip6 === undefined ? a.ip6 === b.ip6 : samePrefix(a.ip6, b.ip6);
-  return samePrefix(a.ip, b.ip) && sameIp6;
 }

@@ -91,6 +91,45 @@ test('a longer prefix with a gateway is told beside the one on the link', async 
   });
 });
 
+test('an IPv4 prefix behind a router with an IPv6 address is not on the link', async () => {
+  // As in fabrics whose links have no IPv4 addresses (RFC 8950).
+  await host.ip('addr add 10.0.0.1/8 dev wan noprefixroute');
+  await host.ip('route add 10.0.0.0/8 via inet6 fe80::1 dev wan');
+  await host.ip('route add 10.1.0.0/16 dev wan');
+  await host.ip(
+    'route add 10.1.2.0/24 nexthop via inet6 fe80::1 dev wan nexthop via inet6 fe80::2 dev wan',
+  );
+  inside(host, () => {
+    using netlink = new NetlinkSocket(sys);
+    const { links } = createHostDriver(netlink).facts();
+    const wan = links.find(({ name }) => name === 'wan');
+    const of4 = wan?.onLinkPrefixes.filter(({ address }) => address.family === 'ip');
+    expect(of4?.map(formatPrefix)).toEqual(['10.1.0.0/16']);
+    expect(new Set(wan?.routedPrefixes?.map(formatPrefix))).toEqual(new Set(['10.1.2.0/24']));
+  });
+});
+
+test('addresses that last are told before those that do not, however new they are', async () => {
+  await host.ip('addr add 10.0.0.1/24 dev wan');
+  await host.ip('addr add 10.0.0.9/24 dev wan');
+  await host.ip('addr add 10.7.0.1/24 dev wan');
+  await host.ip('addr add fd00::1/64 dev wan nodad');
+  await host.ip('addr add fd00::2/64 dev wan nodad preferred_lft 0 valid_lft 600');
+  expect(await host.ip('-6 addr show dev wan scope global')).toMatch(/fd00::2[^]*fd00::1/);
+  inside(host, () => {
+    using netlink = new NetlinkSocket(sys);
+    const { links } = createHostDriver(netlink).facts();
+    const wan = links.find(({ name }) => name === 'wan')?.addresses.map(formatPrefix);
+    expect(wan?.filter((text) => !text.startsWith('fe80:'))).toEqual([
+      '10.0.0.1/24',
+      '10.7.0.1/24',
+      'fd00::1/64',
+      '10.0.0.9/24',
+      'fd00::2/64',
+    ]);
+  });
+});
+
 test('default routes are told IPv4’s first, then by their metrics', async () => {
   await host.ip('link add other type veth peer name end');
   await host.ip('link set other up');

@@ -1,7 +1,7 @@
 /** Reads what the pod network needs to know of this host's links. */
 import { families } from '#pkg/ip/address.ts';
 import { containsPrefix, type Prefix } from '#pkg/ip/prefix.ts';
-import { listAddresses } from '#pkg/netlink/address.ts';
+import { listAddresses, type LinkAddressRecord } from '#pkg/netlink/address.ts';
 import { IP6_RT_PRIO_USER } from '#pkg/netlink/constants.ts';
 import { listLinks } from '#pkg/netlink/link.ts';
 import { routedLinkIndex } from '#pkg/netlink/route-lookup.ts';
@@ -22,18 +22,23 @@ export function observeHostLinks(
 ): Pick<HostFacts, 'links' | 'advertisedLinks' | 'defaultLinks' | 'routedLink'> {
   const addresses = new Map<number, Prefix[]>();
   const onLinkPrefixes = new Map<number, Prefix[]>();
-  for (const { linkIndex, prefix, dadFailed } of listAddresses(socket)) {
-    if (!dadFailed) append(addresses, linkIndex, prefix);
+  const usable = listAddresses(socket).filter(({ dadFailed }) => !dadFailed);
+  // Those that last come first: whoever takes the first one shall not lose it by the day.
+  const passes = (address: LinkAddressRecord): boolean => address.secondary || address.deprecated;
+  for (const last of [false, true]) {
+    for (const address of usable) {
+      if (passes(address) === last) append(addresses, address.linkIndex, address.prefix);
+    }
   }
   const advertised = new Set<number>();
   const routes: RouteEntry[] = [];
   for (const family of families) {
     for (const route of listRoutes(socket, { family })) {
-      const { destination, gateway, linkIndex, protocol } = route;
+      const { destination, linkIndex, protocol } = route;
       if (protocol !== podwireRouteProtocol) routes.push(route);
       if (protocol === RTPROT_RA && linkIndex !== undefined) advertised.add(linkIndex);
       // A default route without a gateway is a point-to-point line: it says nothing of neighbours.
-      if (gateway !== undefined || linkIndex === undefined || destination.length === 0) continue;
+      if (hasGateway(route) || linkIndex === undefined || destination.length === 0) continue;
       append(onLinkPrefixes, linkIndex, destination);
     }
   }
@@ -51,13 +56,20 @@ export function observeHostLinks(
       mtuBytes,
       addresses: addresses.get(index) ?? [],
       onLinkPrefixes: onLinkPrefixes.get(index) ?? [],
-      routedPrefixes: routedWithin(onLinkPrefixes.get(index) ?? [], routes, index),
+      // When asked for: of hundreds of links one is, and there may be thousands of routes.
+      get routedPrefixes() {
+        return routedWithin(onLinkPrefixes.get(index) ?? [], routes, index);
+      },
     })),
     // A pod on a bridge of ours is no router.
     advertisedLinks: links
       .filter(({ index, alias }) => advertised.has(index) && !alias?.startsWith(podwireAlias))
       .map(({ name }) => name),
   };
+}
+
+function hasGateway({ gateway, viaOtherFamily }: RouteEntry): boolean {
+  return gateway !== undefined || viaOtherFamily === true;
 }
 
 function familyRank({ destination }: RouteEntry): number {
@@ -76,7 +88,7 @@ function routedWithin(
   linkIndex: number,
 ): readonly Prefix[] {
   return routes
-    .filter((route) => route.gateway !== undefined || route.linkIndex !== linkIndex)
+    .filter((route) => hasGateway(route) || route.linkIndex !== linkIndex)
     .map(({ destination }) => destination)
     .filter((prefix) =>
       onLink.some((outer) => outer.length < prefix.length && containsPrefix(outer, prefix)),

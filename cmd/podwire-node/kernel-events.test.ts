@@ -21,8 +21,13 @@ function replacing(to: string): KernelChange {
   return { ...change('route', 2, 3), replaced: parsePrefix(to) };
 }
 
+type Names = ReturnType<typeof createLinkNames>;
+
 describe('concernsPodNetwork()', () => {
-  const names = createLinkNames((index) => links.get(index));
+  const names = createLinkNames(
+    (index) => links.get(index),
+    () => links,
+  );
 
   test.each<[string, KernelChange, boolean]>([
     ['lost events', { kind: 'resync' }, true],
@@ -58,9 +63,52 @@ describe('concernsPodNetwork()', () => {
 });
 
 describe('createLinkNames()', () => {
+  test.each([
+    ['', (): void => undefined],
+    [', also after changes were lost', (names: Names) => names.follow({ kind: 'resync' })],
+  ])(
+    'a link that gets another name before anybody asked for it is known by its old one%s',
+    (...row) => {
+      const kernel = new Map([[2, 'eth0']]);
+      const names = createLinkNames(
+        (index) => kernel.get(index),
+        () => kernel,
+      );
+      row[1](names);
+      kernel.set(2, 'lan0');
+      expect(concernsPodNetwork({ ...change('link', 2), linkName: 'lan0' }, known, names)).toBe(
+        true,
+      );
+    },
+  );
+
+  test('does without a list that cannot be had', () => {
+    const names = createLinkNames(
+      () => 'eth0',
+      () => {
+        throw new Error('changed while being read');
+      },
+    );
+    expect(names.nameOf(2)).toBe('eth0');
+  });
+
+  test('forgets names that it may have missed the end of', () => {
+    const kernel = new Map([[3, 'podwire.1']]);
+    const names = createLinkNames(
+      (index) => kernel.get(index),
+      () => kernel,
+    );
+    kernel.set(3, 'vethabc');
+    names.follow({ kind: 'resync' });
+    expect(names.nameOf(3)).toBe('vethabc');
+  });
+
   test('knows a deleted link until its deletion was followed, and then its successor', () => {
     const kernel = new Map([[3, 'podwire.1']]);
-    const names = createLinkNames((index) => kernel.get(index));
+    const names = createLinkNames(
+      (index) => kernel.get(index),
+      () => [],
+    );
     names.follow({ ...change('link', 3), linkName: 'podwire.1' });
     kernel.delete(3);
     const deleted = { ...change('link', 3), deleted: true, linkName: 'podwire.1' };

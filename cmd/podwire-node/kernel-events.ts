@@ -9,12 +9,28 @@ export interface LinkNames {
   nameOf(index: number): string | undefined;
 }
 
-/** Remembers what changes told, and what `lookUp` (a request to the kernel) found. */
-export function createLinkNames(lookUp: (index: number) => string | undefined): LinkNames & {
+/**
+ * Remembers what was there at first, what changes told, and what `lookUp` (a request to the kernel)
+ * found.
+ *
+ * @param list all links: who gets another name is to be known by the one that the daemon uses
+ */
+export function createLinkNames(
+  lookUp: (index: number) => string | undefined,
+  list: () => Iterable<readonly [index: number, name: string]>,
+): LinkNames & {
   /** To be told of every change of a link: names and indices are used again. */
   follow(change: KernelChange): void;
 } {
-  const names = new Map<number, string>();
+  const all = (): Map<number, string> => {
+    try {
+      return new Map(list());
+    } catch {
+      // Where links come and go all the time it may fail: then each is asked for when it matters.
+      return new Map();
+    }
+  };
+  let names = all();
   const look = (index: number): string | undefined => {
     const name = lookUp(index);
     if (name !== undefined) names.set(index, name);
@@ -23,6 +39,7 @@ export function createLinkNames(lookUp: (index: number) => string | undefined): 
   return {
     nameOf: (index) => names.get(index) ?? look(index),
     follow: (change) => {
+      if (change.kind === 'resync') names = all();
       if (change.kind !== 'link' || change.linkIndex === undefined) return;
       if (change.deleted) names.delete(change.linkIndex);
       else if (change.linkName !== undefined) names.set(change.linkIndex, change.linkName);

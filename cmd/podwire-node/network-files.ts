@@ -7,7 +7,7 @@ import { conflistText } from '#pkg/pod-network/conflist.ts';
 import type { Sys } from '#pkg/sys/sys.ts';
 import { createPluginInstaller, type PluginInstaller } from './plugin-installer.ts';
 import type { NetworkFiles } from './round-parts.ts';
-import { writeFileIfChanged } from './write-file.ts';
+import type { WrittenFiles } from './written-files.ts';
 
 /** Undefined: somebody else installs the plugins. */
 function pluginInstaller(sys: Sys, config: NodeConfig, log: Logger): PluginInstaller | undefined {
@@ -17,21 +17,26 @@ function pluginInstaller(sys: Sys, config: NodeConfig, log: Logger): PluginInsta
 }
 
 /** node.json, the conflist and flannel's subnet.env, where they are wanted. */
-export function createNetworkFiles(sys: Sys, config: NodeConfig, log: Logger): NetworkFiles {
+export function createNetworkFiles(
+  sys: Sys,
+  config: NodeConfig,
+  parts: { readonly log: Logger; readonly written: WrittenFiles },
+): NetworkFiles {
+  const { log, written } = parts;
   const installer = pluginInstaller(sys, config, log);
   const subnetFile = subnetFileOf(config);
   const nodeFile = join(config.runDir, 'node.json');
   const conflist = conflistText({ ...config, nodeFile, ipamDataDir: config.cniDataDir });
   return {
-    writeNodeFile: async (text) => void (await writeFileIfChanged(nodeFile, text)),
+    writeNodeFile: (text) => written.write(nodeFile, text),
     writeSubnetEnv: async (text) => {
-      if (subnetFile !== undefined) await writeFileIfChanged(subnetFile, text);
+      if (subnetFile !== undefined) await written.write(subnetFile, text);
     },
     writeConflist: async () => {
       // First: the conflist tells the runtime that it can make pods.
       await installer?.ensure();
       if (!config.conflist) return;
-      await writeFileIfChanged(join(config.cniConfDir, '10-podwire.conflist'), conflist);
+      await written.write(join(config.cniConfDir, '10-podwire.conflist'), conflist);
     },
   };
 }

@@ -65,7 +65,7 @@ export async function openEtcdSource(
     ttlSeconds,
     renewMarginSeconds: etcd.renewMarginMinutes * 60,
     previous: await previousSubnets(config),
-    addresses: () => ownAddresses(observeHostLinks(socket), linkWishes(config)),
+    addresses: (before) => ownAddresses(observeHostLinks(socket), linkWishes(config), before),
     publicIPs: {
       ...(etcd.publicIP === undefined ? {} : { ip: etcd.publicIP }),
       ...(etcd.publicIPv6 === undefined ? {} : { ip6: etcd.publicIPv6 }),

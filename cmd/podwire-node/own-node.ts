@@ -16,7 +16,7 @@ export interface OwnNode {
   reportNetworkUp(signal: AbortSignal): Promise<void>;
 }
 
-/** A round that waits for the API server heals nothing meanwhile. */
+/** Nothing that other nodes change gets into the kernel meanwhile. */
 const answerWithinMs = 5_000;
 
 /**

@@ -2,26 +2,34 @@
  * One round of the daemon: what the node wants now, against what its kernel has. Keeps what it
  * knows of the kernel between rounds, and forgets it on any doubt; decides nothing else.
  */
+import { isDeepStrictEqual } from 'node:util';
 import { messageOf } from '#pkg/errors/agent-error.ts';
 import { isDevice } from '#pkg/host-network/device.ts';
-import type { HostObject } from '#pkg/host-network/object.ts';
+import type { HostObject, Sysctl } from '#pkg/host-network/object.ts';
 import { splitRetained } from '#pkg/host-network/plan-retained.ts';
 import { planHostNetwork } from '#pkg/host-network/plan.ts';
 import { RoamedPeers } from '#pkg/host-network/roamed-peers.ts';
-import { StepError, type Step } from '#pkg/host-network/step.ts';
+import type { Step } from '#pkg/host-network/step.ts';
 import { observedOf, type ObservedTable, type Ruleset } from '#pkg/nftables/ruleset.ts';
 import { planNftables, type NftStep } from '#pkg/nftables/plan.ts';
 import type { NodeRecord } from '#pkg/kube/types.ts';
+import { parseAddressWishes } from '#pkg/overlay/address-wishes.ts';
 import { desiredPodNetwork, type Desired, type HostFacts } from '#pkg/pod-network/desired.ts';
 import { PeerIndex, type PeerBasis, type PeerChange } from '#pkg/pod-network/peer-index.ts';
 import type { Prefix } from '#pkg/ip/prefix.ts';
 import { collect } from './collect.ts';
 import { HeldRoutes } from './held-routes.ts';
+import { Patience } from './patience.ts';
+import { concernsPeersOnly, notPut } from './peer-failures.ts';
 import type { RoundParts } from './round-parts.ts';
 import { summaryOf } from './step-summary.ts';
+import { needsNat, TolerantFilter } from './tolerant-filter.ts';
 
 /** The controller's taint while the condition NetworkUnavailable is True. */
 const networkTaint = 'node.kubernetes.io/network-unavailable';
+
+/** A repair waits at most as long for others that have not answered. */
+const patienceMs = 1_000;
 
 export class PodNetworkRound {
   readonly #parts: RoundParts;
@@ -37,30 +45,41 @@ export class PodNetworkRound {
   #index: PeerIndex | undefined;
   #held = new HeldRoutes([]);
   readonly #peers = new RoamedPeers();
-  /** What was said of iptables last. */
-  #filterTrouble: string | undefined;
   #watchedLinks: ReadonlySet<string> | undefined;
+  #settings: readonly Sysctl[] = [];
   /** The Node the condition was set for: one made again under its name needs it again. */
   #reportedUid: string | undefined;
 
+  readonly #patience: Patience;
+  readonly #filter: TolerantFilter;
+
   constructor(parts: RoundParts) {
     this.#parts = parts;
+    this.#patience = new Patience(parts.clock, patienceMs);
+    this.#filter = new TolerantFilter(parts);
   }
 
   /** Somebody changed links, addresses, routes or neighbours: the next round looks again. */
   doubtHost(): void {
     this.#hostInDoubt = true;
+    this.#patience.urge();
   }
 
   /** Somebody changed a table of ours. */
   doubtTables(): void {
     this.#tablesInDoubt = true;
+    this.#patience.urge();
     this.#parts.packetFilter.doubt();
   }
 
   /** The links whose changes concern us; undefined while that is not known, and all may. */
   get watchedLinks(): ReadonlySet<string> | undefined {
     return this.#watchedLinks;
+  }
+
+  /** Those that were wanted last. */
+  get settings(): readonly Sysctl[] {
+    return this.#settings;
   }
 
   /** Whether a route of ours leads there. */
@@ -70,7 +89,8 @@ export class PodNetworkRound {
 
   /**
    * Brings the node to what it wants. Rejects when something is left to do; all that could be done
-   * is done then, and the next round starts by reading the kernel.
+   * is done then, and the next round starts by reading the kernel. A round that was waiting for the
+   * API server when the kernel changed leaves that to the next one, too.
    */
   async run(signal: AbortSignal): Promise<void> {
     const { clock, host, metrics, nodes, options, routing, status } = this.#parts;
@@ -88,6 +108,7 @@ export class PodNetworkRound {
       const index = this.#indexAfter(changes, isSure);
       this.#basis = undefined;
       this.#index = undefined;
+      if (changes.some((change) => this.#movesUs(change))) this.#facts = undefined;
       this.#facts ??= host.facts();
       const want = desiredPodNetwork(records, this.#facts, options);
       if (want.kind === 'not-ready') {
@@ -97,15 +118,17 @@ export class PodNetworkRound {
         metrics.roundEnded('waiting', clock.monotonicMs() - startMs);
         return;
       }
+      this.#settings = want.objects.filter((object) => object.kind === 'sysctl');
       const devices = want.objects.filter(isDevice).map(({ link }) => link);
       this.#watchedLinks = new Set([want.underlay, ...devices]);
       const sessions = routing.problems().map((message) => ({ node: options.nodeName, message }));
       status.setProblems([...want.problems, ...sessions]);
-      await this.#converge(want, records.get(options.nodeName), signal);
+      const own = records.get(options.nodeName);
+      const isTold = await this.#converge(want, own, signal);
       this.#basis = want.basis;
       if (index?.fits(want.basis) === true) this.#index = index;
-      status.roundEnded({ kind: 'ready' });
-      metrics.roundEnded('success', clock.monotonicMs() - startMs);
+      status.roundEnded(isTold ? { kind: 'ready' } : status.state);
+      metrics.roundEnded(isTold ? 'success' : 'waiting', clock.monotonicMs() - startMs);
     } catch (error) {
       this.doubtHost();
       this.doubtTables();
@@ -162,13 +185,29 @@ export class PodNetworkRound {
     return isSure;
   }
 
-  async #converge(want: Desired, own: NodeRecord | undefined, signal: AbortSignal): Promise<void> {
-    const { files, ownNode } = this.#parts;
+  /** Whether our Node's addresses, or those it is to use, are others now. */
+  #movesUs({ old, new: next }: PeerChange): boolean {
+    const { annotationPrefix, nodeName } = this.#parts.options;
+    if ((next ?? old)?.name !== nodeName) return false;
+    const [before, after] = [old, next].map((record) => [
+      record?.internalIPs,
+      parseAddressWishes(record?.annotations ?? {}, annotationPrefix).local,
+    ]);
+    return !isDeepStrictEqual(before, after);
+  }
+
+  /** False when others have not been told yet, for the sake of the kernel. */
+  async #converge(
+    want: Desired,
+    own: NodeRecord | undefined,
+    signal: AbortSignal,
+  ): Promise<boolean> {
+    const { files } = this.#parts;
     const failures: unknown[] = [];
     // One vocabulary's failure must not keep the other's from being applied. Tables first: what
     // takes a new route before its destination is exempt is masqueraded for the connection's life.
     await collect(failures, () => this.#applyTables(want.ruleset, signal), signal);
-    const filter = (): Promise<void> => this.#applyPacketFilter(want, signal);
+    const filter = (): Promise<void> => this.#filter.converge(want.packetFilter, signal);
     const masquerades = want.packetFilter.some(needsNat);
     if (masquerades) await collect(failures, filter, signal);
     const ofObjects: unknown[] = [];
@@ -182,20 +221,34 @@ export class PodNetworkRound {
     }
     await collect(failures, () => routing.apply(want.routing, signal), signal);
     // A route to one peer that fails makes neither us nor the other peers unreachable.
+    let isTold = true;
     if (failures.every(concernsPeersOnly)) {
-      if (Object.keys(want.annotationPatch).length > 0) {
-        await ownNode.annotate(want.annotationPatch, signal);
-      }
-      if (own?.uid !== this.#reportedUid || own?.taintKeys.includes(networkTaint) === true) {
-        await ownNode.reportNetworkUp(signal);
-        this.#reportedUid = own?.uid;
-      }
+      isTold = await this.#patience.wait((inner) => {
+        if (this.#hostInDoubt || this.#tablesInDoubt) this.#patience.urge();
+        return this.#tellOthers(want, own, inner);
+      }, signal);
+    }
+    if (isTold && failures.every(concernsPeersOnly)) {
       await files.writeNodeFile(want.nodeFile);
       await files.writeSubnetEnv(want.subnetEnv);
       // Last: from here on the container runtime makes pods.
       await files.writeConflist();
     }
     if (failures.length > 0) throw new AggregateError(failures, 'Cannot apply the pod network');
+    return isTold;
+  }
+
+  async #tellOthers(
+    { annotationPatch }: Desired,
+    own: NodeRecord | undefined,
+    signal: AbortSignal,
+  ): Promise<void> {
+    const { ownNode } = this.#parts;
+    if (Object.keys(annotationPatch).length > 0) await ownNode.annotate(annotationPatch, signal);
+    if (own?.uid !== this.#reportedUid || own?.taintKeys.includes(networkTaint) === true) {
+      await ownNode.reportNetworkUp(signal);
+      this.#reportedUid = own?.uid;
+    }
   }
 
   async #applyObjects(
@@ -232,29 +285,6 @@ export class PodNetworkRound {
     this.#tables = want.tables.map(observedOf);
   }
 
-  /**
-   * Where iptables only has to let pods pass, one that does not work is told once and waited for:
-   * most hosts drop nothing, and pods need the rest.
-   */
-  async #applyPacketFilter({ packetFilter: want }: Desired, signal: AbortSignal): Promise<void> {
-    const { log, packetFilter } = this.#parts;
-    try {
-      const steps = await packetFilter.converge(want, signal);
-      this.#filterTrouble = undefined;
-      if (steps.length === 0) return;
-      const what = steps.map(({ op, chain }) => `${op} ${chain}`);
-      log.info({ steps: what }, 'Rules in iptables changed');
-    } catch (error) {
-      signal.throwIfAborted();
-      if (want.some(needsNat)) throw error;
-      const trouble = messageOf(error);
-      if (trouble !== this.#filterTrouble) {
-        log.warn({ err: error }, 'Cannot let pods pass by iptables, should this host drop them');
-      }
-      this.#filterTrouble = trouble;
-    }
-  }
-
   async #writeTables(steps: readonly NftStep[], signal: AbortSignal): Promise<void> {
     const { log, metrics, tables } = this.#parts;
     if (steps.length === 0) return;
@@ -262,30 +292,4 @@ export class PodNetworkRound {
     metrics.tablesChanged(steps);
     log.info({ steps: steps.map(({ op }) => op) }, 'Masquerade table changed');
   }
-}
-
-function needsNat({ tables }: Desired['packetFilter'][number]): boolean {
-  return tables.some(({ name }) => name === 'nat');
-}
-
-const peerKinds: ReadonlySet<HostObject['kind']> = new Set([
-  'route',
-  'neighbor',
-  'fdb',
-  'wireguard-peer',
-]);
-
-function concernsPeersOnly(error: unknown): error is PeerFailures {
-  return (
-    error instanceof AggregateError &&
-    error.errors.every((e) => e instanceof StepError && peerKinds.has(e.step.object.kind))
-  );
-}
-
-interface PeerFailures extends AggregateError {
-  readonly errors: StepError[];
-}
-
-function notPut({ errors }: PeerFailures): ReadonlySet<HostObject> {
-  return new Set(errors.map(({ step }) => step.object));
 }

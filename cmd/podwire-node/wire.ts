@@ -4,12 +4,13 @@ import type { NodeConfig } from '#pkg/config/node-config.ts';
 import { runCommand } from '#pkg/exec/run.ts';
 import { serveHttp } from '#pkg/health/http-server.ts';
 import type { Logger } from '#pkg/log/logger.ts';
-import { getLink } from '#pkg/netlink/link.ts';
+import { getLink, listLinks } from '#pkg/netlink/link.ts';
 import { watchKernel } from '#pkg/netlink/monitor.ts';
 import { NetlinkSocket } from '#pkg/netlink/socket.ts';
 import { masqueradeTable } from '#pkg/pod-network/masquerade.ts';
 import { createReconcileLoop, type ReconcileLoop } from '#pkg/reconcile/loop.ts';
 import { openSys } from '#pkg/sys/open-sys.ts';
+import { readSysctl } from '#pkg/sysctl/sysctl.ts';
 import { openBackendParts } from './backend-parts.ts';
 import { startCniServer } from './cni-server.ts';
 import { createHostDriver, createTableDriver } from './host-driver.ts';
@@ -26,8 +27,11 @@ import { OwnWrites } from './own-writes.ts';
 import { IptablesDriver } from './packet-filter-driver.ts';
 import { podNetworkOptions } from './pod-network-options.ts';
 import { PodNetworkRound } from './round.ts';
+import { watchSilent } from './silent-watch.ts';
 import { NodeStatus } from './status.ts';
 import { watchRules } from './table-watch.ts';
+import { upkeepText } from './upkeep.ts';
+import { WrittenFiles } from './written-files.ts';
 
 export interface NodeContext {
   readonly env: Readonly<Record<string, string | undefined>>;
@@ -88,7 +92,10 @@ export async function startNode(
   const backend = opened.use(
     await openBackendParts(sys, config, { clock, log, metrics, watchedLinks, lookAgain }),
   );
-  const names = createLinkNames((index) => getLink(socket, index)?.name);
+  const names = createLinkNames(
+    (index) => getLink(socket, index)?.name,
+    () => listLinks(socket).map(({ index, name }) => [index, name]),
+  );
   const watch = opened.use(
     watchKernel(
       sys,
@@ -104,7 +111,7 @@ export async function startNode(
       socket.portId,
     ),
   );
-  const ownWrites = new OwnWrites(() => watch.look());
+  const ownWrites = new OwnWrites(watch);
   const tableWatch = opened.use(
     watchRules(sys, { concerns: isMasquerade, programs: ['nft'] }, () => {
       round.doubtTables();
@@ -113,6 +120,14 @@ export async function startNode(
   );
   const packetFilter = opened.use(
     new IptablesDriver({ run: runCommand, sys, log, onChange: () => loop.request() }),
+  );
+  const written = new WrittenFiles();
+  opened.use(
+    watchSilent({
+      read: () => upkeepText({ settings: round.settings, read: readSysctl, files: written }),
+      onChange: lookAgain,
+      onError: (err) => log.warn({ err }, 'Cannot look at settings'),
+    }),
   );
   const changes = opened.use(nodes.subscribe(() => loop.request()));
   const round: PodNetworkRound = new PodNetworkRound({
@@ -130,7 +145,7 @@ export async function startNode(
     ),
     packetFilter,
     ownNode: source.ownNode,
-    files: createNetworkFiles(sys, config, log),
+    files: createNetworkFiles(sys, config, { log, written }),
     status,
     metrics,
     clock,

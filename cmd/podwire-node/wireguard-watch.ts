@@ -5,60 +5,18 @@
 import type { WireguardDriver } from '#pkg/host-network/rtnetlink-wireguard.ts';
 import { describeObject } from '#pkg/host-network/object.ts';
 import { isErrno } from '#pkg/errors/agent-error.ts';
+import { watchSilent, type RunningWatch, type SilentThing } from './silent-watch.ts';
 
-export interface WireguardWatch {
+export interface WireguardWatch extends Omit<SilentThing, 'read'> {
   /** Names of the devices, which may come and go. */
   readonly links: () => Iterable<string>;
   readonly driver: Pick<WireguardDriver, 'read'>;
-  /** Something is not as it was at the last look; it may have been us. */
-  readonly onChange: () => void;
-  readonly onError: (error: unknown) => void;
-}
-
-/** How long a change may stay unnoticed, while a look costs little. */
-const intervalMs = 1_000;
-
-/** With thousands of peers looking takes its time: it may have a fiftieth of all. */
-const shareOfTime = 1 / 50;
-
-export interface RunningWatch extends Disposable {
-  /** Carries out a write of ours: what it changes is not told. */
-  exempt<T>(write: () => T): T;
 }
 
 /** Looks until disposed. */
-export function watchWireguard(watch: WireguardWatch): RunningWatch {
-  let before: string | undefined;
-  let timer = setTimeout(look, intervalMs);
-
-  function look(): void {
-    const startMs = performance.now();
-    try {
-      const now = read();
-      if (before !== undefined && now !== before) watch.onChange();
-      before = now;
-    } catch (error) {
-      watch.onError(error);
-    }
-    const tookMs = performance.now() - startMs;
-    timer = setTimeout(look, Math.max(intervalMs, tookMs / shareOfTime));
-  }
-
-  function read(): string {
-    return [...watch.links()].map((link) => textOf(watch.driver, link)).join('\n');
-  }
-
-  return {
-    exempt: (write) => {
-      try {
-        return write();
-      } finally {
-        // The next look takes things as it finds them.
-        before = undefined;
-      }
-    },
-    [Symbol.dispose]: () => clearTimeout(timer),
-  };
+export function watchWireguard({ links, driver, ...rest }: WireguardWatch): RunningWatch {
+  const read = (): string => [...links()].map((link) => textOf(driver, link)).join('\n');
+  return watchSilent({ ...rest, read });
 }
 
 /**

@@ -166,7 +166,11 @@ class GrpcEtcdClient implements EtcdClient {
       startRevision: String(BigInt(afterRevision) + 1n),
     };
     const endpoint = this.#endpoints[this.#current];
-    const stream = endpoint?.Watch['Watch']?.(this.#metadata());
+    const metadata = this.#metadata();
+    // A member cut off from the others ends the watch then, in place of telling nothing more
+    // (etcd's clientv3.WithRequireLeader).
+    metadata.set('hasleader', 'true');
+    const stream = endpoint?.Watch['Watch']?.(metadata);
     if (stream === undefined) return;
     try {
       for await (const answer of messages<WatchResponse>(stream, { createRequest }, signal)) {

@@ -72,6 +72,8 @@ export class FakeHostKernel implements HostKernel {
       permanent: true,
       tentative: false,
       dadFailed: false,
+      secondary: false,
+      deprecated: false,
     }));
   }
 
@@ -91,6 +93,7 @@ export class FakeHostKernel implements HostKernel {
       mac,
       remote,
       permanent: true,
+      special: false,
     }));
   }
 

@@ -210,6 +210,18 @@ describe('what people change by hand heals', () => {
     ['a deleted route', 'route del 10.0.1.0/24'],
     ['a deleted IPv6 route', '-6 route del fd00:10:1::/64'],
     ['a route to elsewhere', 'route change 10.0.1.0/24 via 192.0.2.77 dev eth0 proto 220'],
+    [
+      'a route’s MTU',
+      'route change 10.0.1.0/24 via 10.0.1.0 dev podwire.7 onlink proto 220 mtu 500',
+    ],
+    [
+      'a route’s source',
+      'route change 10.0.1.0/24 via 10.0.1.0 dev podwire.7 onlink proto 220 src 192.0.2.1',
+    ],
+    [
+      'an IPv6 route’s MTU',
+      '-6 route change fd00:10:1::/64 via fd00:10:1:: dev podwire-v6.7 onlink proto 220 mtu 1300',
+    ],
     ['a second next hop', '-6 route append fd00:10:1::/64 via 2001:db8::77 dev eth0 proto 220'],
     ['a route under our number', 'route add 10.99.0.0/16 via 192.0.2.9 proto 220 metric 3'],
     ['a deleted neighbour', 'neigh del 10.0.1.0 dev podwire.7'],
@@ -234,6 +246,19 @@ describe('what people change by hand heals', () => {
   it.each([
     ['a deleted entry', 'del 02:01:04:00:00:01 dev podwire.7'],
     ['a changed entry', 'replace 02:01:04:00:00:01 dev podwire.7 dst 198.18.7.7 self permanent'],
+    [
+      'an entry’s port',
+      'replace 02:01:04:00:00:01 dev podwire.7 dst 198.18.0.1 port 9 self permanent',
+    ],
+    [
+      'an entry’s VNI',
+      'replace 02:01:04:00:00:01 dev podwire.7 dst 198.18.0.1 vni 9 self permanent',
+    ],
+    [
+      'an entry’s link',
+      'replace 02:01:04:00:00:01 dev podwire.7 dst 198.18.0.1 via lo self permanent',
+    ],
+    ['an added port', 'add 02:cc:00:00:00:01 dev podwire.7 dst 198.18.7.7 port 9 self permanent'],
     ['an added entry', 'add 02:cc:00:00:00:01 dev podwire.7 dst 198.18.7.7 self permanent'],
     ['an entry for all', 'append 00:00:00:00:00:00 dev podwire.7 dst 198.18.7.7 self permanent'],
   ])('in the FDB: %s', async (_, words) => {

@@ -44,6 +44,8 @@ export interface Route {
   readonly encap?: { readonly local: Address; readonly remote: Address };
   /** Lower wins; undefined is the kernel's default: 0 for IPv4, 1024 for IPv6. */
   readonly metric?: number;
+  /** Observed with a source or an MTU of its own, or the like; never wanted. */
+  readonly altered?: true;
 }
 
 /** A permanent neighbour entry (ARP or NDP) on one of our links. */
@@ -60,6 +62,8 @@ export interface FdbEntry {
   readonly link: string;
   readonly mac: string;
   readonly remote: Address;
+  /** Observed with a port, VNI or link of its own; never wanted. */
+  readonly altered?: true;
 }
 
 /** Another node on a WireGuard device of ours. */
@@ -149,12 +153,13 @@ export function sameObject(a: HostObject, b: HostObject): boolean {
         sameHop(a.encap?.local, b.encap?.local) &&
         sameHop(a.encap?.remote, b.encap?.remote) &&
         a.link === b.link &&
-        a.onLink === b.onLink
+        a.onLink === b.onLink &&
+        a.altered === b.altered
       );
     case 'neighbor':
       return b.kind === 'neighbor' && a.mac === b.mac;
     case 'fdb':
-      return b.kind === 'fdb' && sameAddress(a.remote, b.remote);
+      return b.kind === 'fdb' && sameAddress(a.remote, b.remote) && a.altered === b.altered;
     case 'sysctl':
       return b.kind === 'sysctl' && a.value === b.value && a.missing === b.missing;
   }
@@ -185,15 +190,19 @@ export function describeObject(object: HostObject): string {
       const to = encap === undefined ? '' : ` to ${formatAddress(encap.remote)}`;
       const hop = `${via}on ${object.link}${to}`;
       const metric = object.metric === undefined ? '' : ` metric ${object.metric}`;
-      return `route ${formatPrefix(object.destination)} ${hop}${object.onLink ? ' onlink' : ''}${metric}`;
+      return `route ${formatPrefix(object.destination)} ${hop}${object.onLink ? ' onlink' : ''}${metric}${alteredText(object)}`;
     }
     case 'neighbor':
       return `neighbor ${formatAddress(object.address)} at ${object.mac} on ${object.link}`;
     case 'fdb':
-      return `fdb ${object.mac} to ${formatAddress(object.remote)} on ${object.link}`;
+      return `fdb ${object.mac} to ${formatAddress(object.remote)} on ${object.link}${alteredText(object)}`;
     case 'sysctl':
       return `sysctl ${object.path} ${object.missing === true ? '(missing)' : `= ${object.value}`}`;
   }
+}
+
+function alteredText({ altered }: { readonly altered?: true }): string {
+  return altered === true ? ' (altered)' : '';
 }
 
 function sameHop(a: Address | undefined, b: Address | undefined): boolean {

@@ -121,8 +121,9 @@ function objectsOn({ index, name: link, vxlan }: Link, kernel: KernelReader): Ho
       if (permanent && mac !== undefined) objects.push({ kind: 'neighbor', link, address, mac });
     }
   }
-  for (const { mac, remote, permanent } of kernel.forwarding(index)) {
-    if (permanent) objects.push({ kind: 'fdb', link, mac, remote });
+  for (const { mac, remote, permanent, special } of kernel.forwarding(index)) {
+    const altered = special ? { altered: true as const } : {};
+    if (permanent) objects.push({ kind: 'fdb', link, mac, remote, ...altered });
   }
   return objects;
 }
@@ -145,6 +146,12 @@ function routeOf(
       onLink: route.onLink === true,
       ...(route.encap === undefined ? {} : { encap: route.encap }),
       ...(route.metric === undefined ? {} : { metric: route.metric }),
+      ...(isAltered(route) ? { altered: true } : {}),
     },
   ];
+}
+
+/** Whether it has what we never give a route. */
+function isAltered({ source, mtuBytes, advertisedMssBytes }: RouteEntry): boolean {
+  return [source, mtuBytes, advertisedMssBytes].some((value) => value !== undefined);
 }

@@ -14,9 +14,11 @@ import {
   IFA_ADDRESS,
   IFA_BROADCAST,
   IFA_F_DADFAILED,
+  IFA_F_DEPRECATED,
   IFA_F_NODAD,
   IFA_F_NOPREFIXROUTE,
   IFA_F_PERMANENT,
+  IFA_F_SECONDARY,
   IFA_F_TENTATIVE,
   IFA_FLAGS,
   IFA_LOCAL,
@@ -56,6 +58,10 @@ export interface LinkAddressRecord {
   readonly tentative: boolean;
   /** Another host has the address. */
   readonly dadFailed: boolean;
+  /** Beside another of its subnet (IPv4); made for a day or so (IPv6, RFC 8981). */
+  readonly secondary: boolean;
+  /** Its preferred lifetime is over: nothing new is to use it (RFC 4862 §5.5.4). */
+  readonly deprecated: boolean;
 }
 
 /**
@@ -144,6 +150,8 @@ export function parseAddressMessage(message: Message): LinkAddressRecord[] {
       permanent: (flags & IFA_F_PERMANENT) !== 0,
       tentative: (flags & IFA_F_TENTATIVE) !== 0,
       dadFailed: (flags & IFA_F_DADFAILED) !== 0,
+      secondary: (flags & IFA_F_SECONDARY) !== 0,
+      deprecated: (flags & IFA_F_DEPRECATED) !== 0,
     },
   ];
 }

@@ -4,9 +4,14 @@ import { withNetns } from '#pkg/netns/netns.ts';
 import { openSys } from '#pkg/sys/open-sys.ts';
 import { parsePrefix } from '#pkg/ip/prefix.ts';
 import { createBridge } from './link-create.ts';
-import { watchKernel, type KernelChange, type KernelGroup } from './monitor.ts';
+import { watchKernel, type KernelChange, type KernelGroup, type KernelWatch } from './monitor.ts';
 import { changeLinkRequest } from './link-change.ts';
-import { deleteNeighborRequest, putForwardingRequest, putNeighborRequest } from './neighbor.ts';
+import {
+  deleteForwardingRequest,
+  deleteNeighborRequest,
+  putForwardingRequest,
+  putNeighborRequest,
+} from './neighbor.ts';
 import { addRouteRequest, deleteRouteRequest, replaceRouteRequest } from './route.ts';
 import { NetlinkSocket } from './socket.ts';
 
@@ -29,7 +34,7 @@ afterEach(async () => {
 function watch(
   groups: readonly KernelGroup[],
   exceptPortId?: number,
-): { seen: KernelChange[] } & Disposable {
+): KernelWatch & { readonly seen: KernelChange[] } {
   const seen: KernelChange[] = [];
   const watcher = withNetns(
     sys,
@@ -37,7 +42,7 @@ function watch(
     () => watchKernel(sys, groups, (change) => seen.push(change), exceptPortId),
     die,
   );
-  return { seen, [Symbol.dispose]: () => watcher[Symbol.dispose]() };
+  return { ...watcher, seen };
 }
 
 async function until(condition: () => boolean): Promise<void> {
@@ -153,6 +158,46 @@ it('watchKernel() leaves out routes and neighbours that one socket asked for, an
   expect(count(watcher.seen, 'neighbor')).toBe(count(all.seen, 'neighbor') - 2);
   expect(count(watcher.seen, 'link')).toBe(count(all.seen, 'link'));
   expect(count(watcher.seen, 'address')).toBe(count(all.seen, 'address'));
+});
+
+it('watchKernel() hears of no new forwarding entries while they are written, and of all else', async () => {
+  using socket = withNetns(sys, scratch.path, () => new NetlinkSocket(sys), die);
+  using watcher = watch(['link', 'neighbor'], socket.portId);
+  await scratch.batch([
+    'link add vx0 address 02:00:00:00:00:01 up type vxlan id 1 dstport 8472 local 127.0.0.1 nolearning',
+  ]);
+  const linkIndex = 2;
+  const entry = (n: number) => ({
+    linkIndex,
+    mac: `02:00:00:00:00:0${n}`,
+    remote: parsePrefix('192.0.2.1/32').address,
+  });
+  const put = (n: number): void => void socket.request(putForwardingRequest(entry(n)));
+  watcher.look();
+  watcher.seen.length = 0;
+  put(2);
+  watcher.withoutForwarding(() => {
+    put(3);
+    socket.request(
+      putForwardingRequest({ ...entry(2), remote: parsePrefix('192.0.2.9/32').address }),
+    );
+    socket.request(deleteForwardingRequest(entry(3)));
+    socket.request(changeLinkRequest('vx0', { mtuBytes: 1400 }));
+  });
+  expect(() =>
+    watcher.withoutForwarding(() => {
+      throw new Error('refused');
+    }),
+  ).toThrow('refused');
+  put(4);
+  watcher.look();
+  const seen = watcher.seen.map((one) => ('deleted' in one ? [one.kind, one.deleted] : one));
+  expect(seen).toEqual([
+    ['neighbor', false],
+    ['neighbor', true],
+    ['link', false],
+    ['neighbor', false],
+  ]);
 });
 
 it('watchKernel() is silent once disposed', async () => {

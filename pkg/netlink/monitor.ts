@@ -68,6 +68,11 @@ export interface ObjectChange {
 export interface KernelWatch extends Disposable {
   /** Looks now, at everything that is there: changes made before are reported before it returns. */
   look(): void;
+  /**
+   * Carries out a write of forwarding entries, which must be done when it returns: that such entries
+   * are new or changed is not told meanwhile, whoever did it. Only with `exceptPortId`.
+   */
+  withoutForwarding<T>(write: () => T): T;
 }
 
 /**
@@ -152,6 +157,15 @@ export function watchKernel(
   return {
     look: () => {
       if (timer !== undefined) look(Number.POSITIVE_INFINITY);
+    },
+    withoutForwarding: (write) => {
+      if (exceptPortId === undefined || timer === undefined) return write();
+      attachSocketFilter(sys, fd, exceptRequestsOf(exceptPortId, { forwarding: false }));
+      try {
+        return write();
+      } finally {
+        attachSocketFilter(sys, fd, exceptRequestsOf(exceptPortId));
+      }
     },
     [Symbol.dispose]() {
       if (timer === undefined) return;

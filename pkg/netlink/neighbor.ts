@@ -6,6 +6,8 @@ import {
   NDA_DST,
   NDA_IFINDEX,
   NDA_LLADDR,
+  NDA_PORT,
+  NDA_VNI,
   NLM_F_CREATE,
   NLM_F_REPLACE,
   NTF_SELF,
@@ -48,6 +50,8 @@ export interface NeighborRecord {
 /** A forwarding entry the kernel reports. */
 export interface ForwardingRecord extends ForwardingEntry {
   readonly permanent: boolean;
+  /** Frames leave with another UDP port, VNI or link than the device's own. */
+  readonly special: boolean;
 }
 
 /** Neighbours of a family, on one link or all. */
@@ -68,7 +72,8 @@ export function listForwarding(socket: NetlinkSocket, linkIndex: number): Forwar
   return dumpNeighbors(socket, AF_BRIDGE, linkIndex).flatMap((message) => {
     const entry = parseNeighbor(message);
     if (entry?.address === undefined || entry.mac === undefined) return [];
-    return [{ linkIndex, mac: entry.mac, remote: entry.address, permanent: entry.permanent }];
+    const { mac, address: remote, permanent, special } = entry;
+    return [{ linkIndex, mac, remote, permanent, special }];
   });
 }
 
@@ -108,13 +113,16 @@ export function putForwardingRequest(entry: ForwardingEntry): NetlinkRequest {
   );
 }
 
-/** Deletes a forwarding entry; ENOENT when there is none. */
+/**
+ * Deletes what there is for a MAC address, wherever it leads: by its remote the kernel finds only one
+ * with the device's own port. ENOENT when there is none.
+ */
 export function deleteForwardingRequest(entry: ForwardingEntry): NetlinkRequest {
-  const body = forwardingBody(entry);
+  const body = forwardingHeader(entry);
   return new DescribedRequest(
     RTM_DELNEIGH,
     0,
-    body,
+    body.finish(),
     () => `delete forwarding entry ${describeForwarding(entry)}`,
   );
 }
@@ -128,11 +136,16 @@ function neighborBody(
   return body.finish();
 }
 
-function forwardingBody({ linkIndex, mac, remote }: ForwardingEntry): Uint8Array {
+function forwardingBody(entry: ForwardingEntry): Uint8Array {
+  const body = forwardingHeader(entry);
+  body.addAddress(NDA_DST, entry.remote);
+  return body.finish();
+}
+
+function forwardingHeader({ linkIndex, mac }: ForwardingEntry): BodyWriter {
   const body = neighborHeader(AF_BRIDGE, linkIndex, NUD_PERMANENT | NUD_NOARP, NTF_SELF);
   body.addMac(NDA_LLADDR, mac);
-  body.addAddress(NDA_DST, remote);
-  return body.finish();
+  return body;
 }
 
 function describeForwarding({ linkIndex, mac, remote }: ForwardingEntry): string {
@@ -162,6 +175,7 @@ interface ParsedNeighbor {
   readonly address: Address | undefined;
   readonly mac: string | undefined;
   readonly permanent: boolean;
+  readonly special: boolean;
 }
 
 function parseNeighbor(message: Message): ParsedNeighbor | undefined {
@@ -176,6 +190,7 @@ function parseNeighbor(message: Message): ParsedNeighbor | undefined {
         : undefined,
     mac: readMac(attributes.get(NDA_LLADDR)),
     permanent: (getU16(message.body, 8) & NUD_PERMANENT) !== 0,
+    special: [NDA_PORT, NDA_VNI, NDA_IFINDEX].some((type) => attributes.has(type)),
   };
 }
 

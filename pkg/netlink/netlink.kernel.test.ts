@@ -241,6 +241,8 @@ describe.each([
       permanent: true,
       tentative: false,
       dadFailed: false,
+      secondary: false,
+      deprecated: false,
     });
     expect(listAddresses(socket).map(({ prefix: p }) => formatPrefix(p))).toContain('127.0.0.1/8');
     expect(() => addAddress(socket, { linkIndex, prefix })).toThrow(/EEXIST/);

@@ -36,6 +36,7 @@ import {
   RTA_PREFSRC,
   RTA_PRIORITY,
   RTA_TABLE,
+  RTA_VIA,
   RTAX_ADVMSS,
   RTAX_MTU,
   RTM_DELROUTE,
@@ -60,8 +61,10 @@ import type { NetlinkRequest, NetlinkSocket } from './socket.ts';
 /** A unicast route with one next hop. */
 export interface RouteEntry {
   readonly destination: Prefix;
-  /** The next hop; undefined when the destination is on the link itself. */
+  /** The next hop; undefined when the destination is on the link itself, but for `viaOtherFamily`. */
   readonly gateway?: Address;
+  /** The next hop has an address of the other family (RFC 8950); observed only. */
+  readonly viaOtherFamily?: true;
   readonly linkIndex?: number;
   /** The next hop needs no route of its own. */
   readonly onLink?: boolean;
@@ -208,7 +211,7 @@ export function parseRoute(message: Message): RouteEntry[] {
   return nextHops(attributes, flags).map((hop) => ({ ...shared, ...hop }));
 }
 
-type NextHop = Pick<RouteEntry, 'gateway' | 'linkIndex' | 'onLink' | 'encap'>;
+type NextHop = Pick<RouteEntry, 'gateway' | 'viaOtherFamily' | 'linkIndex' | 'onLink' | 'encap'>;
 
 function nextHops(attributes: Attributes, flags: number): NextHop[] {
   const multipath = attributes.get(RTA_MULTIPATH);
@@ -229,6 +232,7 @@ function nextHops(attributes: Attributes, flags: number): NextHop[] {
 function nextHop(attributes: Attributes, flags: number, linkIndex: number | undefined): NextHop {
   return {
     ...defined('gateway', readAddress(attributes.get(RTA_GATEWAY))),
+    ...(attributes.has(RTA_VIA) ? { viaOtherFamily: true as const } : {}),
     ...defined('linkIndex', linkIndex),
     onLink: (flags & RTNH_F_ONLINK) !== 0,
     ...defined('encap', readEncapsulation(attributes)),

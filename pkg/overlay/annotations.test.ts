@@ -28,6 +28,24 @@ describe('parseAnnouncement()', () => {
     });
   });
 
+  test.each([
+    '0.1.2.3',
+    '127.0.0.1',
+    '224.0.0.1',
+    '255.255.255.255',
+    '::1',
+    'fe80::1',
+    'ff02::1',
+    '::ffff:10.0.0.1',
+  ])('no node is reached at %s', (text) => {
+    const family = text.includes(':') ? 'ip6' : 'ip';
+    const key = family === 'ip' ? 'public-ip' : 'public-ipv6';
+    const annotations = { 'x/backend-type': 'host-gw', [`x/${key}`]: text };
+    expect(parseAnnouncement(annotations, family, 'x/')).toBe(
+      `Cannot use annotation x/${key} ${JSON.stringify(text)}: expected an ${family === 'ip' ? 'IPv4' : 'IPv6'} address of one host`,
+    );
+  });
+
   test('134. finds nothing under another prefix', () => {
     expect(parseAnnouncement(flannelNode, 'ip', 'podwire.dev/')).toBeUndefined();
   });

@@ -11,6 +11,7 @@ import {
   type Address,
   type Family,
 } from '#pkg/ip/address.ts';
+import { isHostAddress } from './host-address.ts';
 import { isMacAddress } from './vtep-mac.ts';
 
 export const defaultAnnotationPrefix = 'podwire.dev/';
@@ -60,9 +61,10 @@ export function parseAnnouncement(
   const publicIP = tryParseAddress(ipText);
   // flannel's host-gw says so in a cluster of the other family.
   if (publicIP?.value === 0n && publicIP.family === family) return undefined;
-  if (publicIP === undefined || publicIP.family !== family) {
-    const kind = family === 'ip' ? 'IPv4' : 'IPv6';
-    return `Cannot use annotation ${prefix}${keys.publicIP} ${JSON.stringify(ipText)}: expected an ${kind} address`;
+  const isFamily = publicIP?.family === family;
+  if (!isFamily || !isHostAddress(publicIP)) {
+    const kind = `${family === 'ip' ? 'IPv4' : 'IPv6'} address${isFamily ? ' of one host' : ''}`;
+    return `Cannot use annotation ${prefix}${keys.publicIP} ${JSON.stringify(ipText)}: expected an ${kind}`;
   }
   if (backend !== 'vxlan' && backend !== 'wireguard') return { backend, publicIP };
   const data = annotations[prefix + keys.data];

@@ -13,7 +13,7 @@ import type { Underlay } from './backend.ts';
 export interface HostLink {
   readonly name: string;
   readonly mtuBytes: number;
-  /** Its addresses with their prefix lengths, host bits kept, in the kernel's order. */
+  /** Its addresses with their prefix lengths, host bits kept; those that last before the others. */
   readonly addresses: readonly Prefix[];
   /** Destinations routed to it without a gateway. */
   readonly onLinkPrefixes: readonly Prefix[];
@@ -26,12 +26,16 @@ export interface UnderlayChoice {
   readonly internalIPs: readonly Address[];
   /** The link's name when the configuration gives one; undefined = the link with an InternalIP. */
   readonly link: string | undefined;
+  /** By which others know this node now. */
+  readonly announced?: readonly Address[];
 }
 
 /**
  * The link named, else the one that holds the Node's first InternalIP it can. Our address of each
- * family is an InternalIP on that link, else its first address that is not link-local. Returns
- * what is wrong when there is none.
+ * family is an InternalIP on that link, else the one that others know, else its first address that is
+ * not link-local: the kernel lists IPv6 addresses newest first, and one more must not make every node
+ * send elsewhere. A link without any has the InternalIP of the loopback device, which routers know.
+ * Returns what is wrong when there is no link.
  */
 export function chooseUnderlay(
   links: readonly HostLink[],
@@ -41,13 +45,18 @@ export function chooseUnderlay(
     choice.link === undefined
       ? linkOfFirst(links, choice.internalIPs)
       : links.find(({ name }) => name === choice.link);
-  if (link === undefined) return noLink(choice);
+  const onLoopback = links.find(isLoopback)?.addresses.map(({ address }) => address) ?? [];
+  if (link === undefined) return noLink(choice, onLoopback);
   const addresses: Partial<Record<Family, Address>> = {};
   for (const family of families) {
     const own = link.addresses.map(({ address }) => address).filter((a) => a.family === family);
+    const preferred = [...choice.internalIPs, ...(choice.announced ?? [])];
     const chosen =
-      choice.internalIPs.find((a) => own.some((b) => sameAddress(a, b))) ??
-      own.find((a) => !linkLocal.some((prefix) => containsAddress(prefix, a)));
+      preferred.find((a) => own.some((b) => sameAddress(a, b))) ??
+      own.find((a) => !linkLocal.some((prefix) => containsAddress(prefix, a))) ??
+      choice.internalIPs.find(
+        (a) => a.family === family && onLoopback.some((b) => sameAddress(a, b)),
+      );
     if (chosen !== undefined) addresses[family] = chosen;
   }
   const { name, mtuBytes, onLinkPrefixes, routedPrefixes = [] } = link;
@@ -56,20 +65,30 @@ export function chooseUnderlay(
 
 const linkLocal = [parsePrefix('169.254.0.0/16'), parsePrefix('fe80::/10')];
 
+/** By which no packet leaves the host. */
+function isLoopback({ name }: HostLink): boolean {
+  return name === 'lo';
+}
+
 function linkOfFirst(
   links: readonly HostLink[],
   internalIPs: readonly Address[],
 ): HostLink | undefined {
   for (const address of internalIPs) {
-    const link = links.find((l) => l.addresses.some((p) => sameAddress(p.address, address)));
+    const link = links.find(
+      (l) => !isLoopback(l) && l.addresses.some((p) => sameAddress(p.address, address)),
+    );
     if (link !== undefined) return link;
   }
   return undefined;
 }
 
-function noLink({ link, internalIPs }: UnderlayChoice): string {
+function noLink({ link, internalIPs }: UnderlayChoice, onLoopback: readonly Address[]): string {
   if (link !== undefined) return `Cannot find link ${link}, which the configuration names`;
   if (internalIPs.length === 0) return 'Cannot choose a link: the Node has no InternalIP yet';
   const list = internalIPs.map(formatAddress).join(', ');
+  if (internalIPs.some((a) => onLoopback.some((b) => sameAddress(a, b)))) {
+    return `Cannot choose a link: ${list} of the Node are on lo, by which no packet leaves; name the link to other nodes in the configuration (iface)`;
+  }
   return `Cannot choose a link: none has an InternalIP of the Node (${list})`;
 }

@@ -77,6 +77,22 @@ function ready(
 }
 
 describe('desiredPodNetwork()', () => {
+  test('a new address of the link takes no family away from the one that is announced', () => {
+    const [eth0] = host.links;
+    if (eth0 === undefined) throw new Error('there is no link');
+    const addresses = ['192.168.1.1/24', 'fd00:1::99/64', 'fd00:1::1/64'].map(parsePrefix);
+    const own = node('a', {
+      internalIPs: ['192.168.1.1'],
+      annotations: {
+        'podwire.dev/backend-type': 'vxlan',
+        'podwire.dev/backend-v6-data': '{"VNI":1,"VtepMAC":"02:00:00:00:04:01"}',
+        'podwire.dev/public-ipv6': 'fd00:1::1',
+      },
+    });
+    const { annotationPatch } = ready([own], {}, { ...host, links: [{ ...eth0, addresses }] });
+    expect(annotationPatch).not.toHaveProperty(['podwire.dev/public-ipv6']);
+  });
+
   test('sums up sysctls, overlay and masquerade', () => {
     const want = ready([node('a'), far]);
     expect(want.objects.map(({ kind }) => kind).join(' ')).toBe(

@@ -116,7 +116,8 @@ export function desiredPodNetwork(
   const internalIPs = chosen.length === 0 ? facts.internalIPs : chosen;
   const wished = linkOf(host, options);
   if (typeof wished === 'string') return notReady(wished);
-  const underlay = chooseUnderlay(host.links, { internalIPs, link: wished?.link });
+  const announced = Object.values(facts.announcements).map(({ publicIP }) => publicIP);
+  const underlay = chooseUnderlay(host.links, { internalIPs, link: wished?.link, announced });
   if (typeof underlay === 'string') return notReady(underlay);
   const self: SelfNode = { name: nodeName, uid, podCIDRs, underlay };
   const peers = [...cluster.nodes.values()].filter((node) => node !== facts);

@@ -8,10 +8,13 @@ import type { HostFacts } from './desired.ts';
 /**
  * The addresses of the link wished for, or of the one with the default route; what is wrong when
  * there is none.
+ *
+ * @param before what they were: each stays while the link has it
  */
 export function ownAddresses(
   host: Pick<HostFacts, 'links' | 'defaultLinks' | 'routedLink'>,
   wishes: LinkWishes,
+  before: ByFamily<Address> = {},
 ): ByFamily<Address> | string {
   const wished = wishedLink(host.links, wishes, host.routedLink ?? (() => undefined));
   if (typeof wished === 'string') return wished;
@@ -19,7 +22,11 @@ export function ownAddresses(
   if (link === undefined) {
     return 'Cannot choose a link: there is no default route; name one in the configuration (iface)';
   }
-  const underlay = chooseUnderlay(host.links, { internalIPs: [], link });
+  const underlay = chooseUnderlay(host.links, {
+    internalIPs: [],
+    link,
+    announced: Object.values(before),
+  });
   if (typeof underlay === 'string') return underlay;
   if (Object.keys(underlay.addresses).length > 0) return underlay.addresses;
   return `Cannot use link ${link}: it has no address`;

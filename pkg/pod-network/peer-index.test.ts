@@ -201,6 +201,18 @@ describe('PeerIndex', () => {
     expect([all.quick, all.full]).toEqual([1, 0]);
   });
 
+  test.each<[string, Shape | undefined]>([
+    ['leaves', undefined],
+    ['gets it', { pods: 5 }],
+  ])('a network of the configuration in the range of a node that %s', (_, shape) => {
+    const [pods, within] = shape === undefined ? [3, 3] : [3, 5];
+    const all = new World({ nonMasqueradeCIDRs: [parsePrefix(`10.244.${within}.128/25`)] });
+    for (const n of [2, 3]) all.records.set(`n${n}`, node(n, n === 3 ? { pods } : {}));
+    all.recalculate();
+    all.change([{ name: 'n3', next: shape === undefined ? undefined : node(3, shape) }]);
+    expect(all.leftToDo()).toEqual([]);
+  });
+
   const wireguard = {
     mode: 'auto',
     publicKey: Buffer.alloc(32, 200).toString('base64'),

@@ -157,6 +157,8 @@ export class PeerIndex {
       // Ranges of one length are the same or apart: one look tells. Others may lie in each other.
       if (range.length !== this.#lengths[family]) this.#isPlain = false;
       if (this.#homes.has(rangeKey(range))) this.#isPlain = false;
+      // What is in the set for its own sake comes back when the range around it goes.
+      if (this.#covering.some((inner) => liesWithin(inner, range))) this.#isPlain = false;
     }
     for (const address of nodeAddresses(facts)) {
       const home = this.#homeOf(address);
@@ -256,6 +258,10 @@ function addressKey({ family, value }: Address): string {
 
 function rangeKey({ address, length }: Prefix): string {
   return `${addressKey(address)}/${length}`;
+}
+
+function liesWithin(inner: Prefix, outer: Prefix): boolean {
+  return inner.length > outer.length && containsPrefix(outer, inner);
 }
 
 function keysOf(facts: NodeFacts): readonly string[] {

@@ -33,6 +33,13 @@ export function formatLeaseKey({ ip, ip6 }: LeasedSubnets): string {
   return ip6 === undefined ? part(ip) : `${part(ip)}&${part(ip6)}`;
 }
 
+/** Whether both families' subnets are the same. */
+export function sameSubnets(a: LeasedSubnets, b: LeasedSubnets): boolean {
+  const sameIp6 =
+    a.ip6 === undefined || b.ip6 === undefined ? a.ip6 === b.ip6 : samePrefix(a.ip6, b.ip6);
+  return samePrefix(a.ip, b.ip) && sameIp6;
+}
+
 /** Undefined for what is no such key, host bits included. */
 export function parseLeaseKey(text: string): LeasedSubnets | undefined {
   const [first = '', second, ...rest] = text.split('&');

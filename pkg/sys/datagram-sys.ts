@@ -57,7 +57,7 @@ export function openDatagramSys(): DatagramSys {
   const addressLengthBytes = new Uint8Array(addressLength.buffer);
 
   /** After a call that failed: throws unless the next one may succeed. */
-  function passes(what: string): void {
+  function passes(what: string, unusable: ReadonlySet<string>): void {
     const errno = getInt32(errnoAt);
     const code = errnoName(errno);
     if (unusable.has(code)) throw new AgentError(code, `Cannot ${what}: ${errnoText(errno)}`);
@@ -69,12 +69,12 @@ export function openDatagramSys(): DatagramSys {
     read(fd, buffer) {
       const length = libc.read(fd, buffer, buffer.byteLength);
       if (length >= 0) return length;
-      passes('read a packet');
+      passes('read a packet', cannotTake);
       return -1;
     },
     write(fd, packet, length) {
       if (libc.write(fd, packet, length) >= 0) return true;
-      passes('write a packet');
+      passes('write a packet', cannotGive);
       return false;
     },
     recvfrom(fd, buffer, address) {
@@ -82,16 +82,22 @@ export function openDatagramSys(): DatagramSys {
       const { byteLength } = buffer;
       const length = libc.recvfrom(fd, buffer, byteLength, 0, address, addressLengthBytes);
       if (length >= 0) return length;
-      passes('receive a packet');
+      passes('receive a packet', cannotTake);
       return -1;
     },
     sendto(fd, packet, length, address) {
       if (libc.sendto(fd, packet, length, 0, address, address.byteLength) >= 0) return true;
-      passes('send a packet');
+      passes('send a packet', cannotGive);
       return false;
     },
   };
 }
 
 /** EBADFD is a TUN descriptor whose device is gone; the others are faults of ours. */
-const unusable: ReadonlySet<string> = new Set(['EBADF', 'EBADFD', 'EFAULT', 'EINVAL', 'ENOTSOCK']);
+const cannotGive: ReadonlySet<string> = new Set(['EBADF', 'EBADFD', 'EFAULT', 'ENOTSOCK']);
+
+/**
+ * EINVAL says of giving that this packet is none: a TUN device has it for what is neither IPv4 nor
+ * IPv6 (drivers/net/tun.c, tun_get_user), which anybody can send to us.
+ */
+const cannotTake: ReadonlySet<string> = new Set([...cannotGive, 'EINVAL']);

@@ -117,6 +117,23 @@ export async function answerTunnel(
   }
 }
 
+/** Sends each of these as one datagram; what the kernel refuses is an error. */
+export async function sendDatagrams(
+  from: Pick<End, 'inside'>,
+  to: { readonly address: string; readonly port: number },
+  payloads: readonly Uint8Array[],
+): Promise<void> {
+  const sys = await openSys();
+  const family = to.address.includes(':') ? AF_INET6 : AF_INET;
+  const fd = from.inside(() => sys.socket(family, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+  try {
+    sys.connect(fd, socketAddress(to.address, to.port));
+    for (const payload of payloads) sys.send(fd, payload, 0);
+  } finally {
+    sys.close(fd);
+  }
+}
+
 const datagrams = openDatagramSys();
 const buffer = new Uint8Array(65_536);
 

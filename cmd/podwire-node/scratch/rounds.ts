@@ -21,7 +21,6 @@ import { NETLINK_GENERIC } from '#pkg/netlink/constants.ts';
 import { NetlinkSocket } from '#pkg/netlink/socket.ts';
 import { withNetns } from '#pkg/netns/netns.ts';
 import type { BackendResult } from '#pkg/overlay/backend.ts';
-import type { PeerChange } from '#pkg/pod-network/peer-index.ts';
 import { createScratchNetns, type ScratchNetns } from '#pkg/netns/scratch.ts';
 import { readSysctl } from '#pkg/sysctl/sysctl.ts';
 import { openDatagramSys } from '#pkg/sys/datagram-sys.ts';
@@ -35,6 +34,7 @@ import { createRoutingDriver } from '#cmd/podwire-node/routing-driver.ts';
 import { PodNetworkRound } from '#cmd/podwire-node/round.ts';
 import { createUdpForwarder, openForwardingPorts } from '#cmd/podwire-node/udp-forwarder.ts';
 import { NodeStatus } from '#cmd/podwire-node/status.ts';
+import { drainOf, ownNodeIn } from './round-records.ts';
 
 export const nodeNames = ['a', 'b', 'c'] as const;
 export type NodeName = (typeof nodeNames)[number];
@@ -262,19 +262,7 @@ async function createNode(
           return driver.apply(speaker, abort);
         },
       },
-      ownNode: {
-        annotate: async (patch) => {
-          const record = records.get(name);
-          if (record === undefined) return;
-          const annotations = { ...record.annotations };
-          for (const [key, value] of Object.entries(patch)) {
-            if (value === null) delete annotations[key];
-            else annotations[key] = value;
-          }
-          records.set(name, { ...record, annotations });
-        },
-        reportNetworkUp: async () => undefined,
-      },
+      ownNode: ownNodeIn(records, name),
       files: {
         writeNodeFile: async (written) => void (nodeFile = written),
         writeSubnetEnv: async () => undefined,
@@ -310,20 +298,6 @@ async function createNode(
       if (round === undefined) throw new Error(`node ${name} has no configuration yet`);
       await round.run(signal);
     },
-  };
-}
-
-/** What changed since the last call, as a store tells it. */
-function drainOf(records: ReadonlyMap<string, NodeRecord>): () => readonly PeerChange[] {
-  let seen: ReadonlyMap<string, NodeRecord> = new Map();
-  return () => {
-    const before = seen;
-    seen = new Map(records);
-    const names = new Set([...before.keys(), ...seen.keys()]);
-    return [...names].flatMap((name) => {
-      const change = { old: before.get(name), new: seen.get(name) };
-      return change.old === change.new ? [] : [change];
-    });
   };
 }
 

@@ -1,0 +1,27 @@
+/** Files of ours that others may delete or overwrite. */
+import { readFileSync } from 'node:fs';
+import { writeFileIfChanged } from './write-file.ts';
+
+export class WrittenFiles {
+  readonly #texts = new Map<string, string>();
+
+  /** Makes the file hold this text, as {@link writeFileIfChanged} does. */
+  async write(path: string, text: string): Promise<void> {
+    await writeFileIfChanged(path, text);
+    this.#texts.set(path, text);
+  }
+
+  /** Paths of those that do not hold what was written last. Synchronous: they are small. */
+  notAsWritten(): readonly string[] {
+    return [...this.#texts].flatMap(([path, text]) => (textIn(path) === text ? [] : [path]));
+  }
+}
+
+function textIn(path: string): string | undefined {
+  try {
+    return readFileSync(path, 'utf8');
+  } catch {
+    // Whatever stands in the way is told by who writes it again.
+    return undefined;
+  }
+}
