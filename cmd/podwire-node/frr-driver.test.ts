@@ -197,10 +197,14 @@ describe('the FRR driver', () => {
     expect([told.length, lost]).toEqual([4, 0]);
   });
 
-  test('an FRR that does not run has nothing to take back', async () => {
+  test('an FRR that does not run has nothing to take back, until it does', async () => {
     await stopBgpd();
     await driver.apply(undefined, signal);
     expect(driver.problems()).toEqual([]);
+    answers['show running-config'] = [running('192.168.1.2')];
+    await startBgpd();
+    await driver.apply(undefined, signal);
+    expect(told).toContain('no router bgp 64512');
   });
 
   test('who gives up gets the reason', async () => {

@@ -85,8 +85,10 @@ export function createFrrDriver(
       const vty = await opened(signal);
       await give(vty, planFrr(undefined, await observe(vty, signal)).commands, signal);
     } catch (error) {
-      // One that does not run announces nothing, and nobody has written our part to its file.
-      if (!isErrno(error, 'ENOENT') && !isErrno(error, 'ECONNREFUSED')) throw error;
+      // One that does not run announces nothing. When it does it may have read our part from its
+      // file, where people save all that it has.
+      if (isErrno(error, 'ENOENT') || isErrno(error, 'ECONNREFUSED')) return;
+      throw error;
     }
     session?.[Symbol.dispose]();
     isCleared = true;
