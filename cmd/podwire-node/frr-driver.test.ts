@@ -15,6 +15,7 @@ let asked: string[];
 let answers: Record<string, readonly [text: string, status?: number]>;
 let lost: number;
 let slept: number[];
+let onSleep: () => void;
 let driver: FrrDriver;
 const { signal } = new AbortController();
 const vtySocket = (): string => join(dir, 'bgpd.vty');
@@ -45,6 +46,7 @@ const running = (...neighbors: readonly string[]): string =>
 beforeEach(async () => {
   dir = mkdtempSync(join(tmpdir(), 'podwire-frr-'));
   [sockets, told, asked, lost, slept] = [[], [], [], 0, []];
+  onSleep = () => undefined;
   answers = { 'show running-config': [running()], 'show bgp summary json': ['{}'] };
   await startBgpd();
   driver = createFrrDriver(
@@ -53,7 +55,10 @@ beforeEach(async () => {
       clock: {
         now: () => 1_000_000,
         monotonicMs: () => 0,
-        sleep: async (ms) => void slept.push(ms),
+        sleep: async (ms) => {
+          slept.push(ms);
+          onSleep();
+        },
       },
       onLost: () => {
         lost++;
@@ -130,13 +135,17 @@ describe('the FRR driver', () => {
     expect(lost).toBe(1);
   });
 
-  test('a bgpd that has just started is given time for its own configuration', async () => {
+  test('a bgpd that has just started is given time to come to itself', async () => {
     answers['show running-config'] = ['hostname a\n'];
+    onSleep = () => {
+      answers['show running-config'] = [
+        'router bgp 65000\n neighbor 10.0.0.1 remote-as 65001\nexit\n',
+      ];
+    };
     utimesSync(vtySocket(), 999, 999);
-    await driver.apply(speaker(), signal);
+    await expect(driver.apply(speaker(), signal)).rejects.toMatchObject({ code: 'FrrOtherAs' });
     expect(slept).toEqual([2000]);
-    expect(asked).toEqual(['show running-config', 'show running-config']);
-    expect(told).toContain('router bgp 64512');
+    expect(told).toEqual(['enable']);
   });
 
   test('what FRR refuses is named, and all blocks are left', async () => {
