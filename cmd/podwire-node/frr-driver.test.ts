@@ -197,13 +197,21 @@ describe('the FRR driver', () => {
   test('takes all back, once', async () => {
     answers['show running-config'] = [running('192.168.1.2')];
     await driver.apply(undefined, signal);
-    expect(told).toEqual(['enable', 'configure terminal', 'no router bgp 64512', 'end']);
+    expect(told).toEqual([
+      'enable',
+      'configure terminal',
+      'router bgp 64512',
+      'no neighbor 192.168.1.2',
+      'exit',
+      'no router bgp 64512',
+      'end',
+    ]);
     // A session that is not needed is not kept, and nobody has to hear of its end.
     await expect.poll(() => sockets.every(({ destroyed }) => destroyed)).toBe(true);
     await stopBgpd();
     await startBgpd();
     await driver.apply(undefined, signal);
-    expect([told.length, lost]).toEqual([4, 0]);
+    expect([told.length, lost]).toEqual([7, 0]);
   });
 
   test('an FRR that does not run has nothing to take back, until it does', async () => {

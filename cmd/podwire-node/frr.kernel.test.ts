@@ -183,10 +183,11 @@ describe.skipIf(!hasFrr)('backend bgp, with FRR that has a configuration of its 
     await cluster.round('b');
     expect(await running('b')).not.toMatch(/PODWIRE|10\.244|fd00:/);
     expect(await foreignLines()).toEqual(before);
-    // With peers that keep routes of one that was killed, too.
+    // Also at peers that would keep routes of one that was killed.
     await expect.poll(() => routesOf('a'), slow).not.toMatch(/10\.244\.2\.|fd00:10:244:2:/);
     cluster.configure('a', settings('a').replace('backend: bgp', 'backend: none'));
     await cluster.round('a');
     expect(await running('a')).not.toMatch(/PODWIRE|router bgp/);
+    await expect.poll(() => routesOf('c'), slow).not.toMatch(/10\.244\.1\.|fd00:10:244:1:/);
   });
 });
