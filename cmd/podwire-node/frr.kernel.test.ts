@@ -51,6 +51,13 @@ beforeAll(async () => {
   dir = mkdtempSync(join(tmpdir(), 'podwire-frr-'));
   cluster = await createRoundCluster(families);
   const { a, b, c } = cluster.nodes;
+  // It speaks no BGP, and carries what goes from one L2 network to the other.
+  await cluster.router.batch(
+    [a, b, c].flatMap(({ addresses }, i) => [
+      `route add 10.244.${i + 1}.0/24 via ${addresses.ip}`,
+      `route add fd00:10:244:${i + 1}::/64 via ${addresses.ip6}`,
+    ]),
+  );
   frrs = {
     a: frrIn(a.netns, { dir, name: 'a' }),
     b: frrIn(b.netns, { dir, name: 'b', config: theirs }),
@@ -175,6 +182,26 @@ describe.skipIf(!hasFrr)('backend bgp, with FRR that has a configuration of its 
       ],
     });
     expect(await running('b')).toBe(before);
+  });
+
+  test('a neighbour that is in another AS is a problem of the node, with FRR’s reason', async () => {
+    const problems = async (): Promise<readonly string[]> => {
+      // A driver that starts anew asks at once, and the next round tells.
+      cluster.configure('a', settings('a', 'asNumber: 64999'));
+      await cluster.round('a');
+      await cluster.round('a');
+      return cluster.nodes.a.problems();
+    };
+    await expect
+      .poll(problems, slow)
+      .toContainEqual(
+        expect.stringMatching(
+          /^a: BGP session with 192\.168\.1\.2 of FRR is not up: .*Bad Peer AS/,
+        ),
+      );
+    cluster.configure('a', settings('a'));
+    await cluster.round('a');
+    await expect.poll(() => frrs.a.established(), slow).toBe(4);
   });
 
   test('another backend takes back what is ours, and nothing else', async () => {
