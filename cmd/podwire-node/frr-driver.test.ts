@@ -15,6 +15,7 @@ let asked: string[];
 let answers: Record<string, readonly [text: string, status?: number]>;
 let lost: number;
 let slept: number[];
+let onSleep: () => void;
 let driver: FrrDriver;
 const { signal } = new AbortController();
 const vtySocket = (): string => join(dir, 'bgpd.vty');
@@ -45,6 +46,7 @@ const running = (...neighbors: readonly string[]): string =>
 beforeEach(async () => {
   dir = mkdtempSync(join(tmpdir(), 'podwire-frr-'));
   [sockets, told, asked, lost, slept] = [[], [], [], 0, []];
+  onSleep = () => undefined;
   answers = { 'show running-config': [running()], 'show bgp summary json': ['{}'] };
   await startBgpd();
   driver = createFrrDriver(
@@ -53,7 +55,10 @@ beforeEach(async () => {
       clock: {
         now: () => 1_000_000,
         monotonicMs: () => 0,
-        sleep: async (ms) => void slept.push(ms),
+        sleep: async (ms) => {
+          slept.push(ms);
+          onSleep();
+        },
       },
       onLost: () => {
         lost++;
@@ -130,13 +135,17 @@ describe('the FRR driver', () => {
     expect(lost).toBe(1);
   });
 
-  test('a bgpd that has just started is given time for its own configuration', async () => {
+  test('a bgpd that has just started is given time to come to itself', async () => {
     answers['show running-config'] = ['hostname a\n'];
+    onSleep = () => {
+      answers['show running-config'] = [
+        'router bgp 65000\n neighbor 10.0.0.1 remote-as 65001\nexit\n',
+      ];
+    };
     utimesSync(vtySocket(), 999, 999);
-    await driver.apply(speaker(), signal);
+    await expect(driver.apply(speaker(), signal)).rejects.toMatchObject({ code: 'FrrOtherAs' });
     expect(slept).toEqual([2000]);
-    expect(asked).toEqual(['show running-config', 'show running-config']);
-    expect(told).toContain('router bgp 64512');
+    expect(told).toEqual(['enable']);
   });
 
   test('what FRR refuses is named, and all blocks are left', async () => {
@@ -188,19 +197,31 @@ describe('the FRR driver', () => {
   test('takes all back, once', async () => {
     answers['show running-config'] = [running('192.168.1.2')];
     await driver.apply(undefined, signal);
-    expect(told).toEqual(['enable', 'configure terminal', 'no router bgp 64512', 'end']);
+    expect(told).toEqual([
+      'enable',
+      'configure terminal',
+      'router bgp 64512',
+      'no neighbor 192.168.1.2',
+      'exit',
+      'no router bgp 64512',
+      'end',
+    ]);
     // A session that is not needed is not kept, and nobody has to hear of its end.
     await expect.poll(() => sockets.every(({ destroyed }) => destroyed)).toBe(true);
     await stopBgpd();
     await startBgpd();
     await driver.apply(undefined, signal);
-    expect([told.length, lost]).toEqual([4, 0]);
+    expect([told.length, lost]).toEqual([7, 0]);
   });
 
-  test('an FRR that does not run has nothing to take back', async () => {
+  test('an FRR that does not run has nothing to take back, until it does', async () => {
     await stopBgpd();
     await driver.apply(undefined, signal);
     expect(driver.problems()).toEqual([]);
+    answers['show running-config'] = [running('192.168.1.2')];
+    await startBgpd();
+    await driver.apply(undefined, signal);
+    expect(told).toContain('no router bgp 64512');
   });
 
   test('who gives up gets the reason', async () => {

@@ -33,8 +33,9 @@ export interface FrrDriver extends Disposable {
 const verifyIntervalMs = 30_000;
 
 /**
- * A bgpd as young as this may still be given its own configuration, by `vtysh -b`. An instance that
- * we had made meanwhile would refuse that of another AS.
+ * A bgpd as young as this may still be given its own configuration, by `vtysh -b`: an instance that we
+ * had made meanwhile would refuse that of another AS. Nor may it have found zebra yet, without which
+ * it refuses to be restarted gracefully.
  */
 const settlingMs = 3_000;
 
@@ -61,11 +62,9 @@ export function createFrrDriver(
 
   async function converge(speaker: FrrSpeaker, signal: AbortSignal): Promise<void> {
     const vty = await opened(signal);
-    let have = await observe(vty, signal);
-    if (have.router === undefined) {
-      await clock.sleep(Math.max(0, settlingMs - ageMs()), signal);
-      have = await observe(vty, signal);
-    }
+    const youngMs = settlingMs - ageMs();
+    if (youngMs > 0) await clock.sleep(youngMs, signal);
+    const have = await observe(vty, signal);
     const plan = planFrr(speaker, have);
     await give(vty, plan.commands, signal);
     // Sessions that were just asked for have had no time to come up.
@@ -85,8 +84,10 @@ export function createFrrDriver(
       const vty = await opened(signal);
       await give(vty, planFrr(undefined, await observe(vty, signal)).commands, signal);
     } catch (error) {
-      // One that does not run announces nothing, and nobody has written our part to its file.
-      if (!isErrno(error, 'ENOENT') && !isErrno(error, 'ECONNREFUSED')) throw error;
+      // One that does not run announces nothing. When it does it may have read our part from its
+      // file, where people save all that it has.
+      if (isErrno(error, 'ENOENT') || isErrno(error, 'ECONNREFUSED')) return;
+      throw error;
     }
     session?.[Symbol.dispose]();
     isCleared = true;

@@ -51,6 +51,13 @@ beforeAll(async () => {
   dir = mkdtempSync(join(tmpdir(), 'podwire-frr-'));
   cluster = await createRoundCluster(families);
   const { a, b, c } = cluster.nodes;
+  // It speaks no BGP, and carries what goes from one L2 network to the other.
+  await cluster.router.batch(
+    [a, b, c].flatMap(({ addresses }, i) => [
+      `route add 10.244.${i + 1}.0/24 via ${addresses.ip}`,
+      `route add fd00:10:244:${i + 1}::/64 via ${addresses.ip6}`,
+    ]),
+  );
   frrs = {
     a: frrIn(a.netns, { dir, name: 'a' }),
     b: frrIn(b.netns, { dir, name: 'b', config: theirs }),
@@ -177,16 +184,37 @@ describe.skipIf(!hasFrr)('backend bgp, with FRR that has a configuration of its 
     expect(await running('b')).toBe(before);
   });
 
+  test('a neighbour that is in another AS is a problem of the node, with FRR’s reason', async () => {
+    const problems = async (): Promise<readonly string[]> => {
+      // A driver that starts anew asks at once, and the next round tells.
+      cluster.configure('a', settings('a', 'asNumber: 64999'));
+      await cluster.round('a');
+      await cluster.round('a');
+      return cluster.nodes.a.problems();
+    };
+    await expect
+      .poll(problems, slow)
+      .toContainEqual(
+        expect.stringMatching(
+          /^a: BGP session with 192\.168\.1\.2 of FRR is not up: .*Bad Peer AS/,
+        ),
+      );
+    cluster.configure('a', settings('a'));
+    await cluster.round('a');
+    await expect.poll(() => frrs.a.established(), slow).toBe(4);
+  });
+
   test('another backend takes back what is ours, and nothing else', async () => {
     const before = await foreignLines();
     cluster.configure('b', settings('b').replace('backend: bgp', 'backend: none'));
     await cluster.round('b');
     expect(await running('b')).not.toMatch(/PODWIRE|10\.244|fd00:/);
     expect(await foreignLines()).toEqual(before);
-    // With peers that keep routes of one that was killed, too.
+    // Also at peers that would keep routes of one that was killed.
     await expect.poll(() => routesOf('a'), slow).not.toMatch(/10\.244\.2\.|fd00:10:244:2:/);
     cluster.configure('a', settings('a').replace('backend: bgp', 'backend: none'));
     await cluster.round('a');
     expect(await running('a')).not.toMatch(/PODWIRE|router bgp/);
+    await expect.poll(() => routesOf('c'), slow).not.toMatch(/10\.244\.1\.|fd00:10:244:1:/);
   });
 });

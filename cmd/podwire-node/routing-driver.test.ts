@@ -47,7 +47,10 @@ function driverOf(daemon: 'bird' | 'frr') {
   ];
   const text = `bgp: { daemon: ${daemon}, ${paths.join(', ').replaceAll('DIR', dir)} }`;
   const { bgp } = parseNodeConfig(text, 'the test');
-  return createRoutingDriver(bgp, { clock: systemClock, onLost: () => undefined });
+  return createRoutingDriver(bgp, {
+    clock: { ...systemClock, sleep: async () => undefined },
+    onLost: () => undefined,
+  });
 }
 
 describe('the routing daemon that is chosen', () => {

@@ -231,6 +231,16 @@ describe('planFrr()', () => {
     ]);
   });
 
+  test('golden: our own instance goes, not without a word to each neighbour', () => {
+    expect(plan(undefined, after(want, nothing)).commands.slice(0, 5)).toEqual([
+      'router bgp 64512',
+      'no neighbor 192.168.1.2',
+      'no neighbor fd00:1::2',
+      'exit',
+      'no router bgp 64512',
+    ]);
+  });
+
   test('what somebody changed of ours is changed back', () => {
     const have = after(want, foreign)
       .replace('  neighbor PODWIRE-4 route-map', '  no neighbor PODWIRE-4 activate\n$&')

@@ -50,12 +50,24 @@ export function planFrr(want: FrrSpeaker | undefined, have: FrrConfig): FrrPlan 
       ? `router bgp ${want.asNumber}`
       : kept.router?.header;
   const commands = [
-    ...(goesRouter ? [`no router bgp ${have.router?.asNumber}`] : []),
+    ...(have.router !== undefined && goesRouter ? instanceRemoval(have, have.router) : []),
     // Before what is missing: a stale line may hold its place, a sequence number or a setting.
     ...typed(removals(stale), header),
     ...typed(missing, header),
   ];
   return { commands, problems };
+}
+
+/**
+ * Neighbours first: those of an instance that just goes keep its routes for two minutes, as if it were
+ * about to be back (RFC 8538, Notification without Hard Reset).
+ */
+function instanceRemoval(have: FrrConfig, router: NonNullable<FrrConfig['router']>): string[] {
+  const members = [...membersOf(have)].map((address) => ({
+    block: frrBlocks.router,
+    text: `no neighbor ${address}`,
+  }));
+  return [...typed(members, router.header), `no router bgp ${router.asNumber}`];
 }
 
 /** Lines of an instance that is there for us alone. */
