@@ -40,6 +40,9 @@ export default defineConfig({
           maxWorkers: 2,
           sequence: { groupOrder: 1 },
           ...isolated,
+          // Limits only: hack/kernel-suites.ts lets the others go first.
+          testTimeout: 180_000,
+          hookTimeout: 180_000,
         },
       },
       {
@@ -61,8 +64,8 @@ export default defineConfig({
           exclude: ['**/*.vm.test.ts'],
           maxWorkers: 2,
           ...isolated,
-          testTimeout: 240_000,
-          hookTimeout: 240_000,
+          testTimeout: 900_000,
+          hookTimeout: 900_000,
         },
       },
       {

@@ -23,4 +23,4 @@ it('every kernel test runs once', async () => {
     files.some((line) => line.startsWith('[kernel-programs]')),
   );
   expect(withDaemons).toEqual([true, false]);
-});
+}, 120_000);

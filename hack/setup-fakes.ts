@@ -36,7 +36,7 @@ export function buildScript(then = ''): string {
   return `
     import { mkdirSync, writeFileSync } from 'node:fs';
     mkdirSync('dist', { recursive: true });
-    for (const name of ['podwire-cni', 'podwire-cni-launcher', 'podwire-node', 'podwire-proxy']) writeFileSync('dist/' + name, '');
+    for (const name of ['podwire-cni', 'podwire-node', 'podwire-proxy']) writeFileSync('dist/' + name, '');
     writeFileSync('dist/podwire', ${JSON.stringify(command)});
   `;
 }

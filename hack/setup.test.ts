@@ -208,7 +208,7 @@ describe.runIf(isRoot)('the second run', () => {
   });
 
   it('builds again when a product was deleted', () => {
-    rmSync(join(tree, 'dist/podwire-cni-launcher'));
+    rmSync(join(tree, 'dist/podwire-cni'));
     expect(setup('demo').stderr).toBe('podwire setup: building dist/\n');
   });
 

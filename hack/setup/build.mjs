@@ -13,13 +13,8 @@ const sources = [
   'package-lock.json',
   'tsconfig.json',
 ];
-const products = [
-  'podwire',
-  'podwire-cni',
-  'podwire-cni-launcher',
-  'podwire-node',
-  'podwire-proxy',
-];
+// Not the launcher: where there is no C compiler there is none.
+const products = ['podwire', 'podwire-cni', 'podwire-node', 'podwire-proxy'];
 
 /**
  * Builds unless `dist/` was built from these very sources.

@@ -23,7 +23,7 @@ afterEach(() => node[Symbol.asyncDispose]());
 async function fuzz(mode: string, cases: number): Promise<FuzzReport> {
   const worker = join(import.meta.dirname, 'fuzz-worker.ts');
   const words = [worker, mode, String(cases), seed, node.binDir];
-  const { stdout } = await node.exec(process.execPath, words, { timeoutMs: 220_000 });
+  const { stdout } = await node.exec(process.execPath, words, { timeoutMs: 800_000 });
   return JSON.parse(stdout) as FuzzReport;
 }
 

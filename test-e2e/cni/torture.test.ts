@@ -140,6 +140,6 @@ describe(`${calls} calls in random order on ${workers} workers, many killed`, ()
       expect(await holdings()).toEqual({ ...before, others: before.others + 1 });
       process.stderr.write(`torture of ${type}: ${JSON.stringify(torture.counts)}\n`);
     },
-    60_000 + calls * 100,
+    120_000 + calls * 300,
   );
 });

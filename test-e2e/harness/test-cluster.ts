@@ -71,11 +71,11 @@ function testCluster(cluster: Cluster, facts: ClusterFacts): TestCluster {
   };
 }
 
-/** Waits, up to 15 s, until `look` returns true. */
+/** Waits, up to a minute, which many daemons that start at once may need, until `look` returns true. */
 export async function eventually(
   what: string,
   look: () => boolean | Promise<boolean>,
 ): Promise<void> {
-  const wait = { clock: systemClock, withinMs: 15_000 };
+  const wait = { clock: systemClock, withinMs: 60_000 };
   await waitFor(what, wait, async () => (await look()) || undefined);
 }
