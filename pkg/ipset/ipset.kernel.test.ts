@@ -1,7 +1,7 @@
 /** Sets as they may be found, and what the kernel makes of the plan for them. */
 import { expect, it } from 'vitest';
-import type { runCommand } from '#pkg/exec/run.ts';
 import { messageOf } from '#pkg/errors/agent-error.ts';
+import type { runCommand } from '#pkg/exec/run.ts';
 import { createScratchNetns } from '#pkg/netns/scratch.ts';
 import { applyIpSets } from './apply.ts';
 import { observeIpSets } from './observe.ts';
@@ -64,6 +64,6 @@ it('a set of another type that a rule asks is told of: it cannot be taken away',
   await using kernel = await found('create KUBE-CLUSTER-IP hash:ip');
   const rule = '-A OUTPUT -m set --match-set KUBE-CLUSTER-IP dst -j ACCEPT';
   await kernel.netns.exec('iptables-nft', rule.split(' '));
-  const refused = kernel.write(set('1')).catch(messageOf);
-  expect(await refused).toContain('in use by a kernel component');
+  const refused = await kernel.write(set('1')).catch(messageOf);
+  expect(refused).toContain('in use by a kernel component');
 });

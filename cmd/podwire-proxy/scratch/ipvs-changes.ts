@@ -5,7 +5,7 @@
 import { describe, expect, it } from 'vitest';
 import type { FakeClock } from '#pkg/clock/fake-clock.ts';
 import { families } from '#pkg/ip/address.ts';
-import { nets, numbers } from '#pkg/proxy/testdata/packet-services.ts';
+import { nets, nodePorts, numbers } from '#pkg/proxy/testdata/packet-services.ts';
 import { local, service, slice, type Cluster } from '#pkg/proxy/testdata/records.ts';
 import type { SmallCluster } from '#pkg/proxy/testdata/small-cluster.ts';
 import { sendStraySegment } from '#pkg/proxy/testdata/stray-segment.ts';
@@ -207,6 +207,27 @@ export function testIpvsChanges(of: () => ChangingIpvs): void {
     expect(await servers()).not.toMatch(/169\.254\.20\.10:30/);
     await write('demo/self-made:x/tcp');
     await small.node.ip('addr del 169.254.20.10/32 dev lo');
+  });
+
+  it('addresses that come to the node: node ports answer there, and a Service has them from the node', async () => {
+    const { cluster, ipvs, small } = of();
+    const balancer = `${nets.ip.balancer}${numbers.external}`;
+    const bound = (): Promise<string> => small.node.ip('-o addr show dev kube-ipvs0');
+    expect(await bound()).toContain(balancer);
+    const added = ['203.0.113.77', balancer].map((address) => `addr add ${address}/32 dev lo`);
+    await small.node.batch(added);
+    expect((await ipvs.write(cluster, new Set())).ip.kind).toBe('full');
+    expect(await from('outside', { host: '203.0.113.77', port: nodePorts.both, count: 2 })).toEqual(
+      ['one 10.1.2.1', 'two 10.1.3.1'],
+    );
+    // As when a load balancer on nodes hands its address over to this one.
+    expect(await bound()).not.toContain(balancer);
+    expect(await from('outside', { host: balancer })).toEqual(['one 203.0.113.2']);
+    await small.node.batch(added.map((line) => line.replace('add', 'del')));
+    await ipvs.write(cluster, new Set());
+    expect(await servers()).not.toContain('203.0.113.77');
+    expect(await bound()).toContain(balancer);
+    expect(await from('outside', { host: balancer })).toEqual(['one 203.0.113.2']);
   });
 
   it('another scheduler: connections go on, and all servers have it', async () => {
