@@ -223,7 +223,7 @@ export function testIpvsChanges(of: () => ChangingIpvs): void {
     // As when a load balancer on nodes hands its address over to this one.
     expect(await bound()).not.toContain(balancer);
     expect(await from('outside', { host: balancer })).toEqual(['one 203.0.113.2']);
-    await small.node.batch(added.map((line) => line.replace('add', 'del')));
+    await small.node.batch(added.map((line) => line.replace(' add ', ' del ')));
     await ipvs.write(cluster, new Set());
     expect(await servers()).not.toContain('203.0.113.77');
     expect(await bound()).toContain(balancer);
