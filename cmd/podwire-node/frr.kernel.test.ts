@@ -7,7 +7,7 @@ import { parseFrrConfig } from '#pkg/frr/config.ts';
 import { planFrr } from '#pkg/frr/plan.ts';
 import { families } from '#pkg/ip/address.ts';
 import { frrSpeaker } from '#pkg/overlay/frr-config.ts';
-import { frrIn, hasFrr, type FrrProgram } from './scratch/frr.ts';
+import { frrIn, hasFrr, viaDefault, type FrrProgram } from './scratch/frr.ts';
 import { matrixProblems } from './scratch/matrix.ts';
 import {
   createRoundCluster,
@@ -59,9 +59,9 @@ beforeAll(async () => {
     ]),
   );
   frrs = {
-    a: frrIn(a.netns, { dir, name: 'a' }),
-    b: frrIn(b.netns, { dir, name: 'b', config: theirs }),
-    c: frrIn(c.netns, { dir, name: 'c' }),
+    a: frrIn(a.netns, { dir, name: 'a', zebraConfig: viaDefault }),
+    b: frrIn(b.netns, { dir, name: 'b', config: theirs, zebraConfig: viaDefault }),
+    c: frrIn(c.netns, { dir, name: 'c', zebraConfig: viaDefault }),
   };
   await Promise.all(Object.values(frrs).map((frr) => frr.start()));
   for (const name of nodeNames) cluster.configure(name, settings(name));
@@ -125,7 +125,7 @@ describe.skipIf(!hasFrr)('backend bgp, with FRR that has a configuration of its 
   test('a static route of FRR’s stays', async () => {
     const { netns } = cluster.nodes.a;
     // As its staticd has them written: in /etc/iproute2/rt_protos.d/frr.conf 196 is "static".
-    await netns.ip('route add 198.51.100.128/25 dev eth0 proto 196');
+    await netns.ip('route add 198.51.100.128/25 via 192.168.1.2 proto 196');
     cluster.doubt('a');
     await cluster.round('a');
     expect(await netns.ip('route show 198.51.100.128/25')).toContain('dev eth0');

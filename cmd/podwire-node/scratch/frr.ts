@@ -14,7 +14,8 @@ export interface FrrProgram extends RoutingProgram {
 }
 
 const programs = '/usr/lib/frr';
-const zebraConfig = 'ip nht resolve-via-default\nipv6 nht resolve-via-default\n';
+/** Next hops, and neighbours, may be behind the default router. */
+export const viaDefault = 'ip nht resolve-via-default\nipv6 nht resolve-via-default\n';
 export const hasFrr = existsSync(join(programs, 'bgpd'));
 
 /** @param config bgpd's own, as somebody else wrote it: what it reads each time it starts */
@@ -24,7 +25,13 @@ export function frrIn(
     dir,
     name,
     config = '',
-  }: { readonly dir: string; readonly name: string; readonly config?: string },
+    zebraConfig = '',
+  }: {
+    readonly dir: string;
+    readonly name: string;
+    readonly config?: string;
+    readonly zebraConfig?: string;
+  },
 ): FrrProgram {
   const home = join(dir, `frr-${name}`);
   mkdirSync(home);
@@ -32,7 +39,6 @@ export function frrIn(
   for (const path of [dir, home]) chmodSync(path, 0o777);
   const configFile = join(home, 'bgpd.conf');
   writeFileSync(configFile, config);
-  // Next hops, and neighbours, may be behind the default router.
   const zebraFile = join(home, 'zebra.conf');
   writeFileSync(zebraFile, zebraConfig);
   const vtySocket = join(home, 'bgpd.vty');
