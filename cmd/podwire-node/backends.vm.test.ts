@@ -61,7 +61,7 @@ describe('ipip', () => {
 
 test.each([
   // Two without a remote end can be there at once when one is of a link.
-  ['ipip', ['link: null, not "eth0"']],
+  ['ipip', ['link: null, not "eth0"', 'linkinfo.info_data.link: none, not "eth0"']],
   ['wireguard', []],
 ])('the device of %s is one that somebody sets up by hand', async (backend, differences) => {
   // IPv4 alone has the MTU that one would set by hand.

@@ -84,7 +84,7 @@ async function linesOf(
     case 'ipip':
       // Without a remote end, as ours; the link is what lets both be there.
       return [
-        `ip link add hand0 type ipip local ${local} dev eth0`,
+        `ip link add hand0 type ipip mode ipip local ${local} dev eth0`,
         `ip link set hand0 up mtu ${mtuBytes}`,
         `ip route add ${pod}/32 via ${remote} dev hand0 onlink`,
       ];
