@@ -7,6 +7,8 @@ export interface VmArguments {
   readonly timeoutSeconds: number;
   /** Of the named files only what needs the VM. */
   readonly quick: boolean;
+  /** Time in there is what was executed: figures do not depend on what else this machine does. */
+  readonly countInstructions: boolean;
   /** For vitest; every suite that needs the VM when empty. */
   readonly tests: readonly string[];
   /** Everything behind `--`, to run in the place of tests: a command, or a program of ours (.ts). */
@@ -14,7 +16,7 @@ export interface VmArguments {
 }
 
 export const usage =
-  'usage: npm run test:vm -- [--kernel VERSION|PACKAGE.deb] [--timeout SECONDS] [--quick] [FILE...] [-- COMMAND...]';
+  'usage: npm run test:vm -- [--kernel VERSION|PACKAGE.deb] [--timeout SECONDS] [--quick] [--count-instructions] [FILE...] [-- COMMAND...]';
 
 /** A day; longer than a month a timer cannot wait. */
 const maxSeconds = 86_400;
@@ -29,6 +31,7 @@ export function parseVmArguments(argv: readonly string[]): VmArguments {
       kernel: { type: 'string' },
       timeout: { type: 'string', default: '600' },
       quick: { type: 'boolean', default: false },
+      'count-instructions': { type: 'boolean', default: false },
     },
   });
   const timeoutSeconds = Number(values.timeout);
@@ -43,6 +46,7 @@ export function parseVmArguments(argv: readonly string[]): VmArguments {
     kernel: values.kernel,
     timeoutSeconds,
     quick: values.quick,
+    countInstructions: values['count-instructions'],
     tests: positionals,
     command: end < 0 ? [] : argv.slice(end + 1),
   };

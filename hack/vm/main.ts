@@ -31,11 +31,13 @@ const testCommand = [node, '--disable-warning=ExperimentalWarning', testProgram]
 async function main(args: VmArguments, signal: AbortSignal): Promise<number> {
   const programs = await programsFor(args);
   const { busybox, kernel } = await machineParts(args, signal);
-  const accelerator = await chooseAccelerator({ kernelImage: kernel.image, busybox, signal });
+  const accelerator = args.countInstructions
+    ? 'tcg'
+    : await chooseAccelerator({ kernelImage: kernel.image, busybox, signal });
   using initrd = new UnnamedFile();
   using console = new UnnamedFile();
   using exitCode = new UnnamedFile();
-  const { timeoutSeconds } = args;
+  const { countInstructions: countsInstructions, timeoutSeconds } = args;
   const env = {
     ...guestEnvironment,
     PODWIRE_SLOWNESS: slowness[accelerator],
@@ -46,7 +48,8 @@ async function main(args: VmArguments, signal: AbortSignal): Promise<number> {
   const modules = { version: kernel.version, folder: kernel.modules };
   const system = systemFiles(guestEnvironment.PATH);
   writeImage(initrd.fd, { busybox, init, modules, repository: root, programs, system });
-  const kind = { accelerator, kernelImage: kernel.image, shareRoot: true };
+  const kernelImage = kernel.image;
+  const kind = { accelerator, countsInstructions, kernelImage, shareRoot: true } as const;
   say(`Linux ${kernel.version}, ${accelerator}`);
   return await bootAndRun(
     { ...kind, initrd, console, exitCode },

@@ -12,11 +12,20 @@ import { suitesOf } from './suites.ts';
 
 describe('parseVmArguments()', () => {
   it('takes files, a kernel and a time', () => {
-    const argv = ['--kernel', '6.12', '--timeout', '90', '--quick', 'pkg/ipvs'];
+    const argv = [
+      '--kernel',
+      '6.12',
+      '--timeout',
+      '90',
+      '--quick',
+      '--count-instructions',
+      'pkg/ipvs',
+    ];
     expect(parseVmArguments(argv)).toEqual({
       kernel: '6.12',
       timeoutSeconds: 90,
       quick: true,
+      countInstructions: true,
       tests: ['pkg/ipvs'],
       command: [],
     });
@@ -90,6 +99,12 @@ describe('qemuArguments()', () => {
     expect(underKvm).toContain('-cpu host -smp 2');
     const emulated = qemuArguments(machine).join(' ');
     expect(emulated).toMatch(/-cpu qemu64\S* -smp 1 /);
+  });
+
+  it('counts instructions when asked to, in one thread', () => {
+    expect(qemuArguments(machine).join(' ')).not.toContain('-icount');
+    const counting = qemuArguments({ ...machine, countsInstructions: true }).join(' ');
+    expect(counting).toMatch(/-accel tcg,thread=single,\S+ -icount shift=2,sleep=off /);
   });
 });
 

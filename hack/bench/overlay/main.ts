@@ -8,7 +8,9 @@
  *
  *   node hack/bench/overlay/main.ts [--seconds 2] [--rounds 6] [BACKEND…]
  *
- * Under another kernel: `npm run test:vm -- -- node hack/bench/overlay/main.ts wireguard ipip`.
+ * What this kernel lacks: `npm run test:vm -- --count-instructions --timeout 900 --
+ * hack/bench/overlay/main.ts --rounds 5 wireguard ipip`. An emulated processor's speed says nothing of
+ * a real one's; counted instructions per byte do, and no other load changes them.
  */
 import { availableParallelism, loadavg } from 'node:os';
 import { parseArgs } from 'node:util';
