@@ -341,7 +341,8 @@ describe.each([
     socket.request(putForwardingRequest({ ...entry, remote: gateway }));
     const remote = parseAddress(family === 'ip' ? '192.0.2.9' : '2001:db8::9');
     socket.request(putForwardingRequest({ ...entry, remote }));
-    expect(listForwarding(socket, vxlan.index)).toEqual([{ ...entry, remote, permanent: true }]);
+    const found = { ...entry, remote, permanent: true, special: false };
+    expect(listForwarding(socket, vxlan.index)).toEqual([found]);
     socket.request(deleteForwardingRequest({ ...entry, remote }));
     expect(() => socket.request(deleteForwardingRequest({ ...entry, remote }))).toThrow('ENOENT');
   });
