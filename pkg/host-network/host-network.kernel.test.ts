@@ -284,11 +284,12 @@ describe('what people change by hand heals', () => {
 
 describe('what belongs to others', () => {
   it('149. stays untouched', async () => {
+    // Link-local addresses come when the kernel has made sure of them.
     await scratch.ip('link add other type bridge');
-    await scratch.ip('link set other up');
+    await scratch.ip('link set other addrgenmode none up');
     await scratch.ip('addr add 10.50.0.1/24 dev other');
     await scratch.ip('link add vxlan9 type vxlan id 9 dstport 4789 local 192.0.2.1 dev eth0');
-    await scratch.ip('link set vxlan9 up');
+    await scratch.ip('link set vxlan9 addrgenmode none up');
     await scratch.ip('neigh add 10.50.0.9 lladdr 02:cc:00:00:00:01 dev vxlan9 nud permanent');
     await scratch.exec('bridge', 'fdb add 02:cc:00:00:00:02 dev vxlan9 dst 198.18.8.8'.split(' '));
     await scratch.ip('route add 10.60.0.0/16 via 192.0.2.9');
@@ -309,18 +310,42 @@ describe('what belongs to others', () => {
     expect(await foreign()).toEqual(before);
   });
 
-  it('is an error where it is in the way, and not overwritten', async () => {
-    await scratch.ip('route add 10.0.1.0/24 via 192.0.2.9 proto static');
-    const want = familyNetwork('ip', 2);
+  it.each([
+    {
+      family: 'ip',
+      theirs: '10.0.1.0/24 via 192.0.2.9 dev eth0 proto 4',
+      step: 'put route 10.0.1.0/24 via 10.0.1.0 on podwire.7 onlink',
+    },
+    {
+      family: 'ip6',
+      theirs: 'fd00:10:1::/64 via 2001:db8::9 dev eth0 proto 4',
+      step: 'put route fd00:10:1::/64 via fd00:10:1:: on podwire-v6.7 onlink',
+    },
+  ] as const)('$family: is an error where it is in the way, and not overwritten', async (row) => {
+    const { family, step, theirs } = row;
+    const ip = family === 'ip' ? '' : '-6 ';
+    await scratch.ip(`${ip}route add ${theirs}`);
+    const want = familyNetwork(family, 2);
     const failure = await applyHostNetwork(kernel, plan(want), never).catch((e: unknown) => e);
+    const [destination = ''] = theirs.split(' ');
+    const remedy = `ip ${ip}route del ${theirs}`;
     expect(failure).toMatchObject({
-      errors: [{ code: 'StepFailed', cause: { code: 'EEXIST' } }],
+      errors: [
+        {
+          code: 'StepFailed',
+          cause: {
+            code: 'RouteTaken',
+            message: `Cannot have the route to ${destination}: there is one of somebody else's; if nobody needs it any more: ${remedy}`,
+          },
+        },
+      ],
       message: 'Cannot apply 1 of 8 changes to the host network',
     });
-    expect(await scratch.ip('route show 10.0.1.0/24')).toContain('via 192.0.2.9');
-    expect(plan(want).map(describeStep)).toEqual([
-      'put route 10.0.1.0/24 via 10.0.1.0 on podwire.7 onlink',
-    ]);
+    expect(await scratch.ip(`${ip}route show ${destination}`)).toContain('dev eth0');
+    expect(plan(want).map(describeStep)).toEqual([step]);
+    await scratch.ip(remedy.slice('ip '.length));
+    await applyHostNetwork(kernel, plan(want), never);
+    expect(plan(want)).toEqual([]);
   });
 });
 

@@ -27,6 +27,7 @@ import type { KernelReader } from './observe.ts';
 import type { Device, VxlanLink } from './device.ts';
 import { podwireAlias, podwireRouteProtocol, type HostObject, type Route } from './object.ts';
 import type { WireguardDriver } from './rtnetlink-wireguard.ts';
+import { withHolders } from './route-holder.ts';
 import type { Step } from './step.ts';
 
 export type HostKernel = KernelReader & KernelWriter;
@@ -51,7 +52,7 @@ export function openHostKernel(socket: NetlinkSocket, drivers: DeviceDrivers = {
     wireguard: (link) => driver(drivers.wireguard, 'WireGuard').read(link),
     routes: (family, protocol) => listRoutes(socket, { family, protocol }),
     sysctl: readSysctl,
-    write: (steps) => writeSteps(socket, drivers, steps),
+    write: (steps) => withHolders(socket, steps, writeSteps(socket, drivers, steps)),
   };
 }
 
