@@ -26,9 +26,10 @@ let kernel: HostKernel;
 
 beforeEach(async () => {
   scratch = await createScratchNetns('pw-host');
+  // Link-local addresses would come some time later, when the kernel has made sure of them.
   await scratch.ip('link add eth0 address 02:ee:00:00:00:01 type veth peer name wire');
-  await scratch.ip('link set wire up');
-  await scratch.ip('link set eth0 up');
+  await scratch.ip('link set wire addrgenmode none up');
+  await scratch.ip('link set eth0 addrgenmode none up');
   await scratch.ip('addr add 192.0.2.1/24 dev eth0');
   await scratch.ip('addr add 2001:db8::1/64 dev eth0 nodad');
   const inside = <T>(fn: () => T): T => withNetns(sys, scratch.path, fn as never, die) as T;
@@ -284,7 +285,6 @@ describe('what people change by hand heals', () => {
 
 describe('what belongs to others', () => {
   it('149. stays untouched', async () => {
-    // Link-local addresses come when the kernel has made sure of them.
     await scratch.ip('link add other type bridge');
     await scratch.ip('link set other addrgenmode none up');
     await scratch.ip('addr add 10.50.0.1/24 dev other');
