@@ -2,8 +2,7 @@ import { execFile } from 'node:child_process';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { expect, it } from 'vitest';
-import { machinesOf, selections } from './kernel-selections.ts';
-import { suitesOf } from './vm/suites.ts';
+import { selections } from './kernel-selections.ts';
 
 const root = join(import.meta.dirname, '..');
 
@@ -25,11 +24,3 @@ it('every kernel test runs once', async () => {
   );
   expect(withDaemons).toEqual([true, false]);
 }, 120_000);
-
-it('every test of the virtual machine runs in one of two', () => {
-  const files = suitesOf(root, []).map(({ file }) => file);
-  const machines = machinesOf(files);
-  expect(machines.flat().toSorted()).toEqual(files.toSorted());
-  // A machine without files would run all of them.
-  expect(machines.map((of) => of.length > 0)).toEqual([true, true]);
-});

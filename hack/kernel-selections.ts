@@ -1,4 +1,4 @@
-/** Which kernel tests run beside which. */
+/** Which kernel tests run beside which, as arguments for vitest. */
 
 /** Tests that may run beside daemons: they wait for programs, and not only for seconds. */
 const patient = {
@@ -9,10 +9,7 @@ const patient = {
 /** Of the projects in vitest.config.ts: those with daemons, and what of others is not patient. */
 const daemons = ['kernel-parts', 'kernel-programs', 'e2e-daemons'] as const;
 
-/**
- * As arguments for vitest: together all kernel tests, none of them twice; the first have the machine
- * before the second.
- */
+/** Together all kernel tests, none of them twice; the first have the machine before the second. */
 export const selections = [
   [
     ...daemons.map((name) => `--project=${name}`),
@@ -20,9 +17,3 @@ export const selections = [
   ],
   [...patient.projects.map((name) => `--project=${name}`), ...patient.folders],
 ] as const;
-
-/** Of the files for the virtual machine, those that two of them run: each has one processor. */
-export function machinesOf(files: readonly string[]): readonly (readonly string[])[] {
-  const ofProxies = files.filter((file) => file.startsWith('cmd/podwire-proxy/'));
-  return [ofProxies, files.filter((file) => !ofProxies.includes(file))];
-}

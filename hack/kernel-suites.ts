@@ -1,7 +1,7 @@
 /**
- * The tests that need a kernel, in four legs at one time: those with daemons on this machine, one file
+ * The tests that need a kernel, in three legs at one time: those with daemons on this machine, one file
  * after the other, since many of them expect something within seconds; the others here, which wait for
- * programs most of the time and let the first go before them; and those of two virtual machines, which
+ * programs most of the time and let the first go before them; and those of the virtual machine, which
  * do so, too. Ends with how many there were of all.
  *
  *     node hack/kernel-suites.ts [arguments for vitest: fewer tests on this machine]
@@ -12,9 +12,8 @@
 import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { constants, tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { machinesOf, selections } from './kernel-selections.ts';
+import { selections } from './kernel-selections.ts';
 import { runLegs, type EndedLeg, type Leg } from './legs.ts';
-import { suitesOf } from './vm/suites.ts';
 import { closingLine, countsOfVm, countsOfVitest, type Counts } from './test-counts.ts';
 
 const root = join(import.meta.dirname, '..');
@@ -50,22 +49,18 @@ async function main(given: readonly string[]): Promise<number> {
       niceness: i === 0 ? 0 : 5,
     };
   });
-  const machines = machinesOf(suitesOf(root, []).map(({ file }) => file)).map((files): Leg => {
-    const machine = [join(root, 'hack/vm/main.ts'), '--timeout', '1800', '--quick'];
-    // Not less than the second leg: programs in there have limits, too.
-    return { command: [...node, ...machine, ...files], niceness: 5 };
-  });
-  const ended = await runLegs([...vitest, ...machines], stop.signal);
-  const here = ended.slice(0, vitest.length);
-  const there = ended.slice(vitest.length);
+  const machine = [join(root, 'hack/vm/main.ts'), '--timeout', '3600'];
+  // Not less than the second leg: programs in there have limits, too.
+  const vm: Leg = { command: [...node, ...machine], niceness: 5 };
+  const ended = await runLegs([...vitest, vm], stop.signal);
+  const there = ended.at(-1);
+  const here = ended.slice(0, -1);
   for (const { output } of here.slice(1)) print('Beside them', output);
-  for (const { output } of there) print('In a virtual machine', output);
+  if (there !== undefined) print('In the virtual machine', there.output);
   summarize(reports, there);
-  const codes = [
-    ...here.map(({ exitCode }) => exitCode ?? 1),
-    ...there.map(({ exitCode }) => (exitCode === noMachine ? 0 : (exitCode ?? 1))),
-  ];
-  return codes.find((code) => code !== 0) ?? 0;
+  const failed = here.find(({ exitCode }) => exitCode !== 0);
+  if (failed !== undefined) return failed.exitCode ?? 1;
+  return there?.exitCode === noMachine ? 0 : (there?.exitCode ?? 1);
 }
 
 function print(title: string, output: EndedLeg['output']): void {
@@ -74,12 +69,12 @@ function print(title: string, output: EndedLeg['output']): void {
 }
 
 /** vitest that did not come to its end has said why, and has no report. */
-function summarize(reports: readonly string[], there: readonly EndedLeg[]): void {
+function summarize(reports: readonly string[], there: EndedLeg | undefined): void {
   const counts: Counts[] = reports
     .filter((report) => existsSync(report))
     .map((report) => countsOfVitest(readFileSync(report, 'utf8')));
-  const ran = there.filter(({ exitCode }) => exitCode !== noMachine);
-  if (ran.length < there.length) console.log('Tests of the virtual machine are skipped.');
-  const inVm = ran.map(({ output }) => countsOfVm(output.read(1 << 16).toString()));
+  const isSkipped = there?.exitCode === noMachine;
+  if (isSkipped) console.log('The tests of the virtual machine are skipped.');
+  const inVm = isSkipped ? undefined : countsOfVm(there?.output.read(1 << 16).toString() ?? '');
   console.log(closingLine(counts, inVm));
 }

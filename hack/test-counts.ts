@@ -28,15 +28,13 @@ export function countsOfVm(output: string): Counts {
 }
 
 /** As vitest ends, of all together. */
-export function closingLine(here: readonly Counts[], there: readonly Counts[]): string {
-  const sumOf = (all: readonly Counts[], of: keyof Counts): number =>
-    all.reduce((total, counts) => total + counts[of], 0);
-  const totalOf = (all: readonly Counts[]): number =>
-    sumOf(all, 'failed') + sumOf(all, 'passed') + sumOf(all, 'skipped');
-  const sum = (of: keyof Counts): number => sumOf([...here, ...there], of);
+export function closingLine(here: readonly Counts[], there: Counts | undefined): string {
+  const all = there === undefined ? here : [...here, there];
+  const sum = (of: keyof Counts): number => all.reduce((total, counts) => total + counts[of], 0);
   const parts = (['failed', 'passed', 'skipped'] as const)
     .filter((of) => of === 'passed' || sum(of) > 0)
     .map((of) => `${sum(of)} ${of}`);
-  const inVm = there.length === 0 ? 'none' : `${totalOf(there)}`;
-  return `      Tests  ${parts.join(' | ')} (${totalOf([...here, ...there])}), ${inVm} of them in the virtual machine`;
+  const total = sum('failed') + sum('passed') + sum('skipped');
+  const inVm = there === undefined ? 'none' : `${there.failed + there.passed + there.skipped}`;
+  return `      Tests  ${parts.join(' | ')} (${total}), ${inVm} of them in the virtual machine`;
 }
