@@ -21,6 +21,7 @@ export const SO_SNDBUFFORCE = 32;
 
 /** include/uapi/asm-generic/poll.h */
 export const POLLIN = 0x1;
+export const POLLOUT = 0x4;
 
 /** include/uapi/linux/sched.h */
 export const CLONE_NEWNET = 0x40000000;

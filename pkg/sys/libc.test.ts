@@ -5,6 +5,7 @@ import { sysFromLibc, type Libc } from './libc.ts';
 const EINTR = 4;
 const EBADF = 9;
 const EAGAIN = 11;
+const EISCONN = 106;
 
 /** A libc whose calls fail with the given errnos, one after another, and then succeed with 5. */
 function libc(errnos: readonly number[]): { readonly libc: Libc; readonly calls: () => number } {
@@ -48,6 +49,15 @@ it.each<[string, (sys: ReturnType<typeof sysFromLibc>) => unknown]>([
   const fake = libc([EINTR, EINTR]);
   run(sysFromLibc(fake.libc));
   expect(fake.calls()).toBe(3);
+});
+
+it('connect() that a signal interrupts may be done when it is made again', () => {
+  const address = new Uint8Array(16);
+  const fake = libc([EINTR, EISCONN]);
+  sysFromLibc(fake.libc).connect(3, address);
+  expect(fake.calls()).toBe(2);
+  const connected = sysFromLibc(libc([EISCONN]).libc);
+  expect(() => connected.connect(3, address)).toThrow('EISCONN');
 });
 
 it('close() is not made again: the number may be another file’s by then', () => {

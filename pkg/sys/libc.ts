@@ -37,8 +37,16 @@ export function sysFromLibc(libc: Libc): Sys {
       call('open a socket', () => libc.socket(domain, type, protocol)),
     bind: (fd, address) =>
       void call('bind a socket', () => libc.bind(fd, address, address.byteLength)),
-    connect: (fd, address) =>
-      void call('connect a socket', () => libc.connect(fd, address, address.byteLength)),
+    connect(fd, address) {
+      let isAgain = false;
+      call('connect a socket', () => {
+        const result = libc.connect(fd, address, address.byteLength);
+        // What a signal interrupts the kernel finishes by itself (connect(2)).
+        const isDone = isAgain && result === -1 && errnoName(libc.errno()) === 'EISCONN';
+        isAgain = true;
+        return isDone ? 0 : result;
+      });
+    },
     getsockname(fd, address) {
       const length = new Uint32Array([address.byteLength]);
       const bytes = new Uint8Array(length.buffer);

@@ -1,9 +1,11 @@
 /** One connection of SCTP (RFC 9260) from a namespace to another: Node has no such sockets. */
+import { isErrno } from '#pkg/errors/agent-error.ts';
 import { addressBytes, parseAddress } from '#pkg/ip/address.ts';
 import { withNetns } from '#pkg/netns/netns.ts';
 import type { ScratchNetns } from '#pkg/netns/scratch.ts';
 import {
   POLLIN,
+  POLLOUT,
   SO_RCVTIMEO,
   SO_SNDTIMEO,
   SOCK_CLOEXEC,
@@ -53,7 +55,12 @@ export async function helloOverSctp(of: SctpTry): Promise<string> {
   const value = new Uint8Array(new BigInt64Array([BigInt(timeoutMs / 1000), 0n]).buffer);
   sys.setsockopt({ fd: client, level: SOL_SOCKET, name: SO_SNDTIMEO, value });
   sys.setsockopt({ fd: server, level: SOL_SOCKET, name: SO_RCVTIMEO, value });
-  sys.connect(client, socketAddress(of.address, of.port));
+  try {
+    sys.connect(client, socketAddress(of.address, of.port));
+  } catch (error) {
+    // A signal interrupted it, and it goes on.
+    if (!isErrno(error, 'EALREADY') || sys.poll(client, POLLOUT, timeoutMs) === 0) throw error;
+  }
   const connection = own(listening.accept(server));
   sys.send(client, new TextEncoder().encode('hello'), 0);
   if (sys.poll(connection, POLLIN, timeoutMs) === 0) return 'nothing';
