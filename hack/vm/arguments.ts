@@ -5,7 +5,7 @@ export interface VmArguments {
   /** A version ("6.12"), the path of a Debian package, or undefined for the release's own kernel. */
   readonly kernel: string | undefined;
   readonly timeoutSeconds: number;
-  /** Of the named files only what needs the VM. */
+  /** Of the named files only what needs the VM; when none is named, none that takes minutes. */
   readonly quick: boolean;
   /** Time in there is what was executed: figures do not depend on what else this machine does. */
   readonly countInstructions: boolean;

@@ -18,17 +18,22 @@ const always: readonly (readonly [pattern: string, only?: RegExp])[] = [
   ['cmd/podwire-cni/over-master.kernel.test.ts', /ipvlan .*modes l2/],
 ];
 
+/** Many starts of a daemon: five minutes. */
+const slow: ReadonlySet<string> = new Set(['cmd/podwire-proxy/mode-switch.vm.test.ts']);
+
 /**
  * The tests a command line names: by path or by folder; all that need the VM when it names none.
  *
- * @param quick of a file, the part that needs the VM
+ * @param quick of those all, without slow ones; of a file, the part that needs the VM
  * @throws {TypeError} when a name finds nothing
  */
 export function suitesOf(root: string, names: readonly string[], quick = false): Suite[] {
   const found = new Map<string, Suite>();
   const add = (pattern: string, only?: RegExp): number => {
     const files = globSync(pattern, { cwd: root });
-    for (const file of files) found.set(file, { file, only });
+    for (const file of files) {
+      if (!(quick && names.length === 0 && slow.has(file))) found.set(file, { file, only });
+    }
     return files.length;
   };
   if (names.length === 0) for (const [pattern, only] of always) add(pattern, only);

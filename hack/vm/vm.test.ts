@@ -146,6 +146,12 @@ describe('suitesOf()', () => {
       expect(suitesOf(root, [ipvlan])).toEqual([whole]);
       expect(suitesOf(root, [ipvlan], true)).toEqual([part]);
       expect(suitesOf(root, [])).toContainEqual(part);
+      mkdirSync(join(root, 'cmd/podwire-proxy'));
+      const slow = 'cmd/podwire-proxy/mode-switch.vm.test.ts';
+      writeFileSync(join(root, slow), '');
+      expect(filesOf()).toContain(slow);
+      expect(filesOf(slow)).toEqual([slow]);
+      expect(suitesOf(root, [], true).map(({ file }) => file)).not.toContain(slow);
       expect(() => filesOf('pkg/b')).toThrow('Cannot run pkg/b: no test file');
     } finally {
       rmSync(root, { recursive: true });
