@@ -85,7 +85,7 @@ export function createBirdDriver(
       isCleared = false;
       const changed = await writeFileIfChanged(configFile, config);
       const isRead = !changed && config === loaded;
-      if (isRead && Math.abs(now() - verifiedAtMs) < verifyIntervalMs) return;
+      if (isRead && now() - verifiedAtMs < verifyIntervalMs) return;
       if (!isRead) await reload(loaded ?? before, signal);
       await verify(config, changed, signal);
     },

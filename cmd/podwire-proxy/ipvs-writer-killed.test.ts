@@ -6,17 +6,9 @@ import { ipvsOptions } from '#pkg/proxy/testdata/ipvs-trace.ts';
 import { local, p80, portsOf, service, slice, type Cluster } from '#pkg/proxy/testdata/records.ts';
 import { createIpvsWriter, type IpvsWriter } from './ipvs-writer.ts';
 import { FakeIpvsKernel } from './scratch/fake-ipvs-kernel.ts';
-import type { RulesWriter } from './rules-writer.ts';
+import { noRules as rules } from './scratch/no-rules.ts';
 
 const signal = new AbortController().signal;
-const rules: RulesWriter = {
-  writeAll: async () => [],
-  writeChange: async () => [],
-  doubt: () => undefined,
-  nextKind: 'partial',
-  isKnown: true,
-  attempted: [],
-};
 
 function writerOf(kernel: FakeIpvsKernel, scheduler = 'rr'): IpvsWriter {
   return createIpvsWriter({

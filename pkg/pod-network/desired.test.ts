@@ -1,21 +1,10 @@
 import { describe, expect, test } from 'vitest';
 import { formatPrefix, parsePrefix } from '#pkg/ip/prefix.ts';
-import { defaultAnnotationPrefix } from '#pkg/overlay/annotations.ts';
 import type { NodeRecord } from '#pkg/kube/types.ts';
 import { desiredPodNetwork, type HostFacts, type PodNetworkOptions } from './desired.ts';
+import { nodeRecord, vxlanOptions } from './testdata/vxlan-node.ts';
 
-const options: PodNetworkOptions = {
-  nodeName: 'a',
-  backend: 'vxlan',
-  vni: 1,
-  port: 8472,
-  directRouting: true,
-  link: undefined,
-  mtuBytes: undefined,
-  masquerade: true,
-  nonMasqueradeCIDRs: [],
-  annotationPrefix: defaultAnnotationPrefix,
-};
+const options: PodNetworkOptions = vxlanOptions('a');
 
 const host: HostFacts = {
   links: [
@@ -31,20 +20,11 @@ const host: HostFacts = {
 };
 
 function node(name: string, fields: Partial<NodeRecord> = {}): NodeRecord {
-  return {
-    namespace: '',
-    name,
-    uid: `uid-${name}`,
-    resourceVersion: '1',
-    createdAt: '2026-01-01T00:00:00Z',
-    annotations: {},
-    labels: {},
+  return nodeRecord(name, {
     podCIDRs: ['10.244.1.0/24', 'fd00:10:244:1::/64'],
     internalIPs: ['192.168.1.1', 'fd00:1::1'],
-    taintKeys: [],
-    deleting: false,
     ...fields,
-  };
+  });
 }
 
 const far = node('b', {

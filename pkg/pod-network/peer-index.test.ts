@@ -8,19 +8,12 @@ import { planNftables, type NftStep } from '#pkg/nftables/plan.ts';
 import { observedOf, type ObservedTable } from '#pkg/nftables/ruleset.ts';
 import { seededRandom } from '#pkg/kube/testing/seeded-random.ts';
 import { desiredPodNetwork, type Desired, type PodNetworkOptions } from './desired.ts';
+import { vxlanOptions } from './testdata/vxlan-node.ts';
 import { PeerIndex, type PeerChange } from './peer-index.ts';
 
 const options: PodNetworkOptions = {
-  nodeName: 'n1',
-  backend: 'vxlan',
-  vni: 1,
-  port: 8472,
-  directRouting: true,
-  link: undefined,
-  mtuBytes: undefined,
-  masquerade: true,
+  ...vxlanOptions('n1'),
   nonMasqueradeCIDRs: [parsePrefix('192.168.7.0/24')],
-  annotationPrefix: 'podwire.dev/',
 };
 
 const host = {

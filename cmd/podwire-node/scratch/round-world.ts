@@ -6,7 +6,7 @@ import { parsePrefix } from '#pkg/ip/prefix.ts';
 import { silentLogger } from '#pkg/log/logger.ts';
 import { planNftables, type ElementStep, type NftStep } from '#pkg/nftables/plan.ts';
 import { observedOf, sameTable, type ObservedTable } from '#pkg/nftables/ruleset.ts';
-import { defaultAnnotationPrefix } from '#pkg/overlay/annotations.ts';
+import { nodeRecord, vxlanOptions } from '#pkg/pod-network/testdata/vxlan-node.ts';
 import type { NodeRecord } from '#pkg/kube/types.ts';
 import { desiredPodNetwork, type Desired, type HostFacts } from '#pkg/pod-network/desired.ts';
 import { createNodeMetrics } from '#cmd/podwire-node/node-metrics.ts';
@@ -27,37 +27,18 @@ const hostFacts: HostFacts = {
   advertisedLinks: [],
   acceptRa: () => undefined,
 };
-const options = {
-  nodeName: 'a',
-  backend: 'vxlan',
-  vni: 1,
-  port: 8472,
-  directRouting: true,
-  link: undefined,
-  mtuBytes: undefined,
-  masquerade: true,
-  nonMasqueradeCIDRs: [],
-  annotationPrefix: defaultAnnotationPrefix,
-} as const;
+const options = vxlanOptions('a');
 
 export function node(name: string, n: number): NodeRecord {
-  return {
-    namespace: '',
-    name,
-    uid: `uid-${name}`,
-    resourceVersion: '1',
-    createdAt: '2026-01-01T00:00:00Z',
+  return nodeRecord(name, {
     annotations: {
       'podwire.dev/backend-type': 'vxlan',
       'podwire.dev/backend-data': `{"VNI":1,"VtepMAC":"02:00:00:00:00:0${n}"}`,
       'podwire.dev/public-ip': `192.168.${n}.1`,
     },
-    labels: {},
     podCIDRs: [`10.244.${n}.0/24`],
     internalIPs: [`192.168.${n}.1`],
-    taintKeys: [],
-    deleting: false,
-  };
+  });
 }
 
 /** A machine and a cluster that behave; `calls` are what touched them, `failAt` is refused. */

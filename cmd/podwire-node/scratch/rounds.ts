@@ -22,6 +22,7 @@ import { NetlinkSocket } from '#pkg/netlink/socket.ts';
 import { withNetns } from '#pkg/netns/netns.ts';
 import type { BackendResult } from '#pkg/overlay/backend.ts';
 import { createScratchNetns, type ScratchNetns } from '#pkg/netns/scratch.ts';
+import { nodeRecord } from '#pkg/pod-network/testdata/vxlan-node.ts';
 import { readSysctl } from '#pkg/sysctl/sysctl.ts';
 import { openDatagramSys } from '#pkg/sys/datagram-sys.ts';
 import { openSys } from '#pkg/sys/open-sys.ts';
@@ -175,19 +176,9 @@ async function createNode(
     `addr add ${pods.ip6}/128 dev lo nodad`,
   ]);
   const ranges = podRanges(name);
-  records.set(name, {
-    namespace: '',
-    name,
-    uid: `uid-${name}`,
-    resourceVersion: '1',
-    createdAt: '2026-01-01T00:00:00Z',
-    annotations: {},
-    labels: {},
-    podCIDRs: podFamilies.map((family) => ranges[family]),
-    internalIPs: [addresses.ip, addresses.ip6],
-    taintKeys: [],
-    deleting: false,
-  });
+  const podCIDRs = podFamilies.map((family) => ranges[family]);
+  const internalIPs = [addresses.ip, addresses.ip6];
+  records.set(name, nodeRecord(name, { podCIDRs, internalIPs }));
   const inside = <T>(run: () => T): T => withNetns(sys, netns.path, run as never, die) as T;
   const socket = opened.use(inside(() => new NetlinkSocket(sys)));
   const generic = opened.use(inside(() => new NetlinkSocket(sys, NETLINK_GENERIC)));

@@ -22,7 +22,7 @@ import { openSys } from '#pkg/sys/open-sys.ts';
 import { ipvsDriver } from '#cmd/podwire-proxy/ipvs-mode.ts';
 import type { IpvsDriver } from '#cmd/podwire-proxy/ipvs-driver.ts';
 import { createIpvsWriter } from '#cmd/podwire-proxy/ipvs-writer.ts';
-import type { RulesWriter } from '#cmd/podwire-proxy/rules-writer.ts';
+import { noRules } from '#cmd/podwire-proxy/scratch/no-rules.ts';
 import { benchPort } from './bench-port.ts';
 
 const options: IpvsOptions = {
@@ -133,22 +133,13 @@ const nothing: IpvsDriver = {
   applyAddresses: () => undefined,
 };
 
-/** The fixed rules do not depend on Services. */
-const rules: RulesWriter = {
-  writeAll: async () => [],
-  writeChange: async () => [],
-  doubt: () => undefined,
-  nextKind: 'partial',
-  isKnown: true,
-  attempted: [],
-};
-
 async function measure(services: number, kernel: IpvsDriver): Promise<void> {
   const meter = new Meter();
   const writer = createIpvsWriter({
     family: 'ip',
     driver: meter.counting(kernel),
-    rules,
+    // The fixed rules do not depend on Services.
+    rules: noRules,
     options: () => options,
     isOurs: () => true,
     observeIntervalMs: 3_600_000,
