@@ -11,7 +11,8 @@ import {
 import { join } from 'node:path';
 import { cacheFolder } from './debian-package.ts';
 import { writeImage } from './image.ts';
-import { runMachine, type Accelerator } from './qemu.ts';
+import { runMachine } from './machine.ts';
+import { qemuCommand, type Accelerator } from './qemu.ts';
 import { UnnamedFile } from '#hack/unnamed-file.ts';
 
 /** A machine that works turns itself off within one. */
@@ -61,8 +62,8 @@ async function bootsUnderKvm({
   using console = new UnnamedFile();
   using exitCode = new UnnamedFile();
   writeImage(initrd.fd, { busybox, init: '#!/bin/busybox sh\n/bin/busybox poweroff -f\n' });
-  const kind = { accelerator: 'kvm', kernelImage, shareRoot: false } as const;
-  const machine = { ...kind, initrd, console, exitCode };
+  const command = qemuCommand({ accelerator: 'kvm', kernelImage, shareRoot: false });
+  const machine = { command, initrd, console, exitCode };
   try {
     const options = { timeoutSeconds, signal, onOutput: () => undefined };
     return (await runMachine(machine, options)) === 'by itself';

@@ -1,5 +1,5 @@
 /** Boots the machine and says how its command went. */
-import { runMachine, type Ended, type Machine } from './qemu.ts';
+import { runMachine, type Ended, type Machine } from './machine.ts';
 
 export interface Boot {
   readonly timeoutSeconds: number;

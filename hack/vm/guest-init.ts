@@ -1,6 +1,15 @@
 /** The first program in the VM, as text: mounts, runs the command, reports its exit code. */
 
+/** What the guest has to do for its kind of machine: lines of a script for busybox's shell. */
+export interface GuestMachine {
+  /** Sets `output` and `code`, devices to write to, and mounts the machine's root on /machine. */
+  readonly attach: readonly string[];
+  /** What else it changes in its own view of that root. */
+  readonly adapt: (root: string) => readonly string[];
+}
+
 export interface GuestCommand {
+  readonly machine: GuestMachine;
   /** Folder of the repository on the machine; it has the same path in the VM. */
   readonly root: string;
   readonly argv: readonly string[];
@@ -21,18 +30,11 @@ const mounts: readonly (readonly [type: string, path: string])[] = [
   ['tmpfs', '/tmp'],
 ];
 
-/** Since the kernel's start, on a machine that is busy with other things. */
-const portSeconds = 120;
-
-/** Serial ports to the machine: what is printed, and the exit code. */
-export const outputPort = 'podwire.output';
-export const exitCodePort = 'podwire.exit-code';
-
 /**
- * A script for busybox's shell. The machine's root, seen through 9p, is below an overlay in memory;
- * the repository is in memory as a whole, since each look at a file through 9p waits for the machine.
+ * A script for busybox's shell. The machine's root is below an overlay in memory; the repository is in
+ * memory as a whole, since each look at a file of the machine waits for it.
  */
-export function guestInit({ root, argv, env, timeoutSeconds }: GuestCommand): string {
+export function guestInit({ machine, root, argv, env, timeoutSeconds }: GuestCommand): string {
   const newRoot = '/newroot';
   const variables = Object.entries(env).map(([name, value]) => quote(`${name}=${value}`));
   return `${[
@@ -41,25 +43,16 @@ export function guestInit({ root, argv, env, timeoutSeconds }: GuestCommand): st
     'mount -t proc proc /proc; mount -t sysfs sysfs /sys; mount -t devtmpfs devtmpfs /dev',
     // The kernel's own loads look at this file system, also after the move below.
     'echo /bin/modprobe > /proc/sys/kernel/modprobe',
-    'for module in virtio_pci 9pnet_virtio 9p overlay virtio_console; do',
-    '  modprobe $module || echo "podwire: no module $module"',
-    'done',
-    // A port gets its name some time after it appeared; a kernel without such ports is no use.
-    'until [ -n "$output" ] && [ -n "$code" ]; do',
-    `  [ $(cut -d. -f1 /proc/uptime) -lt ${portSeconds} ] || { echo "podwire: no ports"; poweroff -f; }`,
-    '  for port in /sys/class/virtio-ports/*; do',
-    '    case $(cat $port/name 2>/dev/null) in',
-    `      ${outputPort}) output=/dev/\${port##*/};;`,
-    `      ${exitCodePort}) code=/dev/\${port##*/};;`,
-    '    esac',
-    '  done',
-    'done',
-    `mount -t 9p -o ro,trans=virtio,version=9p2000.L,msize=1048576,cache=loose machine /machine`,
+    ...machine.attach,
     'mount -t tmpfs memory /memory; mkdir /memory/upper /memory/work',
     `mount -t overlay -o lowerdir=/system:/machine,upperdir=/memory/upper,workdir=/memory/work overlay ${newRoot}`,
     `mkdir -p ${newRoot}/lib/modules`,
     `mount -o bind /lib/modules ${newRoot}/lib/modules`,
-    `[ -e ${newRoot}/sbin/modprobe ] || cp /bin/busybox ${newRoot}/sbin/modprobe`,
+    // Programs look for it where the kernel does (above), or at its usual place.
+    ...['/bin/modprobe', '/sbin/modprobe'].map(
+      (path) => `[ -e ${newRoot}${path} ] || cp /bin/busybox ${newRoot}${path}`,
+    ),
+    ...machine.adapt(newRoot),
     ...mounts.map(
       ([type, path]) => `mkdir -p ${newRoot}${path}; mount -t ${type} ${type} ${newRoot}${path}`,
     ),

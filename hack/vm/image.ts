@@ -81,7 +81,9 @@ const applets = [
   'modprobe',
   'mount',
   'poweroff',
+  'rm',
   'sh',
+  'stty',
   'timeout',
 ];
 

@@ -15,7 +15,7 @@ import {
 export interface VmKernel {
   /** "6.1.0-55-amd64" */
   readonly version: string;
-  /** The kernel itself, for qemu's -kernel. */
+  /** The kernel itself: for qemu's -kernel, or a program. */
   readonly image: string;
   /** Holds modules.dep and kernel/. */
   readonly modules: string;
@@ -90,6 +90,18 @@ const keptDevices = new Set(['bonding', 'ipvlan', 'vxlan', 'wireguard']);
 async function prepareKernel(folder: string, busybox: string, signal: AbortSignal): Promise<void> {
   const { version, modules } = kernelIn(folder);
   const kernel = join(modules, 'kernel');
+  keepNetworking(kernel);
+  const packed = globSync(join(kernel, '**/*.ko.xz'));
+  if (packed.length > 0) await call('xz', ['-d', '-T0', ...packed], signal);
+  // Newer packages are merged into /usr, where depmod does not look.
+  const base = join(modules, '../../..');
+  await call(busybox, ['depmod', '-b', base, version], signal);
+  const misplaced = join(base, 'modules.dep');
+  if (existsSync(misplaced)) renameSync(misplaced, join(modules, 'modules.dep'));
+}
+
+/** Removes the modules that the VM does not need. @param kernel the folder kernel/ of them */
+export function keepNetworking(kernel: string): void {
   keepOnly(kernel, kept);
   keepOnly(join(kernel, 'drivers'), keptDrivers);
   keepOnly(join(kernel, 'fs'), keptFileSystems);
@@ -98,13 +110,6 @@ async function prepareKernel(folder: string, busybox: string, signal: AbortSigna
       rmSync(join(kernel, 'drivers/net', entry.name), { recursive: true });
     }
   }
-  const packed = globSync(join(kernel, '**/*.ko.xz'));
-  if (packed.length > 0) await call('xz', ['-d', '-T0', ...packed], signal);
-  // Newer packages are merged into /usr, where depmod does not look.
-  const base = join(modules, '../../..');
-  await call(busybox, ['depmod', '-b', base, version], signal);
-  const misplaced = join(base, 'modules.dep');
-  if (existsSync(misplaced)) renameSync(misplaced, join(modules, 'modules.dep'));
 }
 
 function keepOnly(folder: string, names: ReadonlySet<string>): void {

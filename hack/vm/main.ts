@@ -11,15 +11,17 @@ import { messageOf } from '#pkg/errors/agent-error.ts';
 import { chooseAccelerator } from './accelerator.ts';
 import { parseVmArguments, usage, type VmArguments } from './arguments.ts';
 import { bootAndRun, noAnswer, noMachine } from './boot.ts';
-import { call, unpackedPackage } from './debian-package.ts';
-import { guestInit } from './guest-init.ts';
+import { call, unpackedPackage, type Packages } from './debian-package.ts';
+import { guestInit, type GuestMachine } from './guest-init.ts';
 import { writeImage, type Program } from './image.ts';
 import { findKernel, type VmKernel } from './kernel.ts';
-import { qemu } from './qemu.ts';
+import type { Machine } from './machine.ts';
+import { qemu, qemuCommand, qemuGuest } from './qemu.ts';
 import { bundleScript, bundleTests } from './bundle-tests.ts';
 import { bundleCniProgram } from './cni-program.ts';
-import { suitesOf } from './suites.ts';
+import { requireUserMode, suitesOf } from './suites.ts';
 import { systemFiles } from './system-files.ts';
+import { findUserModeKernel, userModeCommand, userModeGuest } from './user-mode.ts';
 import { UnnamedFile } from '#hack/unnamed-file.ts';
 
 const root = join(import.meta.dirname, '../..');
@@ -30,29 +32,26 @@ const testCommand = [node, '--disable-warning=ExperimentalWarning', testProgram]
 
 async function main(args: VmArguments, signal: AbortSignal): Promise<number> {
   const programs = await programsFor(args);
-  const { busybox, kernel } = await machineParts(args, signal);
-  const accelerator = args.countInstructions
-    ? 'tcg'
-    : await chooseAccelerator({ kernelImage: kernel.image, busybox, signal });
+  const machine = await chooseMachine(args, signal);
   using initrd = new UnnamedFile();
   using console = new UnnamedFile();
   using exitCode = new UnnamedFile();
-  const { countInstructions: countsInstructions, timeoutSeconds } = args;
+  const { busybox, command, guest, kernel } = machine;
+  const { timeoutSeconds } = args;
   const env = {
     ...guestEnvironment,
-    PODWIRE_SLOWNESS: slowness[accelerator],
+    PODWIRE_VM: machine.kind,
+    PODWIRE_SLOWNESS: slowness[machine.speed],
     // Beside other tests, which go first, a test takes five times as long.
     PODWIRE_TEST_SECONDS: '600',
   };
-  const init = guestInit({ root, argv: commandOf(args), env, timeoutSeconds });
+  const init = guestInit({ machine: guest, root, argv: commandOf(args), env, timeoutSeconds });
   const modules = { version: kernel.version, folder: kernel.modules };
   const system = systemFiles(guestEnvironment.PATH);
   writeImage(initrd.fd, { busybox, init, modules, repository: root, programs, system });
-  const kernelImage = kernel.image;
-  const kind = { accelerator, countsInstructions, kernelImage, shareRoot: true } as const;
-  say(`Linux ${kernel.version}, ${accelerator}`);
+  say(`Linux ${kernel.version}, ${machine.speed}`);
   return await bootAndRun(
-    { ...kind, initrd, console, exitCode },
+    { command, initrd, console, exitCode },
     { timeoutSeconds, signal, onOutput: (bytes) => void process.stdout.write(bytes), say },
   );
 }
@@ -61,6 +60,7 @@ async function main(args: VmArguments, signal: AbortSignal): Promise<number> {
 async function programsFor(args: VmArguments): Promise<Program[]> {
   const [script = ''] = args.command;
   const suites = args.command.length > 0 ? [] : suitesOf(root, args.tests, args.quick);
+  if (args.userMode) requireUserMode(suites);
   const tests = script.endsWith('.ts')
     ? await bundleScript(root, script)
     : await bundleTests(root, suites);
@@ -79,36 +79,67 @@ function commandOf({ command }: VmArguments): readonly string[] {
 /** Nothing is wrong with the tests, but they cannot run here. */
 class NoMachine extends Error {}
 
+interface ChosenMachine {
+  readonly kind: 'emulated' | 'user-mode';
+  readonly speed: keyof typeof slowness;
+  readonly command: Machine['command'];
+  readonly guest: GuestMachine;
+  readonly busybox: string;
+  readonly kernel: VmKernel;
+}
+
 /** @throws {NoMachine} */
-async function machineParts(
-  args: VmArguments,
-  signal: AbortSignal,
-): Promise<{ readonly busybox: string; readonly kernel: VmKernel }> {
+async function chooseMachine(args: VmArguments, signal: AbortSignal): Promise<ChosenMachine> {
+  const packages = { signal, say };
   try {
     if (process.arch !== 'x64') throw new Error(`its kernel is for x64, this is ${process.arch}`);
-    await call(qemu, ['-version'], signal);
-    const packages = { signal, say };
     const name = async (): Promise<string> => 'busybox-static';
     const folder = await unpackedPackage(packages, name, /^busybox-static_/);
     const busybox = join(folder, 'bin/busybox');
-    return { busybox, kernel: await findKernel(packages, args.kernel, busybox) };
+    if (args.userMode) {
+      const machine = await userModeMachine(packages);
+      if (machine !== undefined) return { ...machine, busybox };
+    }
+    await call(qemu, ['-version'], signal);
+    const kernel = await findKernel(packages, args.kernel, busybox);
+    const { countInstructions: countsInstructions } = args;
+    const speed = countsInstructions
+      ? 'tcg'
+      : await chooseAccelerator({ kernelImage: kernel.image, busybox, signal });
+    const kind = { accelerator: speed, countsInstructions, shareRoot: true } as const;
+    const command = qemuCommand({ ...kind, kernelImage: kernel.image });
+    return { kind: 'emulated', speed, command, guest: qemuGuest, busybox, kernel };
   } catch (cause) {
     signal.throwIfAborted();
     throw new NoMachine(`no virtual machine: ${messageOf(cause)}`, { cause });
   }
 }
 
-/** PODWIRE_VM tells tests that what they need must be there: nothing is skipped in the VM. */
+/** Undefined where it cannot be had: not every distribution has it. */
+async function userModeMachine(
+  packages: Packages,
+): Promise<Omit<ChosenMachine, 'busybox'> | undefined> {
+  try {
+    const kernel = await findUserModeKernel(packages);
+    const command = userModeCommand(kernel.image);
+    return { kind: 'user-mode', speed: 'native', command, guest: userModeGuest, kernel };
+  } catch (error) {
+    packages.signal.throwIfAborted();
+    say(`no user-mode Linux, an emulated machine in its place: ${messageOf(error)}`);
+    return undefined;
+  }
+}
+
+/** With PODWIRE_VM, which tells tests that what they need must be there: nothing is skipped in the VM. */
 const guestEnvironment = {
   PATH: `${join(root, 'node_modules/.bin')}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin`,
   HOME: '/root',
   CI: '1',
   NO_COLOR: '1',
-  PODWIRE_VM: '1',
 } as const;
 
 /** How many times as long tests may take: hack/vm/patience.ts. */
-const slowness = { kvm: '1', tcg: '10' } as const;
+const slowness = { kvm: '1', native: '3', tcg: '10' } as const;
 
 function say(line: string): void {
   process.stderr.write(`podwire vm: ${line}\n`);

@@ -1,14 +1,12 @@
-/** qemu's command line, and running it. */
-import { spawn, type ChildProcess } from 'node:child_process';
-import { setTimeout as delay } from 'node:timers/promises';
-import { exitCodePort, outputPort } from './guest-init.ts';
-import type { UnnamedFile } from '#hack/unnamed-file.ts';
+/** A machine of qemu's: its command line, and what the guest does to use it. */
+import type { GuestMachine } from './guest-init.ts';
+import { machineFiles, type Machine } from './machine.ts';
 
 export const qemu = 'qemu-system-x86_64';
 
 export type Accelerator = 'kvm' | 'tcg';
 
-export interface MachineKind {
+export interface QemuMachine {
   readonly accelerator: Accelerator;
   readonly kernelImage: string;
   /**
@@ -20,15 +18,21 @@ export interface MachineKind {
   readonly shareRoot: boolean;
 }
 
-export interface Machine extends MachineKind {
-  readonly initrd: UnnamedFile;
-  /** What qemu writes: the kernel's messages, and what the VM says about its end. */
-  readonly console: UnnamedFile;
-  readonly exitCode: UnnamedFile;
-}
+/** Serial ports to the machine: what is printed, and the exit code. */
+const outputPort = 'podwire.output';
+const exitCodePort = 'podwire.exit-code';
 
-/** The open files of a machine, under the numbers qemu has them by. */
-const files = { initrd: '/dev/fd/3', console: '/dev/fd/4', exitCode: '/dev/fd/5' } as const;
+/** The open files of a machine, as qemu names them. */
+const files = {
+  initrd: `/dev/fd/${machineFiles.initrd}`,
+  console: `/dev/fd/${machineFiles.console}`,
+  exitCode: `/dev/fd/${machineFiles.exitCode}`,
+} as const;
+
+/** The command of a machine of qemu's. */
+export function qemuCommand(kind: QemuMachine): Machine['command'] {
+  return [qemu, ...qemuArguments(kind)];
+}
 
 /**
  * Arguments for a machine without network devices and without disks. Under tcg a plain processor: it
@@ -36,7 +40,7 @@ const files = { initrd: '/dev/fd/3', console: '/dev/fd/4', exitCode: '/dev/fd/5'
  * single one: kernels patch code that another one may be running, which qemu's threads take amiss (6.12:
  * "Oops: int3"); two of them wait for each other, which costs a third more.
  */
-export function qemuArguments(machine: MachineKind): string[] {
+export function qemuArguments(machine: QemuMachine): string[] {
   const tcg = machine.accelerator === 'tcg';
   const counts = tcg && machine.countsInstructions === true;
   return [
@@ -69,65 +73,26 @@ const kernelArguments =
 
 const sharedRoot = 'local,path=/,mount_tag=machine,security_model=none,multidevs=remap,readonly=on';
 
-export type Ended = 'by itself' | 'timeout' | 'signal';
+/** Since the kernel's start, on a machine that is busy with other things. */
+const portSeconds = 120;
 
-/** What a machine that was killed has left: its last words are under way, nothing else. */
-const lastWordsMs = 500;
-/** The kernel may keep a process that uses KVM. */
-const unkillableMs = 5_000;
-
-/** Runs the machine until it turns itself off, the time is over or the signal aborts. */
-export async function runMachine(
-  machine: Machine,
-  of: {
-    readonly timeoutSeconds: number;
-    readonly signal: AbortSignal;
-    readonly onOutput: (bytes: Uint8Array) => void;
-  },
-): Promise<Ended> {
-  if (of.signal.aborted) return 'signal';
-  // Its standard input stays open: at the end of it qemu takes the output port for unconnected, and
-  // whoever writes in the VM waits for ever. It ends with this process, however that ends.
-  const child = spawn('setpriv', ['--pdeathsig', 'KILL', qemu, ...qemuArguments(machine)], {
-    // Not detached: in a session of its own the kernel may not let others go before it.
-    stdio: ['pipe', 'pipe', 'pipe', machine.initrd.fd, machine.console.fd, machine.exitCode.fd],
-  });
-  const complaints: Buffer[] = [];
-  child.stdout?.on('data', of.onOutput);
-  child.stderr?.on('data', (bytes: Buffer) => complaints.push(bytes));
-  const closed = Promise.withResolvers<void>();
-  const exited = Promise.withResolvers<void>();
-  child.once('error', closed.reject).once('close', () => closed.resolve());
-  child.once('exit', () => exited.resolve());
-  const forced = Promise.withResolvers<void>();
-  let ended: Ended = 'by itself';
-  const end = (why: Ended): void => {
-    if (ended !== 'by itself' || hasEnded(child)) return;
-    ended = why;
-    // Its memory is all there is to lose.
-    child.kill('SIGKILL');
-    const left = exited.promise.then(() => delay(lastWordsMs, undefined, { ref: false }));
-    void Promise.race([left, delay(unkillableMs, undefined, { ref: false })]).then(forced.resolve);
-  };
-  const timer = setTimeout(() => end('timeout'), of.timeoutSeconds * 1000);
-  const onAbort = (): void => end('signal');
-  of.signal.addEventListener('abort', onAbort, { once: true });
-  try {
-    await Promise.race([closed.promise, forced.promise]);
-    if (ended === 'by itself' && child.exitCode !== 0) {
-      const said = Buffer.concat(complaints).toString().trim();
-      const why = child.signalCode === null ? said : `ended by ${child.signalCode} ${said}`.trim();
-      throw new Error(`Cannot run ${qemu}: ${why}`);
-    }
-    return ended;
-  } finally {
-    clearTimeout(timer);
-    of.signal.removeEventListener('abort', onAbort);
-    for (const stream of [child.stdin, child.stdout, child.stderr]) stream?.destroy();
-    child.unref();
-  }
-}
-
-function hasEnded({ exitCode, signalCode }: ChildProcess): boolean {
-  return exitCode !== null || signalCode !== null;
-}
+/** The guest sees the machine's root through 9p, and writes to serial ports. */
+export const qemuGuest: GuestMachine = {
+  attach: [
+    'for module in virtio_pci 9pnet_virtio 9p overlay virtio_console; do',
+    '  modprobe $module || echo "podwire: no module $module"',
+    'done',
+    // A port gets its name some time after it appeared; a kernel without such ports is no use.
+    'until [ -n "$output" ] && [ -n "$code" ]; do',
+    `  [ $(cut -d. -f1 /proc/uptime) -lt ${portSeconds} ] || { echo "podwire: no ports"; poweroff -f; }`,
+    '  for port in /sys/class/virtio-ports/*; do',
+    '    case $(cat $port/name 2>/dev/null) in',
+    `      ${outputPort}) output=/dev/\${port##*/};;`,
+    `      ${exitCodePort}) code=/dev/\${port##*/};;`,
+    '    esac',
+    '  done',
+    'done',
+    `mount -t 9p -o ro,trans=virtio,version=9p2000.L,msize=1048576,cache=loose machine /machine`,
+  ],
+  adapt: () => [],
+};

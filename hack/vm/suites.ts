@@ -18,22 +18,44 @@ const always: readonly (readonly [pattern: string, only?: RegExp])[] = [
   ['cmd/podwire-cni/over-master.kernel.test.ts', /ipvlan .*modes l2/],
 ];
 
-/** Many starts of a daemon: five minutes. */
-const slow: ReadonlySet<string> = new Set(['cmd/podwire-proxy/mode-switch.vm.test.ts']);
+/** What user-mode Linux has no part of: WireGuard, nf_tables for IP. */
+const emulatedOnly: ReadonlySet<string> = new Set([
+  'cmd/podwire-node/backends.vm.test.ts',
+  'cmd/podwire-proxy/mode-switch.vm.test.ts',
+]);
+
+/** Runs in each kind of machine: it is about the machine. */
+const ofMachine = 'hack/vm/self.vm.test.ts';
+
+/** All that needs a VM, in the machine that is the faster one for it. */
+export function suitesByMachine(root: string): Record<'userMode' | 'emulated', readonly string[]> {
+  const files = suitesOf(root, []).map(({ file }) => file);
+  return {
+    userMode: files.filter((file) => !emulatedOnly.has(file)),
+    emulated: files.filter((file) => emulatedOnly.has(file) || file === ofMachine),
+  };
+}
+
+/** @throws {TypeError} when the tests need what user-mode Linux lacks */
+export function requireUserMode(suites: readonly Suite[]): void {
+  const refused = suites.find(({ file }) => emulatedOnly.has(file));
+  if (refused === undefined) return;
+  throw new TypeError(
+    `Cannot run ${refused.file} with --user-mode: its kernel has no WireGuard and no nf_tables for IP`,
+  );
+}
 
 /**
  * The tests a command line names: by path or by folder; all that need the VM when it names none.
  *
- * @param quick of those all, without slow ones; of a file, the part that needs the VM
+ * @param quick of a file that is named, the part that needs the VM
  * @throws {TypeError} when a name finds nothing
  */
 export function suitesOf(root: string, names: readonly string[], quick = false): Suite[] {
   const found = new Map<string, Suite>();
   const add = (pattern: string, only?: RegExp): number => {
     const files = globSync(pattern, { cwd: root });
-    for (const file of files) {
-      if (!(quick && names.length === 0 && slow.has(file))) found.set(file, { file, only });
-    }
+    for (const file of files) found.set(file, { file, only });
     return files.length;
   };
   if (names.length === 0) for (const [pattern, only] of always) add(pattern, only);

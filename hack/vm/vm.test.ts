@@ -7,8 +7,9 @@ import { cpioArchive, directoryEntry, fileEntry, linkEntry } from './cpio.ts';
 import { UnnamedFile } from '#hack/unnamed-file.ts';
 import { guestInit } from './guest-init.ts';
 import { writeImage } from './image.ts';
-import { qemuArguments, type MachineKind } from './qemu.ts';
-import { suitesOf } from './suites.ts';
+import { qemuArguments, type QemuMachine } from './qemu.ts';
+import { requireUserMode, suitesByMachine, suitesOf } from './suites.ts';
+import { userModeCommand } from './user-mode.ts';
 
 describe('parseVmArguments()', () => {
   it('takes files, a kernel and a time', () => {
@@ -25,6 +26,7 @@ describe('parseVmArguments()', () => {
       kernel: '6.12',
       timeoutSeconds: 90,
       quick: true,
+      userMode: false,
       countInstructions: true,
       tests: ['pkg/ipvs'],
       command: [],
@@ -42,6 +44,8 @@ describe('parseVmArguments()', () => {
     [['--timeout', '2147484']],
     [['--kernel', '']],
     [['--cpus', '4']],
+    [['--user-mode', '--kernel', '6.12']],
+    [['--user-mode', '--count-instructions']],
   ])('refuses %j', (argv) => expect(() => parseVmArguments(argv)).toThrow(TypeError));
 });
 
@@ -84,7 +88,7 @@ describe('writeImage()', () => {
 });
 
 describe('qemuArguments()', () => {
-  const machine: MachineKind = { accelerator: 'tcg', kernelImage: '/k', shareRoot: true };
+  const machine: QemuMachine = { accelerator: 'tcg', kernelImage: '/k', shareRoot: true };
 
   it('gives the machine no network device, and this machine read-only', () => {
     const words = qemuArguments(machine).join(' ');
@@ -111,6 +115,7 @@ describe('qemuArguments()', () => {
 describe('guestInit()', () => {
   it('quotes what a shell would take apart, twice for the command', () => {
     const init = guestInit({
+      machine: { attach: ['output=/dev/null'], adapt: (folder) => [`rm ${folder}/x`] },
       root: '/srv/a b',
       argv: ['node', "it's"],
       env: { HOME: '/root' },
@@ -121,6 +126,47 @@ describe('guestInit()', () => {
       `/bin/sh -c 'cd '\\''/srv/a b'\\'' && exec node '\\''it'\\''\\'\\'''\\''s'\\'''`,
     );
     expect(init).toContain('timeout -s KILL 9 ');
+    expect(init).toMatch(/^output=\/dev\/null$[^]*^rm \/newroot\/x$[^]*chroot/m);
+  });
+});
+
+describe('userModeCommand()', () => {
+  const words = userModeCommand('/linux');
+
+  it('gives the machine no network device and no disk', () => {
+    expect(words.join(' ')).not.toMatch(/eth\d|vec\d|ubd/);
+  });
+
+  it('has it end with its helpers and its files', () => {
+    expect(words.slice(0, 5)).toEqual([
+      'unshare',
+      '--mount',
+      '--pid',
+      '--fork',
+      '--kill-child=KILL',
+    ]);
+    // It would begin anew.
+    expect(words.join(' ')).not.toContain('panic=-1');
+  });
+});
+
+describe('suitesByMachine()', () => {
+  const root = join(import.meta.dirname, '../..');
+
+  it('has each suite in one machine, and what is about machines in both', () => {
+    const { emulated, userMode } = suitesByMachine(root);
+    const twice = userMode.filter((file) => emulated.includes(file));
+    expect(twice).toEqual(['hack/vm/self.vm.test.ts']);
+    const all = suitesOf(root, []).map(({ file }) => file);
+    expect([...new Set([...userMode, ...emulated])].toSorted()).toEqual(all);
+  });
+
+  it('keeps from user-mode Linux what it cannot run', () => {
+    const { emulated, userMode } = suitesByMachine(root);
+    expect(() => requireUserMode(suitesOf(root, userMode))).not.toThrow();
+    expect(() => requireUserMode(suitesOf(root, emulated))).toThrow(
+      /^Cannot run \S+\.vm\.test\.ts with --user-mode: its kernel has no WireGuard/,
+    );
   });
 });
 
@@ -146,12 +192,6 @@ describe('suitesOf()', () => {
       expect(suitesOf(root, [ipvlan])).toEqual([whole]);
       expect(suitesOf(root, [ipvlan], true)).toEqual([part]);
       expect(suitesOf(root, [])).toContainEqual(part);
-      mkdirSync(join(root, 'cmd/podwire-proxy'));
-      const slow = 'cmd/podwire-proxy/mode-switch.vm.test.ts';
-      writeFileSync(join(root, slow), '');
-      expect(filesOf()).toContain(slow);
-      expect(filesOf(slow)).toEqual([slow]);
-      expect(suitesOf(root, [], true).map(({ file }) => file)).not.toContain(slow);
       expect(() => filesOf('pkg/b')).toThrow('Cannot run pkg/b: no test file');
     } finally {
       rmSync(root, { recursive: true });

@@ -99,14 +99,14 @@ it('a set that is full is made anew with room, while a rule asks it', async () =
   const run: typeof runCommand = (file, args, options) => netns.exec(file, args, options);
   await netns.exec('ipset', 'create KUBE-CLUSTER-IP hash:ip,port maxelem 2'.split(' '));
   const rule = '-A OUTPUT -m set --match-set KUBE-CLUSTER-IP dst,dst -j ACCEPT';
-  await netns.exec('iptables-nft', rule.split(' '));
+  await netns.exec('iptables', rule.split(' '));
   const kind = { name: 'KUBE-CLUSTER-IP', type: 'hash:ip,port', family: 'ip' } as const;
   const members = new Set([1, 2, 3].map((n) => `10.96.0.${n},tcp:80`));
   const have = async () => await observeIpSets(run, 'KUBE-', signal);
   await applyIpSets(run, planIpSets([{ ...kind, members }], await have()), signal);
   expect([...(await have()).values()]).toEqual([{ ...kind, members, maxMembers: 65_536 }]);
   expect(planIpSets([{ ...kind, members }], await have())).toEqual([]);
-  expect((await netns.exec('iptables-nft-save', [])).stdout).toContain(rule);
+  expect((await netns.exec('iptables-save', [])).stdout).toContain(rule);
 });
 
 it('what the kernel refuses is an error, though ipvsadm ends well', async () => {

@@ -8,7 +8,7 @@ import { observeIpSetSizes } from '#pkg/ipset/observe.ts';
 import { observeIptables } from '#pkg/iptables/observe.ts';
 import { parseIpvsProc } from '#pkg/ipvs/parse.ts';
 import { schedulerFlags } from '#pkg/ipvs/scheduler-flags.ts';
-import { scratchTools } from '#pkg/iptables/testdata/scratch-tools.ts';
+import { usualTools } from '#pkg/iptables/testdata/scratch-tools.ts';
 import { silentLogger } from '#pkg/log/logger.ts';
 import { withNetns } from '#pkg/netns/netns.ts';
 import type { ScratchNetns } from '#pkg/netns/scratch.ts';
@@ -60,7 +60,7 @@ export async function createIpvsNode(
     ([path, value]) => `${path.replaceAll('/', '.')}=${value}`,
   );
   await netns.exec('sysctl', ['-qw', ...settings]);
-  const tools = await scratchTools(netns, 'nf_tables');
+  const tools = await usualTools(netns);
   const excluded = (of.excludeCIDRs ?? []).map(parsePrefix);
   const isOurs = ({ address }: { readonly address: string }): boolean =>
     !excluded.some((range) => containsAddress(range, parseAddress(address)));

@@ -26,6 +26,12 @@ export async function probeBackends(): Promise<BackendProbe[]> {
   return probes;
 }
 
+/** Both families' tools of the backend that this machine's iptables has by default. */
+export async function usualTools(netns: ScratchNetns): Promise<(family: Family) => IptablesTool> {
+  const { stdout } = await netns.exec('iptables', ['--version']);
+  return await scratchTools(netns, stdout.includes('nf_tables') ? 'nf_tables' : 'legacy');
+}
+
 /** Both families' tools of one backend; rejects where the machine or its kernel lacks it. */
 export async function scratchTools(
   netns: ScratchNetns,
