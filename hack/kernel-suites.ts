@@ -1,26 +1,34 @@
 /**
  * The tests that need a kernel, in three legs at one time: those with daemons on this machine, one file
  * after the other, since many of them expect something within seconds; the others here, which wait for
- * programs most of the time and let the first go before them; and those of the virtual machine, which
- * do so, too. Ends with how many there were of all.
+ * programs most of the time and let the first go before them; and those of the virtual machines, which
+ * do so, too. Ends with which tests failed, and how many there were of all.
  *
  *     node hack/kernel-suites.ts [arguments for vitest: fewer tests on this machine]
  *
- * Exit code: that of vitest, else that of the virtual machine. Where there can be no such machine its
- * tests are skipped, and the reason is said. What takes many minutes there, switches of the proxy's mode,
- * is left to `npm run test:vm`.
+ * Exit code: that of vitest, else that of a virtual machine. Where there can be no such machine its
+ * tests are skipped, and the reason is said.
  */
 import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { constants, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { selections } from './kernel-selections.ts';
-import { runLegs, type EndedLeg, type Leg } from './legs.ts';
-import { closingLine, countsOfVm, countsOfVitest, type Counts } from './test-counts.ts';
+import { runLegs, type Command, type Ended, type Leg } from './legs.ts';
+import {
+  closingLine,
+  countsOfVm,
+  countsOfVitest,
+  failuresOfVitest,
+  failuresOfVm,
+} from './test-results.ts';
+import { suitesByMachine } from './vm/suites.ts';
 
 const root = join(import.meta.dirname, '..');
 const node = [process.execPath, '--disable-warning=ExperimentalWarning'] as const;
 /** As hack/vm/main.ts has it: there can be no machine here. */
 const noMachine = 2;
+/** What tests in a machine print of themselves at their end, failures included. */
+const vmOutputBytes = 1 << 24;
 
 const stop = new AbortController();
 for (const name of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
@@ -42,40 +50,50 @@ async function main(given: readonly string[]): Promise<number> {
   // One worker a leg, for the two processors that there are at least.
   const parts = isWhole ? selections.map((s) => [...s, '--no-file-parallelism']) : [given];
   const reports = parts.map((_, i) => join(work, `report-${i}.json`));
-  const vitest = parts.map((selection, i): Leg => {
+  const here = parts.map((selection, i): Leg => {
     const reporters = ['--reporter=default', '--reporter=json', `--outputFile.json=${reports[i]}`];
     const program = join(root, 'node_modules/vitest/vitest.mjs');
     return {
-      command: [...node, program, 'run', ...selection, ...reporters],
+      commands: [[...node, program, 'run', ...selection, ...reporters]],
       niceness: i === 0 ? 0 : 5,
     };
   });
-  const machine = [join(root, 'hack/vm/main.ts'), '--quick', '--timeout', '3600'];
-  // Not less than the second leg: programs in there have limits, too.
-  const vm: Leg = { command: [...node, ...machine], niceness: 5 };
-  const ended = await runLegs([...vitest, vm], stop.signal);
-  const there = ended.at(-1);
-  const here = ended.slice(0, -1);
-  for (const { output } of here.slice(1)) print('Beside them', output);
-  if (there !== undefined) print('In the virtual machine', there.output);
-  summarize(reports, there);
-  const failed = here.find(({ exitCode }) => exitCode !== 0);
-  if (failed !== undefined) return failed.exitCode ?? 1;
-  return there?.exitCode === noMachine ? 0 : (there?.exitCode ?? 1);
+  // Not less nice than the second leg: programs in there have limits, too.
+  const there: Leg = { commands: machines(), niceness: 5 };
+  const ended = await runLegs([...here, there], stop.signal);
+  const inMachines = ended.at(-1) ?? [];
+  const onThis = ended.slice(0, -1).flat();
+  for (const { output } of onThis.slice(1)) print('Beside them', output);
+  for (const { output } of inMachines) print('In a virtual machine', output);
+  summarize(reports, inMachines);
+  const ran = [...onThis, ...inMachines.filter(({ exitCode }) => exitCode !== noMachine)];
+  const failed = ran.find(({ exitCode }) => exitCode !== 0);
+  return failed === undefined ? 0 : (failed.exitCode ?? 1);
 }
 
-function print(title: string, output: EndedLeg['output']): void {
+/** Each suite in the machine that is the faster one for it. */
+function machines(): Command[] {
+  const program = [...node, join(root, 'hack/vm/main.ts'), '--quick', '--timeout', '3600'] as const;
+  const { emulated, userMode } = suitesByMachine(root);
+  return [
+    [...program, '--user-mode', ...userMode],
+    [...program, ...emulated],
+  ];
+}
+
+function print(title: string, output: Ended['output']): void {
   process.stdout.write(`\n${title}:\n`);
   for (const chunk of output.chunks()) process.stdout.write(chunk);
 }
 
 /** vitest that did not come to its end has said why, and has no report. */
-function summarize(reports: readonly string[], there: EndedLeg | undefined): void {
-  const counts: Counts[] = reports
-    .filter((report) => existsSync(report))
-    .map((report) => countsOfVitest(readFileSync(report, 'utf8')));
-  const isSkipped = there?.exitCode === noMachine;
-  if (isSkipped) console.log('The tests of the virtual machine are skipped.');
-  const inVm = isSkipped ? undefined : countsOfVm(there?.output.read(1 << 16).toString() ?? '');
-  console.log(closingLine(counts, inVm));
+function summarize(reports: readonly string[], inMachines: readonly Ended[]): void {
+  const here = reports.filter((file) => existsSync(file)).map((file) => readFileSync(file, 'utf8'));
+  const ran = inMachines.filter(({ exitCode }) => exitCode !== noMachine);
+  if (ran.length < inMachines.length) console.log('Tests of a virtual machine are skipped.');
+  const there = ran.map(({ output }) => output.read(vmOutputBytes).toString());
+  for (const line of [...here.flatMap(failuresOfVitest), ...there.flatMap(failuresOfVm)]) {
+    console.log(line);
+  }
+  console.log(closingLine(here.map(countsOfVitest), there.map(countsOfVm)));
 }

@@ -4,18 +4,19 @@ import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, it } from 'vitest';
-import { runLegs, type EndedLeg, type Leg } from './legs.ts';
+import { runLegs, type Ended, type Leg } from './legs.ts';
 
 let dir: string;
 const open = new DisposableStack();
 beforeEach(() => (dir = mkdtempSync(join(tmpdir(), 'podwire-legs-'))));
 afterEach(() => rmSync(dir, { recursive: true }));
 
-const sh = (script: string): Leg => ({ command: ['sh', '-c', script], niceness: 0 });
-const run = async (
-  legs: readonly Leg[],
-  signal = new AbortController().signal,
-): Promise<EndedLeg[]> => (await runLegs(legs, signal)).map((ended) => open.use(ended));
+const sh = (...scripts: string[]): Leg => ({
+  commands: scripts.map((script) => ['sh', '-c', script] as const),
+  niceness: 0,
+});
+const run = async (legs: readonly Leg[], signal = new AbortController().signal): Promise<Ended[]> =>
+  (await runLegs(legs, signal)).flat().map((ended) => open.use(ended));
 const note = (name: string): string => join(dir, name);
 const isThere = (name: string): boolean => existsSync(note(name));
 
@@ -39,6 +40,16 @@ it('keeps any amount of output, and has its end at hand', async () => {
   expect(length).toBe(150_000_004);
 });
 
+it('runs the commands of a leg one after the other, also when one has failed', async () => {
+  const ended = await run([
+    sh(''),
+    sh(`echo > ${note('a')}; exit 3`, `ls ${note('a')}; mv ${note('a')} ${note('b')}`, 'exit 4'),
+  ]);
+  expect(ended.map(({ exitCode }) => exitCode)).toEqual([0, 3, 0, 4]);
+  expect(ended[2]?.output.read().toString()).toBe(`${note('a')}\n`);
+  expect([isThere('a'), isThere('b')]).toEqual([false, true]);
+});
+
 it('gives each its niceness', async () => {
   const [, second] = await run([sh(''), { ...sh('nice'), niceness: 7 }]);
   expect(second?.output.read().toString()).toBe('7\n');
@@ -48,18 +59,18 @@ it('has all end in order when the signal aborts', async () => {
   const wait = (name: string): string =>
     `trap 'echo > ${note(`${name}-over`)}; exit 9' TERM; echo > ${note(name)}; while :; do sleep 0.01; done`;
   const stop = new AbortController();
-  const over = run([sh(wait('a')), sh(wait('b'))], stop.signal);
+  const over = run([sh(wait('a')), sh(wait('b'), `echo > ${note('c')}`)], stop.signal);
   await expect.poll(() => isThere('a') && isThere('b')).toBe(true);
   stop.abort();
   expect((await over).map(({ exitCode }) => exitCode)).toEqual([9, 9]);
-  expect([isThere('a-over'), isThere('b-over')]).toEqual([true, true]);
+  expect(['a-over', 'b-over', 'c'].map(isThere)).toEqual([true, true, false]);
 });
 
 it('has them end when it is killed itself', async () => {
   const wait = `trap 'echo > ${note('over')}; exit 9' TERM; echo $$ > ${note('pid')}; while :; do sleep 0.01; done`;
   const program = `
     import { runLegs } from ${JSON.stringify(join(import.meta.dirname, 'legs.ts'))};
-    const leg = (script) => ({ command: ['sh', '-c', script], niceness: 0 });
+    const leg = (script) => ({ commands: [['sh', '-c', script]], niceness: 0 });
     await runLegs([leg('echo ready'), leg(${JSON.stringify(wait)})], new AbortController().signal);`;
   const runner = spawn(process.execPath, ['--input-type=module', '-e', program], {
     cwd: import.meta.dirname,

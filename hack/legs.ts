@@ -3,16 +3,20 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { UnnamedFile } from './unnamed-file.ts';
 
+export type Command = readonly [file: string, ...args: string[]];
+
 export interface Leg {
-  readonly command: readonly [file: string, ...args: string[]];
+  /** Run one after the other, whatever becomes of each. */
+  readonly commands: readonly Command[];
   /** As nice(1) has it: those with less of it go first. */
   readonly niceness: number;
 }
 
-export interface EndedLeg extends Disposable {
+/** Of one command. */
+export interface Ended extends Disposable {
   /** Undefined when a signal ended it. */
   readonly exitCode: number | undefined;
-  /** Empty for the first. */
+  /** Empty for those of the first leg. */
   readonly output: UnnamedFile;
 }
 
@@ -20,17 +24,30 @@ export interface EndedLeg extends Disposable {
 const orderlyMs = 20_000;
 
 /**
- * Runs all to their ends. They are told by SIGTERM when the signal aborts, and when this process ends
- * without a word.
+ * Runs all legs to their ends, and says how each one's commands ended. They are told by SIGTERM when the
+ * signal aborts, after which none begins, and when this process ends without a word.
  */
-export async function runLegs(legs: readonly Leg[], signal: AbortSignal): Promise<EndedLeg[]> {
-  return await Promise.all(legs.map((leg, i) => runLeg(leg, i === 0, signal)));
+export async function runLegs(legs: readonly Leg[], signal: AbortSignal): Promise<Ended[][]> {
+  return await Promise.all(
+    legs.map(async ({ commands, niceness }, i) => {
+      const ended: Ended[] = [];
+      for (const command of commands) {
+        if (signal.aborted) break;
+        ended.push(await run(command, { niceness, isFirst: i === 0, signal }));
+      }
+      return ended;
+    }),
+  );
 }
 
-async function runLeg(leg: Leg, isFirst: boolean, signal: AbortSignal): Promise<EndedLeg> {
+async function run(
+  command: Command,
+  of: { readonly niceness: number; readonly isFirst: boolean; readonly signal: AbortSignal },
+): Promise<Ended> {
+  const { isFirst, niceness, signal } = of;
   const output = new UnnamedFile();
   const { fd } = output;
-  const start = ['--pdeathsig', 'TERM', 'nice', '-n', `${leg.niceness}`, ...leg.command];
+  const start = ['--pdeathsig', 'TERM', 'nice', '-n', `${niceness}`, ...command];
   const child = spawn('setpriv', start, {
     stdio: isFirst ? 'inherit' : ['ignore', fd, fd],
   });
@@ -39,7 +56,6 @@ async function runLeg(leg: Leg, isFirst: boolean, signal: AbortSignal): Promise<
     child.kill('SIGTERM');
     force = setTimeout(() => child.kill('SIGKILL'), orderlyMs);
   };
-  if (signal.aborted) stop();
   signal.addEventListener('abort', stop, { once: true });
   try {
     const [code] = (await once(child, 'exit')) as [number | null];

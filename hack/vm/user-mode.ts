@@ -43,16 +43,11 @@ const script = `mount -t tmpfs -o size=4G podwire ${memory} && "$@" 2>&${machine
 
 /** Its command, without network devices and without disks; with panic=-1 it would begin anew. */
 export function userModeCommand(image: string): Machine['command'] {
-  return [
-    ...(['unshare', '--mount', '--pid', '--fork', '--kill-child=KILL'] as const),
-    ...['sh', '-c', script, 'sh', 'env', `TMPDIR=${memory}`, image],
-    ...`mem=${memoryMegabytes}M initrd=/dev/fd/${machineFiles.initrd} quiet oops=panic`.split(' '),
-    `uml_dir=${memory}/`,
-    'con=null',
-    `con0=null,fd:${machineFiles.console}`,
-    'ssl0=null,fd:1',
-    `ssl1=null,fd:${machineFiles.exitCode}`,
-  ];
+  const boot = `initrd=/dev/fd/${machineFiles.initrd} quiet oops=panic`;
+  const lines = `con=null con0=null,fd:${machineFiles.console} ssl0=null,fd:1 ssl1=null,fd:${machineFiles.exitCode}`;
+  const words = `mem=${memoryMegabytes}M ${boot} uml_dir=${memory}/ ${lines}`.split(' ');
+  const start = ['--mount', '--pid', '--fork', '--kill-child=KILL', 'sh', '-c', script, 'sh'];
+  return ['unshare', ...start, 'env', `TMPDIR=${memory}`, image, ...words];
 }
 
 const iptablesPrograms = ['iptables', 'ip6tables'].flatMap((name) =>

@@ -1,0 +1,95 @@
+/** What became of tests, as their runners tell: how many passed, and which failed and why. */
+
+export interface Counts {
+  readonly passed: number;
+  readonly failed: number;
+  readonly skipped: number;
+}
+
+/** From what vitest's JSON reporter writes. */
+export function countsOfVitest(report: string): Counts {
+  const { numFailedTests, numPassedTests, numTotalTests } = JSON.parse(report) as Record<
+    'numFailedTests' | 'numPassedTests' | 'numTotalTests',
+    number
+  >;
+  return {
+    passed: numPassedTests,
+    failed: numFailedTests,
+    skipped: numTotalTests - numPassedTests - numFailedTests,
+  };
+}
+
+/** From the last line of hack/vm/run-tests.ts; a machine that ended without it has one failure. */
+export function countsOfVm(output: string): Counts {
+  const all = output.matchAll(/^\d+ tests: (\d+) passed, (\d+) failed, (\d+) skipped$/gm);
+  const found = [...all].at(-1);
+  const [passed = 0, failed = 1, skipped = 0] = found?.slice(1).map(Number) ?? [];
+  return { passed, failed, skipped };
+}
+
+/** As vitest ends, of all together. */
+export function closingLine(here: readonly Counts[], there: readonly Counts[]): string {
+  const all = [...here, ...there];
+  const sum = (of: keyof Counts): number => total(all, of);
+  const parts = (['failed', 'passed', 'skipped'] as const)
+    .filter((of) => of === 'passed' || sum(of) > 0)
+    .map((of) => `${sum(of)} ${of}`);
+  const inVm = total(there, 'failed') + total(there, 'passed') + total(there, 'skipped');
+  const ran = sum('failed') + sum('passed') + sum('skipped');
+  const words = inVm === 0 ? 'none' : `${inVm}`;
+  return `      Tests  ${parts.join(' | ')} (${ran}), ${words} of them in virtual machines`;
+}
+
+function total(all: readonly Counts[], of: keyof Counts): number {
+  return all.reduce((sum, counts) => sum + counts[of], 0);
+}
+
+/** Enough to tell which condition of a test was not met. */
+const maxMessage = 2_000;
+
+interface VitestReport {
+  readonly testResults: readonly {
+    readonly name: string;
+    readonly status: string;
+    /** Of a file that could not be loaded. */
+    readonly message: string;
+    readonly assertionResults: readonly {
+      readonly fullName: string;
+      readonly status: string;
+      readonly failureMessages: readonly string[];
+    }[];
+  }[];
+}
+
+/** Each failed test with its message, from what vitest's JSON reporter writes; files without any, too. */
+export function failuresOfVitest(report: string): string[] {
+  const { testResults } = JSON.parse(report) as VitestReport;
+  return testResults
+    .filter(({ status }) => status === 'failed')
+    .flatMap(({ assertionResults, message, name }) => {
+      const failed = assertionResults.filter(({ status }) => status === 'failed');
+      if (failed.length === 0) return [`FAIL ${name}: ${message || 'a hook failed'}`];
+      return failed.map(
+        (test) => `FAIL ${name} > ${test.fullName}: ${shorten(test.failureMessages)}`,
+      );
+    });
+}
+
+function shorten(messages: readonly string[]): string {
+  const text = messages.join('\n');
+  return text.length > maxMessage ? `${text.slice(0, maxMessage)} …` : text;
+}
+
+/** The same from what hack/vm/run-tests.ts prints, where a message follows the line of its test. */
+export function failuresOfVm(output: string): string[] {
+  const failures: string[] = [];
+  let lines: string[] | undefined;
+  for (const line of output.split('\n')) {
+    if (/^ {2}(?:ok {3}|FAIL |skip |[\d.]+ s$)/.test(line)) {
+      lines = line.startsWith('  FAIL ') ? [line.trim()] : undefined;
+      if (lines !== undefined) failures.push('');
+    } else lines?.push(line);
+    if (lines !== undefined) failures.splice(-1, 1, shorten([lines.join('\n')]));
+  }
+  return failures;
+}
