@@ -44,10 +44,14 @@ const testTools = [
   { tool: 'podman', package: 'podman' },
 ];
 
+/** Where systemd runs, the package would bring up a firewall on the machine with its next boot. */
+const bootsServices = existsSync('/run/systemd/system');
+const firewallTools = bootsServices ? [] : [{ tool: 'firewalld', package: 'firewalld' }];
+
 /** What each task cannot do without, and what it does less without. */
 const needs = {
   demo: { tools: demoTools, wishes: [] },
-  test: { tools: testTools, wishes: machineTools },
+  test: { tools: [...testTools, ...firewallTools], wishes: machineTools },
   vm: { tools: [...serviceTools, ...machineTools], wishes: [] },
 };
 

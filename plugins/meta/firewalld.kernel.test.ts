@@ -9,7 +9,7 @@ import {
 import { callPlugin, nftRules, savedRules } from './scratch-chain.ts';
 import { hasFirewalld, startFirewalld, type ScratchFirewalld } from './scratch-firewalld.ts';
 
-/** Needs the package firewalld, which the set-up does not install: it would start a firewall on the machine. */
+/** Needs the package firewalld, which the set-up leaves alone where it would start with the machine. */
 describe.runIf(hasFirewalld)('119. firewalld', () => {
   let node: ScratchNode;
   let firewalld: ScratchFirewalld;
