@@ -51,8 +51,28 @@ describe('detectIptables() chooses', () => {
       legacy,
     ],
     ['nf_tables when the kernel has no legacy', { 'iptables-legacy-save': 'broken' }, nft],
+    [
+      'legacy when the kernel has no nf_tables',
+      { 'iptables-nft-save': 'broken', 'ip6tables-nft-save': 'broken' },
+      legacy,
+    ],
+    [
+      'the one that it has for one family at least',
+      { 'ip6tables-nft-save': 'broken' },
+      'iptables-nft-save nf_tables',
+    ],
   ])('%s', async (_, saved, expected) => {
     expect(await chosen(machine(versions, saved))).toBe(expected);
+  });
+
+  it('no other backend for a kernel that was too busy to answer', async () => {
+    const run = machine(versions);
+    const busy: CommandRunner = (file, args, options) =>
+      file.includes('-nft-save')
+        ? Promise.reject(new AgentError('CommandTimedOut', `Cannot run ${file}: not finished`))
+        : run(file, args, options);
+    const { failures, tools } = await detectIptables(busy, signal);
+    expect([tools.size, failures.size]).toEqual([0, 2]);
   });
 
   it('what there is', async () => {

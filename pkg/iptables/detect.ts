@@ -44,7 +44,8 @@ export interface DetectedIptables {
 
 /**
  * The tools of the backend this node uses, as the images of Kubernetes choose it: the one where the
- * kubelet left its hint chain, else the one that holds more rules, else nf_tables.
+ * kubelet left its hint chain, else the one that holds more rules, else nf_tables. The other one where
+ * the kernel does not have that.
  *
  * @throws {AgentError} CommandMissing when no iptables is installed
  */
@@ -52,7 +53,25 @@ export async function detectIptables(
   run: CommandRunner,
   signal: AbortSignal,
 ): Promise<DetectedIptables> {
-  const variant = await chooseVariant(run, signal);
+  const [first, ...others] = await chooseVariants(run, signal);
+  const found = await toolsOf(first, run, signal);
+  for (const other of isLacking(found) ? others : []) {
+    const second = await toolsOf(other, run, signal);
+    if (second.tools.size > 0) return second;
+  }
+  return found;
+}
+
+/** Whether the kernel refuses the backend: not so when it was too busy to answer. */
+function isLacking({ failures, tools }: DetectedIptables): boolean {
+  return tools.size === 0 && [...failures.values()].every((e) => isErrno(e, 'CommandFailed'));
+}
+
+async function toolsOf(
+  variant: Variant,
+  run: CommandRunner,
+  signal: AbortSignal,
+): Promise<DetectedIptables> {
   const tools = new Map<Family, IptablesTool>();
   const failures = new Map<Family, AgentError>();
   const attempts = families.map(async (family) => {
@@ -73,15 +92,19 @@ export async function detectIptables(
   return { tools, failures };
 }
 
-async function chooseVariant(run: CommandRunner, signal: AbortSignal): Promise<Variant> {
+/** The one to use first. */
+async function chooseVariants(
+  run: CommandRunner,
+  signal: AbortSignal,
+): Promise<readonly [Variant, ...Variant[]]> {
   const probes = ['-nft', '-legacy'].map((suffix) => probe(run, suffix, signal));
   const [nft, legacy] = await Promise.all(probes);
   if (nft !== undefined && legacy !== undefined) {
-    return (await usesLegacy(run, signal)) ? legacy : nft;
+    return (await usesLegacy(run, signal)) ? [legacy, nft] : [nft, legacy];
   }
   const only = nft ?? legacy ?? (await probe(run, '', signal));
   if (only === undefined) throw missing();
-  return only;
+  return [only];
 }
 
 /** Whether this node's rules live in the legacy filter. */
