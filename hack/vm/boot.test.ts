@@ -17,6 +17,7 @@ import { chooseAccelerator } from './accelerator.ts';
 import { bootAndRun } from './boot.ts';
 import type { Machine } from './machine.ts';
 import { qemu, qemuCommand } from './qemu.ts';
+import { startsUserMode } from './user-mode.ts';
 import { UnnamedFile } from '#hack/unnamed-file.ts';
 
 const path = process.env['PATH'] ?? '';
@@ -89,8 +90,8 @@ describe('bootAndRun()', () => {
 
   it('ends a machine that takes too long, and shows its console', async () => {
     asQemu('echo words; echo Kernel panic > /dev/fd/4; exec sleep 1000');
-    expect(await run(0.3)).toBe(3);
-    expect(said.join('\n')).toMatch(/no exit code \(not finished after 0\.3 s\)[^]*Kernel panic/);
+    expect(await run(1.5)).toBe(3);
+    expect(said.join('\n')).toMatch(/no exit code \(not finished after 1\.5 s\)[^]*Kernel panic/);
     expect(starts().filter(isAlive)).toEqual([]);
   });
 
@@ -130,7 +131,7 @@ describe('bootAndRun()', () => {
 
   it('waits for nobody else who holds the output of a machine that was ended', async () => {
     asQemu('sleep 1000 & echo $! >> starts; echo words; exec sleep 1000');
-    expect(await run(0.5)).toBe(3);
+    expect(await run(1.5)).toBe(3);
     const [machinePid = 0, otherPid = 0] = starts();
     expect([machinePid, otherPid].map(isAlive)).toEqual([false, true]);
     process.kill(otherPid);
@@ -183,14 +184,14 @@ describe('runMachine()', () => {
 });
 
 describe('chooseAccelerator()', () => {
-  const choose = (device = join(dir, 'kvm')) =>
+  const choose = (device = join(dir, 'kvm'), timeoutSeconds = 60) =>
     chooseAccelerator({
       kernelImage,
       busybox: join(dir, 'kvm'),
       signal: new AbortController().signal,
       device,
       answers: join(dir, 'answers'),
-      timeoutSeconds: 0.3,
+      timeoutSeconds,
     });
 
   it('starts nothing where there is no KVM', async () => {
@@ -216,9 +217,27 @@ describe('chooseAccelerator()', () => {
   ])('a machine under KVM that %s, tried once', async (_, script, expected) => {
     writeFileSync(join(dir, 'kvm'), '');
     asQemu(script);
-    expect(await choose()).toBe(expected);
-    expect(await choose()).toBe(expected);
+    const timeoutSeconds = script.includes('sleep') ? 0.3 : 60;
+    expect(await choose(undefined, timeoutSeconds)).toBe(expected);
+    expect(await choose(undefined, timeoutSeconds)).toBe(expected);
     expect(starts()).toHaveLength(1);
     expect(starts().filter(isAlive)).toEqual([]);
+  });
+});
+
+describe('startsUserMode()', () => {
+  it.each([
+    ['boots and ends', 'echo 0 > /dev/fd/5', true],
+    ['hangs', 'exec sleep 1000', false],
+    ['aborts', 'kill -ABRT $$', false],
+    ['is forbidden what it needs', 'exit 1', false],
+  ])('user-mode Linux that %s', async (_, script, expected) => {
+    const image = join(dir, 'linux');
+    // In the place of unshare(1), which needs root.
+    writeFileSync(join(dir, 'unshare'), `#!/bin/sh\n${script}\n`, { mode: 0o755 });
+    const busybox = join(dir, 'unshare');
+    const { signal } = new AbortController();
+    const timeoutSeconds = expected ? 60 : 0.3;
+    expect(await startsUserMode({ image, busybox, signal, timeoutSeconds })).toBe(expected);
   });
 });

@@ -21,7 +21,7 @@ import { bundleScript, bundleTests } from './bundle-tests.ts';
 import { bundleCniProgram } from './cni-program.ts';
 import { requireUserMode, suitesOf } from './suites.ts';
 import { systemFiles } from './system-files.ts';
-import { findUserModeKernel, userModeCommand, userModeGuest } from './user-mode.ts';
+import { findUserModeKernel, startsUserMode, userModeCommand, userModeGuest } from './user-mode.ts';
 import { UnnamedFile } from '#hack/unnamed-file.ts';
 
 const root = join(import.meta.dirname, '../..');
@@ -97,7 +97,7 @@ async function chooseMachine(args: VmArguments, signal: AbortSignal): Promise<Ch
     const folder = await unpackedPackage(packages, name, /^busybox-static_/);
     const busybox = join(folder, 'bin/busybox');
     if (args.userMode) {
-      const machine = await userModeMachine(packages);
+      const machine = await userModeMachine(packages, busybox);
       if (machine !== undefined) return { ...machine, busybox };
     }
     await call(qemu, ['-version'], signal);
@@ -118,13 +118,18 @@ async function chooseMachine(args: VmArguments, signal: AbortSignal): Promise<Ch
 /** Undefined where it cannot be had: not every distribution has it. */
 async function userModeMachine(
   packages: Packages,
+  busybox: string,
 ): Promise<Omit<ChosenMachine, 'busybox'> | undefined> {
+  const { signal } = packages;
   try {
     const kernel = await findUserModeKernel(packages);
+    if (!(await startsUserMode({ image: kernel.image, busybox, signal }))) {
+      throw new Error('it does not start here');
+    }
     const command = userModeCommand(kernel.image);
     return { kind: 'user-mode', speed: 'native', command, guest: userModeGuest, kernel };
   } catch (error) {
-    packages.signal.throwIfAborted();
+    signal.throwIfAborted();
     say(`no user-mode Linux, an emulated machine in its place: ${messageOf(error)}`);
     return undefined;
   }

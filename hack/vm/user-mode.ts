@@ -8,7 +8,9 @@ import { AgentError } from '#pkg/errors/agent-error.ts';
 import { unpackedPackage, type Packages } from './debian-package.ts';
 import type { GuestMachine } from './guest-init.ts';
 import { keepNetworking, type VmKernel } from './kernel.ts';
-import { machineFiles, type Machine } from './machine.ts';
+import { writeImage } from './image.ts';
+import { machineFiles, runMachine, type Machine } from './machine.ts';
+import { UnnamedFile } from '#hack/unnamed-file.ts';
 
 /** As qemu's machines have. */
 const memoryMegabytes = 3072;
@@ -70,3 +72,38 @@ export const userModeGuest: GuestMachine = {
       `ln -sf /usr/sbin/${name}-legacy${suffix} ${root}/etc/alternatives/${name}${suffix}`,
     ]),
 };
+
+/** A machine that is busy with other tests needs a few of them. */
+const probeSeconds = 60;
+
+/**
+ * Whether it starts here: it may be forbidden to trace its programs, or to make namespaces.
+ *
+ * @throws whatever aborted the signal
+ */
+export async function startsUserMode(of: {
+  readonly image: string;
+  readonly busybox: string;
+  readonly signal: AbortSignal;
+  readonly timeoutSeconds?: number;
+}): Promise<boolean> {
+  const { busybox, image, signal, timeoutSeconds = probeSeconds } = of;
+  using initrd = new UnnamedFile();
+  using console = new UnnamedFile();
+  using exitCode = new UnnamedFile();
+  const init = [
+    '#!/bin/busybox sh',
+    '/bin/busybox mount -t devtmpfs devtmpfs /dev',
+    'echo 0 > /dev/ttyS1',
+    '/bin/busybox poweroff -f',
+  ];
+  writeImage(initrd.fd, { busybox, init: `${init.join('\n')}\n` });
+  const machine = { command: userModeCommand(image), initrd, console, exitCode };
+  try {
+    await runMachine(machine, { timeoutSeconds, signal, onOutput: () => undefined });
+  } catch {
+    return false;
+  }
+  signal.throwIfAborted();
+  return exitCode.read().toString().trim() === '0';
+}
