@@ -3,7 +3,7 @@ import { parseNodeConfig } from '#pkg/config/node-config.ts';
 import { AgentError } from '#pkg/errors/agent-error.ts';
 import { inClusterConfig } from '#pkg/kube/in-cluster.ts';
 import { loadKubeconfig } from '#pkg/kube/kubeconfig.ts';
-import { exitCodeFor } from './exit-code.ts';
+import { exitCodeFor, failureFields } from './exit-code.ts';
 
 test.each<[string, number, () => unknown]>([
   ['a kubeconfig that is not there', 2, () => loadKubeconfig('/nonexistent/kubeconfig')],
@@ -13,4 +13,11 @@ test.each<[string, number, () => unknown]>([
 ])('exitCodeFor(%s) is %i', async (_, code, fail) => {
   const error: unknown = await Promise.try(fail).catch((caught: unknown) => caught);
   expect(exitCodeFor(error)).toBe(code);
+});
+
+test('of what a person has to put right the reason is told, of all else where it happened', () => {
+  const wrong = new AgentError('InvalidConfig', 'Cannot use node.yaml: mtu: too small');
+  expect(failureFields(wrong)).toEqual({ reason: 'Cannot use node.yaml: mtu: too small' });
+  const bug = new Error('no such property');
+  expect(failureFields(bug)).toEqual({ reason: 'no such property', err: bug });
 });

@@ -3,7 +3,7 @@
  * The pod network's daemon. This file owns the process: arguments, signals, exit code. What runs,
  * and of which parts, is `wire.ts`.
  */
-import { exitCodeFor } from '#cmd/exit-code.ts';
+import { exitCodeFor, failureFields } from '#cmd/exit-code.ts';
 import { version } from '#cmd/version.ts';
 import { createLogger, type Logger } from '#pkg/log/logger.ts';
 import { readOptions, type NodeOptions } from './options.ts';
@@ -20,7 +20,7 @@ export async function main(
     if ('kind' in read) return 0;
     options = read;
   } catch (err) {
-    createLogger('podwire-node').error({ err }, 'Cannot start');
+    createLogger('podwire-node').error(failureFields(err), 'Cannot start');
     return 2;
   }
   const log = createLogger('podwire-node', options.config.logLevel);
@@ -49,7 +49,7 @@ async function run(
     return 0;
   } catch (err) {
     if (stop.signal.aborted) return 0;
-    log.error({ err }, 'Failed');
+    log.error(failureFields(err), 'Failed');
     return exitCodeFor(err);
   }
 }

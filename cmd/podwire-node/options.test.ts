@@ -2,6 +2,7 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { messageOf } from '#pkg/errors/agent-error.ts';
 import { readOptions } from './options.ts';
 
 let dir: string;
@@ -44,13 +45,24 @@ describe('readOptions()', () => {
   });
 
   test.each([
-    [['--node-name', 'a', '--annotation-prefix', 'A B'], 'annotationPrefix: expected a DNS name'],
-    [['--node-name', 'a', '--net-conf', 'net-conf.json'], 'netConf: expected an absolute path'],
+    [
+      ['--node-name', 'a', '--annotation-prefix', 'A B'],
+      '--annotation-prefix: expected a DNS name',
+    ],
+    [['--node-name', 'a', '--net-conf', 'net-conf.json'], '--net-conf: expected an absolute path'],
     [[], 'Cannot tell which Node this is'],
     [['--nodename', 'a'], "unknown option '--nodename'"],
     [['--node-name', 'a', 'b'], 'too many arguments'],
     [['--node-name', 'a', '--config', '/does/not/exist'], '/does/not/exist'],
   ])('refuses %j', async (argv, message) => {
     await expect(readOptions(argv, {}, '1')).rejects.toThrow(message);
+  });
+
+  test.each([
+    [['--node-nam', 'a'], "unknown option '--node-nam' (Did you mean --node-name?)"],
+    [['--config'], "option '--config <file>' argument missing"],
+  ])('says once and in one line what is wrong with %j', async (argv, message) => {
+    const error: unknown = await readOptions(argv, {}, '1').catch((caught: unknown) => caught);
+    expect(messageOf(error)).toBe(`Cannot understand the command line: ${message}`);
   });
 });

@@ -4,7 +4,7 @@ import { hostname } from 'node:os';
 import { Command, CommanderError } from 'commander';
 import { ignoredKeys, parseNetConf, type NetConf } from '#pkg/config/net-conf.ts';
 import { parseNodeConfig, type NodeConfig } from '#pkg/config/node-config.ts';
-import { AgentError } from '#pkg/errors/agent-error.ts';
+import { AgentError, messageOf } from '#pkg/errors/agent-error.ts';
 
 export interface NodeOptions {
   /** Undefined = the Pod's ServiceAccount. */
@@ -47,8 +47,11 @@ export async function readOptions(
     command.parse(argv, { from: 'user' });
   } catch (cause) {
     if (cause instanceof CommanderError && cause.exitCode === 0) return { kind: 'answered' };
-    const said = cause instanceof CommanderError ? cause.message.replace(/^error: /, '') : '';
-    throw new AgentError('WrongUsage', `Cannot understand the command line: ${said}`, { cause });
+    // Its suggestions stand in a line of their own.
+    const said = messageOf(cause)
+      .replace(/^error: /, '')
+      .replaceAll(/\s*\n\s*/g, ' ');
+    throw new AgentError('WrongUsage', `Cannot understand the command line: ${said}`);
   }
   const { kubeconfig, ...flags } = command.opts<Flags>();
   const { config, withNetConf, notices } = await readConfig(flags);

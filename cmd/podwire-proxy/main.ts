@@ -11,8 +11,7 @@ import { writeFile } from 'node:fs/promises';
 import { hostname } from 'node:os';
 import { basename } from 'node:path';
 import { renderProxyConfig } from '#pkg/config/proxy-config-render.ts';
-import { messageOf } from '#pkg/errors/agent-error.ts';
-import { exitCodeFor } from '#cmd/exit-code.ts';
+import { exitCodeFor, failureFields } from '#cmd/exit-code.ts';
 import { version } from '#cmd/version.ts';
 import { createLogger, type LogLevel } from '#pkg/log/logger.ts';
 import { cleanUp } from './cleanup.ts';
@@ -37,7 +36,7 @@ export async function main(
     }
     options = read;
   } catch (err) {
-    createLogger(program).error({ reason: messageOf(err) }, 'Cannot start');
+    createLogger(program).error(failureFields(err), 'Cannot start');
     return 2;
   }
   const log = createLogger(program, levelOf(options.config.verbosity));
@@ -87,7 +86,7 @@ async function perform(options: ProxyOptions, context: ProxyContext): Promise<0 
     }
   } catch (err) {
     if (stop.signal.aborted && action.kind === 'run') return 0;
-    log.error({ reason: messageOf(err), err }, 'Failed');
+    log.error(failureFields(err), 'Failed');
     return exitCodeFor(err);
   } finally {
     // A failure leaves servers and watches behind; they end with this.

@@ -231,7 +231,8 @@ describe('flags', () => {
     [['--hostname-override', ' '], /--hostname-override " ": expected the name of a Node/],
     [['--cluster-cidr', 'x'], /clusterCIDR "x"/],
     [['--proxy-mod=ipvs'], /unknown flag --proxy-mod, did you mean --proxy-mode/],
-    [['-x'], /Cannot understand the command line: unknown flag -x/],
+    [['-x'], /Cannot understand the command line: unknown flag -x$/],
+    [['--surprise'], /Cannot understand the command line: unknown flag --surprise$/],
     [['word'], /Cannot understand the command line: unexpected word "word"/],
     [['--masquerade-all', 'false'], /unexpected word "false"/],
     [['--config'], /flag --config needs a value/],
@@ -250,7 +251,7 @@ describe('with --config', () => {
     expect(config.kubeconfig).toBe('/from/file');
     expect(config.clusterCIDRs.map(formatPrefix)).toEqual(['10.9.0.0/16']);
     expect(warnings).toEqual([
-      `${file}: unknown field surprise, did you mean ipvs?`,
+      `${file}: unknown field surprise`,
       'flag --cluster-cidr does not count beside --config',
       'flag --kubeconfig does not count beside --config',
     ]);

@@ -52,7 +52,8 @@ export function parseCommandLine<F extends FlagName>(
 }
 
 function unknown(dashes: string, name: string, names: Iterable<string>): string {
-  const hint = dashes === '--' ? `, did you mean --${nearestName(name, [...names])}?` : '';
+  const nearest = dashes === '--' ? nearestName(name, [...names]) : undefined;
+  const hint = nearest === undefined ? '' : `, did you mean --${nearest}?`;
   return `unknown flag ${dashes}${name}${hint}`;
 }
 

@@ -1,12 +1,16 @@
 /** The name someone probably meant, for error messages. */
 
-/** The one of `names` that takes the fewest single-letter edits from `name`. */
-export function nearestName(name: string, names: readonly string[]): string {
+/**
+ * The one of `names` that takes the fewest single-letter edits from `name`; undefined when that is
+ * more than one edit in three letters, since then it is another word and no slip.
+ */
+export function nearestName(name: string, names: readonly string[]): string | undefined {
   const wanted = name.toLowerCase();
-  const ranked = names
+  const [nearest] = names
     .map((candidate) => ({ candidate, edits: editDistance(wanted, candidate.toLowerCase()) }))
     .toSorted((a, b) => a.edits - b.edits);
-  return ranked[0]?.candidate ?? '';
+  const most = Math.max(1, Math.ceil(wanted.length / 3));
+  return nearest !== undefined && nearest.edits <= most ? nearest.candidate : undefined;
 }
 
 /** Levenshtein distance, one row at a time. */

@@ -25,10 +25,11 @@ describe('parseNetConf()', () => {
     ['{', 'Cannot read net-conf.json: expected JSON'],
     ['{"Network":"fd00::/48"}', 'Network: expected address/length as 10.244.0.0/16'],
     ['{"IPv6Network":"10.0.0.0/8"}', 'IPv6Network: expected address/length as fd00'],
-    ['{"SubnetMin":"fd00::1"}', 'SubnetMin: expected an address of the family'],
+    ['{"SubnetMin":"fd00::1"}', 'SubnetMin: expected an IPv4 address'],
+    ['{"IPv6SubnetMax":"10.0.0.1"}', 'IPv6SubnetMax: expected an IPv6 address'],
     ['[]', 'Cannot use net-conf.json: '],
     ['{"EnableIPv4":false}', 'EnableIPv4 and EnableIPv6: expected one of them to be true'],
-    ['{"Backend":"vxlan"}', 'Backend: '],
+    ['{"Backend":"vxlan"}', 'Backend: expected an object with Type'],
     ['{"Backend":{"VNI":1}}', 'Backend.Type: '],
   ])('refuses %s', (text, message) => {
     expect(() => parseNetConf(text, 'net-conf.json')).toThrow(message);

@@ -8,6 +8,7 @@ import { z } from 'zod';
 import { AgentError } from '#pkg/errors/agent-error.ts';
 import { networkOf, tryParsePrefix, type Prefix } from '#pkg/ip/prefix.ts';
 import { tryParseAddress, type Address } from '#pkg/ip/address.ts';
+import { isMapping, mergedKeys } from './config-layers.ts';
 
 function prefixOf(family: 'ip' | 'ip6') {
   return z.string().transform((text, context): Prefix => {
@@ -24,7 +25,8 @@ function addressOf(family: 'ip' | 'ip6') {
   return z.string().transform((text, context): Address | undefined => {
     const address = tryParseAddress(text);
     if (address?.family === family) return address.value === 0n ? undefined : address;
-    context.addIssue({ code: 'custom', message: 'expected an address of the family' });
+    const expected = family === 'ip' ? 'an IPv4 address' : 'an IPv6 address';
+    context.addIssue({ code: 'custom', message: `expected ${expected}` });
     return z.NEVER;
   });
 }
@@ -45,7 +47,7 @@ const schema = z.object({
   IPv6SubnetMin: addressOf('ip6').optional(),
   IPv6SubnetMax: addressOf('ip6').optional(),
   Backend: z
-    .record(z.string(), z.unknown())
+    .record(z.string(), z.unknown(), { error: 'expected an object with Type' })
     .transform(withBackendNames)
     .pipe(z.looseObject({ Type: z.string().toLowerCase() }))
     .optional(),
@@ -87,10 +89,6 @@ function describeIssue(issue: z.core.$ZodIssue): string {
 
 function invalid(source: string, reasons: readonly string[]): AgentError {
   return new AgentError('InvalidConfig', `Cannot use ${source}: ${reasons.join('; ')}`);
-}
-
-function isMapping(data: unknown): data is Readonly<Record<string, unknown>> {
-  return typeof data === 'object' && data !== null && !Array.isArray(data);
 }
 
 /** Go takes a key in any case, its own spelling first (encoding/json, Unmarshal). */
@@ -215,25 +213,33 @@ export function backendKeys(netConf: NetConf, source: string): Readonly<Record<s
     const why = otherBackends[type] ?? `expected one of ${Object.keys(mappings).join(', ')}`;
     throw invalid(source, [`Backend.Type ${type}: ${why}`]);
   }
-  const keys: Record<string, unknown> = { backend: type === 'alloc' ? 'none' : type };
-  // flannel goes around its tunnel only where it is told to.
-  if (known['DirectRouting'] !== undefined) keys['directRouting'] = false;
   const problems: string[] = [];
-  for (const [key, value] of Object.entries(block)) {
+  const settings = Object.entries(block).flatMap(([key, value]) => {
     const mapped = known[key]?.(value) ?? {};
-    if (typeof mapped === 'string') problems.push(`Backend.${key}: ${mapped}`);
-    else merge(keys, mapped);
-  }
-  if (problems.length === 0) return keys;
-  throw invalid(source, problems);
+    if (typeof mapped !== 'string') return [mapped];
+    problems.push(`Backend.${key}: ${mapped}`);
+    return [];
+  });
+  if (problems.length > 0) throw invalid(source, problems);
+  return mergedKeys(
+    { backend: type === 'alloc' ? 'none' : type },
+    // flannel goes around its tunnel only where it is told to.
+    known['DirectRouting'] === undefined ? {} : { directRouting: false },
+    ...settings,
+  );
 }
 
-/** Keys of one mapping of ours may come from several of flannel's. */
-function merge(keys: Record<string, unknown>, more: Readonly<Record<string, unknown>>): void {
-  for (const [key, value] of Object.entries(more)) {
-    const old = keys[key];
-    const bothMappings =
-      typeof old === 'object' && typeof value === 'object' && old !== null && value !== null;
-    keys[key] = bothMappings ? { ...old, ...value } : value;
-  }
+/** What flannel's file calls the settings that stand for ours: "vni" is "Backend.VNI". */
+export function backendNames({ Backend }: NetConf): ReadonlyMap<string, string> {
+  const { Type: type = 'udp', ...block } = Backend ?? {};
+  return new Map(
+    Object.entries(block).flatMap(([name, value]) => {
+      const mapped = mappings[type]?.[name]?.(value) ?? {};
+      const ours = typeof mapped === 'string' ? [] : Object.entries(mapped);
+      return ours.map(([key, inner]): [string, string] => {
+        const path = isMapping(inner) ? [key, ...Object.keys(inner)].join('.') : key;
+        return [path, `Backend.${name}`];
+      });
+    }),
+  );
 }

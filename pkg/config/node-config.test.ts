@@ -1,4 +1,5 @@
 import { describe, expect, test } from 'vitest';
+import { messageOf } from '#pkg/errors/agent-error.ts';
 import { formatPrefix } from '#pkg/ip/prefix.ts';
 import { parseNetConf } from './net-conf.ts';
 import { parseNodeConfig } from './node-config.ts';
@@ -81,6 +82,9 @@ describe('parseNodeConfig()', () => {
     ['subnetFile: /run/flannel/subnet.env', 'subnetFile: needs clusterCIDRs'],
     ['healthBindAddress: "9964"', 'healthBindAddress: expected IP:PORT'],
     ['[1', 'Cannot read node.yaml: expected YAML'],
+    ['etcd: { endpoint: [a] }', 'unknown key "etcd.endpoint", did you mean "endpoints"?'],
+    ['iface: {}', 'iface: expected one or a list: the name of a link or an IP address'],
+    ['ifaceRegex: 5', 'ifaceRegex: expected one or a list: a regular expression'],
     ['- a', 'Cannot use node.yaml: '],
   ])('refuses %s', (text, message) => {
     expect(() => parseNodeConfig(text, 'node.yaml')).toThrow(message);
@@ -90,6 +94,28 @@ describe('parseNodeConfig()', () => {
     '%s turns the server off',
     (text) => {
       expect(parseNodeConfig(text, 'node.yaml').healthBindAddress).toBeUndefined();
+    },
+  );
+
+  test.each([
+    ['surprise: 1', 'Cannot use node.yaml: unknown key "surprise"'],
+    ['bgp: { port: 1 }', 'Cannot use node.yaml: unknown key "bgp.port"'],
+    [
+      'vni: 1\nvni: 2',
+      'Cannot read node.yaml: expected YAML: Map keys must be unique at line 2, column 1',
+    ],
+    [
+      'vni: 1\n---\nvni: 2',
+      'Cannot read node.yaml: expected YAML: another document at line 2, column 1, expected one',
+    ],
+    [
+      'vni: *one',
+      'Cannot read node.yaml: expected YAML: Unresolved alias (the anchor must be set before the alias): one',
+    ],
+  ])(
+    'of %j nothing more is told, and no line of the file: it may hold a secret',
+    (text, message) => {
+      expect(failure(() => parseNodeConfig(text, 'node.yaml'))).toBe(message);
     },
   );
 
@@ -132,6 +158,26 @@ describe('parseNodeConfig()', () => {
     expect(config.clusterCIDRs.map(formatPrefix)).toEqual(['10.5.0.0/16']);
   });
 
+  test("a setting of flannel's stands where its mapping of ours does not have it", () => {
+    const json = '{"Backend":{"Type":"wireguard","PSK":"","Mode":"auto","ListenPort":5000}}';
+    const netConf = { content: parseNetConf(json, 'net-conf.json'), source: 'net-conf.json' };
+    const config = parseNodeConfig('wireguard: { listenPort: 6000 }', 'node.yaml', netConf);
+    expect(config.wireguard).toMatchObject({ mode: 'auto', listenPort: 6000 });
+  });
+
+  test('what is wrong is named as it is where it was given', () => {
+    const json = '{"Backend":{"Type":"wireguard","ListenPort":0,"Mode":"fast"}}';
+    const netConf = { content: parseNetConf(json, 'net-conf.json'), source: 'net-conf.json' };
+    const text = 'vni: 0\nwireguard: { listenPort: 6000, listenPortV6: 0 }';
+    const flags = { annotationPrefix: 'A B' };
+    expect(failure(() => parseNodeConfig(text, 'node.yaml', netConf, flags))).toBe(
+      'Cannot use node.yaml: vni: Too small: expected number to be >=1; ' +
+        'wireguard.listenPortV6: Too small: expected number to be >=1; ' +
+        'nor net-conf.json: Backend.Mode: Invalid option: expected one of "separate"|"auto"|"ipv4"|"ipv6"; ' +
+        'nor the command line: --annotation-prefix: expected a DNS name',
+    );
+  });
+
   test("136. families that flannel's configuration leaves out are left out, their network too", () => {
     // As k3s writes it.
     const json =
@@ -153,3 +199,12 @@ describe('parseNodeConfig()', () => {
     expect(parseNodeConfig(text, 'node.yaml').ipFamilies).toEqual(families);
   });
 });
+
+function failure(action: () => unknown): string {
+  try {
+    action();
+  } catch (error) {
+    return messageOf(error);
+  }
+  return 'nothing was thrown';
+}

@@ -8,9 +8,17 @@ import { tryParseAddress, type Family } from '#pkg/ip/address.ts';
 import { formatPrefix, networkOf, tryParsePrefix, type Prefix } from '#pkg/ip/prefix.ts';
 import { backendTypes } from '#pkg/overlay/backend.ts';
 import { wireguardModes } from '#pkg/overlay/wireguard.ts';
+import {
+  describeWrong,
+  isMapping,
+  mergedKeys,
+  type Layer,
+  type WrongSetting,
+} from './config-layers.ts';
 import { etcdSchema, ipAddress } from './etcd-config.ts';
 import { nearestName } from './nearest-name.ts';
-import { backendKeys, type NetConf } from './net-conf.ts';
+import { backendKeys, backendNames, type NetConf } from './net-conf.ts';
+import { yamlReason } from './yaml-reason.ts';
 
 const podRange = z.string().transform((text, context): Prefix => {
   const prefix = tryParsePrefix(text);
@@ -34,21 +42,28 @@ const bindAddress = z.string().transform((text, context): BindAddress | undefine
 
 const defaultHealthPort = 9964;
 
-const linkWish = z
-  .string()
-  .refine(
-    (text) => /^[^\s/]{1,15}$/.test(text) || tryParseAddress(text) !== undefined,
-    'expected the name of a link or an IP address',
-  );
+/** One text or a list of them, as a list. */
+function oneOrList(what: string, isRight: (text: string) => boolean) {
+  const text = z.string().refine(isRight, `expected ${what}`);
+  return z
+    .union([text, z.array(text)], { error: `expected one or a list: ${what}` })
+    .default([])
+    .transform((wish) => [wish].flat());
+}
 
-const regularExpression = z.string().refine((text) => {
+const linkWishes = oneOrList(
+  'the name of a link or an IP address',
+  (text) => /^[^\s/]{1,15}$/.test(text) || tryParseAddress(text) !== undefined,
+);
+
+const regularExpressions = oneOrList('a regular expression', (text) => {
   try {
     void new RegExp(text);
     return true;
   } catch {
     return false;
   }
-}, 'expected a regular expression');
+});
 const port = z.int().min(1).max(65535);
 
 /** A secret: not in messages. */
@@ -87,15 +102,9 @@ const schema = z.strictObject({
    * The link between nodes by name or address, the first that is there; none = the one that has the
    * Node's InternalIP.
    */
-  iface: z
-    .union([linkWish, z.array(linkWish)])
-    .default([])
-    .transform((wish) => [wish].flat()),
+  iface: linkWishes,
   /** The same by regular expressions for names or addresses. */
-  ifaceRegex: z
-    .union([regularExpression, z.array(regularExpression)])
-    .default([])
-    .transform((wish) => [wish].flat()),
+  ifaceRegex: regularExpressions,
   /** The same by the way to this address. */
   ifaceCanReach: ipAddress.optional(),
   /** What the backend wireguard takes; the same on all nodes. */
@@ -181,8 +190,9 @@ export type NodeConfig = Readonly<z.output<typeof schema>>;
  * The configuration in this YAML text; an empty text is all defaults.
  *
  * @param netConf flannel's, whose settings stand where the text has none
- * @param flags keys and values that win over both
- * @throws {AgentError} InvalidConfig, naming every wrong key and, for unknown ones, the nearest
+ * @param flags keys and values that win over both; a flag's name is that of the key, with dashes
+ * @throws {AgentError} InvalidConfig, naming every wrong key where it was given and, for unknown
+ *   ones, the nearest
  */
 export function parseNodeConfig(
   text: string,
@@ -190,23 +200,46 @@ export function parseNodeConfig(
   netConf?: { readonly content: NetConf; readonly source: string },
   flags: Readonly<Record<string, unknown>> = {},
 ): NodeConfig {
-  let data: unknown;
-  try {
-    data = parseYaml(text) ?? {};
-  } catch (cause) {
-    throw new AgentError('InvalidConfig', `Cannot read ${source}: expected YAML`, { cause });
-  }
-  if (typeof data === 'object' && !Array.isArray(data)) {
-    const below =
-      netConf === undefined
-        ? {}
-        : { ...networkKeys(netConf.content), ...backendKeys(netConf.content, netConf.source) };
-    data = { ...below, ...data, ...flags };
-  }
+  const file = parseText(text, source);
+  const layers: readonly Layer[] = [
+    ...(netConf === undefined ? [] : [netConfLayer(netConf)]),
+    { source, keys: isMapping(file) ? file : {} },
+    { source: 'the command line', keys: flags, nameOf: flagOf },
+  ];
+  const data = isMapping(file) ? mergedKeys(...layers.map(({ keys }) => keys)) : file;
   const result = schema.safeParse(data);
   if (result.success) return withSubnetFileChecked(result.data, source);
-  const reasons = result.error.issues.flatMap(describeIssue);
-  throw new AgentError('InvalidConfig', `Cannot use ${source}: ${reasons.join('; ')}`);
+  const wrong = result.error.issues.flatMap(describeIssue);
+  throw new AgentError('InvalidConfig', describeWrong(layers, wrong));
+}
+
+function parseText(text: string, source: string): unknown {
+  try {
+    return parseYaml(text) ?? {};
+  } catch (error) {
+    const reason = yamlReason(error);
+    throw new AgentError('InvalidConfig', `Cannot read ${source}: expected YAML: ${reason}`);
+  }
+}
+
+function netConfLayer({
+  content,
+  source,
+}: {
+  readonly content: NetConf;
+  readonly source: string;
+}): Layer {
+  const names = backendNames(content);
+  return {
+    source,
+    keys: { ...networkKeys(content), ...backendKeys(content, source) },
+    nameOf: (path) => names.get(path) ?? path,
+  };
+}
+
+/** "annotationPrefix" is given by --annotation-prefix. */
+function flagOf(path: string): string {
+  return `--${path.replaceAll(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`;
 }
 
 /** flannel takes no notice of the network of a family that is not enabled. */
@@ -228,21 +261,21 @@ function withSubnetFileChecked(config: NodeConfig, source: string): NodeConfig {
   throw new AgentError('InvalidConfig', `Cannot use ${source}: ${reason}`);
 }
 
-function describeIssue(issue: z.core.$ZodIssue): readonly string[] {
-  if (issue.code === 'unrecognized_keys') {
-    return issue.keys.map((key) => {
-      const nearest = nearestName(key, keysAt(issue.path));
-      return `unknown key "${[...issue.path, key].join('.')}", did you mean "${nearest}"?`;
-    });
-  }
-  const at = issue.path.map(String).join('.');
-  return [at === '' ? issue.message : `${at}: ${issue.message}`];
+function describeIssue(issue: z.core.$ZodIssue): readonly WrongSetting[] {
+  const path = issue.path.map(String);
+  if (issue.code !== 'unrecognized_keys') return [{ path: path.join('.'), reason: issue.message }];
+  return issue.keys.map((key) => {
+    const nearest = nearestName(key, keysAt(issue.path));
+    const hint = nearest === undefined ? '' : `, did you mean "${nearest}"?`;
+    const unknown = [...path, key].join('.');
+    return { path: unknown, reason: `unknown key "${unknown}"${hint}`, isNamed: true };
+  });
 }
 
 /** The keys of the mapping at this path. */
 function keysAt([section]: readonly PropertyKey[]): readonly string[] {
   if (section === undefined) return Object.keys(schema.shape);
-  return section === 'wireguard' || section === 'bgp'
+  return section === 'wireguard' || section === 'bgp' || section === 'etcd'
     ? Object.keys(schema.shape[section].unwrap().shape)
     : [];
 }

@@ -4,6 +4,7 @@ import { z } from 'zod';
 import { AgentError } from '#pkg/errors/agent-error.ts';
 import { parseDuration } from './duration.ts';
 import { nearestName } from './nearest-name.ts';
+import { yamlReason } from './yaml-reason.ts';
 
 export const configApiVersion = 'kubeproxy.config.k8s.io/v1alpha1';
 export const configKind = 'KubeProxyConfiguration';
@@ -162,14 +163,8 @@ function parseFields(
 ): { readonly data: unknown; readonly warnings: string[] } {
   const strict = parseDocument(yaml);
   const repeated = strict.errors.filter(isRepeatedKey);
-  const cause = strict.errors.find((error) => !isRepeatedKey(error));
-  if (cause !== undefined) {
-    throw new AgentError(
-      'InvalidConfig',
-      `Cannot read ${source}: expected YAML: ${firstLine(cause.message)}`,
-      { cause },
-    );
-  }
+  const wrong = strict.errors.find((error) => !isRepeatedKey(error));
+  if (wrong !== undefined) throw noYaml(source, wrong);
   const document = repeated.length === 0 ? strict : parseDocument(yaml, { uniqueKeys: false });
   const warnings = repeated.map(
     ({ linePos }) => `repeated field in line ${linePos?.[0].line ?? 0}, the last one counts`,
@@ -177,7 +172,7 @@ function parseFields(
   try {
     return { data: document.toJS(), warnings };
   } catch (error) {
-    throw new AgentError('InvalidConfig', `Cannot read ${source}: expected YAML`, { cause: error });
+    throw noYaml(source, error);
   }
 }
 
@@ -185,8 +180,9 @@ function isRepeatedKey(error: YAMLError): boolean {
   return error.code === 'DUPLICATE_KEY';
 }
 
-function firstLine(text: string): string {
-  return text.split('\n')[0]?.replace(/:$/, '') ?? '';
+function noYaml(source: string, error: unknown): AgentError {
+  const reason = yamlReason(error);
+  return new AgentError('InvalidConfig', `Cannot read ${source}: expected YAML: ${reason}`);
 }
 
 /** Checked apart from the rest: what follows only makes sense for this format. */
@@ -204,7 +200,8 @@ function shown(value: unknown): string {
 }
 
 function suggestion(path: readonly PropertyKey[], key: string): string {
-  return path.length > 0 ? '' : `, did you mean ${nearestName(key, Object.keys(schema.shape))}?`;
+  const nearest = path.length > 0 ? undefined : nearestName(key, Object.keys(schema.shape));
+  return nearest === undefined ? '' : `, did you mean ${nearest}?`;
 }
 
 function at(data: unknown, path: readonly PropertyKey[]): unknown {

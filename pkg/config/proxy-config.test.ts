@@ -1,4 +1,5 @@
 import { describe, expect, it } from 'vitest';
+import { messageOf } from '#pkg/errors/agent-error.ts';
 import { formatPrefix } from '#pkg/ip/prefix.ts';
 import { formatDuration, parseDuration } from './duration.ts';
 import { proxyConfigz } from './proxy-configz.ts';
@@ -383,6 +384,23 @@ describe('a wrong value is refused, and named', () => {
     ['a: [', /expected YAML/],
   ])('%s', (yaml, message) => {
     expect(() => read(yaml)).toThrow(message);
+  });
+
+  it.each([
+    [
+      'a: [',
+      'Flow sequence in block collection must be sufficiently indented and end with a ] at line 3, column 5',
+    ],
+    ['a: *b', 'Unresolved alias (the anchor must be set before the alias): b'],
+    ['---\na: b', 'another document at line 3, column 1, expected one'],
+  ])('%j is no YAML, in one line', (yaml, reason) => {
+    let message = '';
+    try {
+      read(yaml);
+    } catch (error) {
+      message = messageOf(error);
+    }
+    expect(message).toBe(`Cannot read config.conf: expected YAML: ${reason}`);
   });
 
   it('all of them at once', () => {

@@ -49,6 +49,10 @@ export function parseRange(fields: JsonFields): AddressRange {
       throw invalid(`${name} ${formatAddress(address)} not in network ${formatPrefix(subnet)}`);
     }
   }
+  if (range.gateway.family !== familyOf(subnet)) {
+    const gateway = formatAddress(range.gateway);
+    throw invalid(`gateway ${gateway} is not of the family of ${formatPrefix(subnet)}`);
+  }
   if (range.start.value > range.end.value) {
     throw invalid(
       `rangeStart ${formatAddress(range.start)} is after rangeEnd ${formatAddress(range.end)}`,

@@ -362,6 +362,10 @@ describe('ranges', () => {
     [{ ranges: [[{ subnet: '10.1.2.3/24' }]] }, 'Network has host bits set'],
     [{ ranges: [[{ subnet: '10.1.2.0/31' }]] }, 'too small to allocate from'],
     [{ ranges: [[{ subnet: 'fd00::/127' }]] }, 'too small to allocate from'],
+    [
+      { ranges: [[{ subnet: '10.1.2.0/24', gateway: 'fd00::1' }]] },
+      'gateway fd00::1 is not of the family of 10.1.2.0/24',
+    ],
     [{ ranges: [[{ subnet: '10.1.2.0/24', rangeStart: '10.1.3.1' }]] }, 'rangeStart 10.1.3.1 not'],
     [{ ranges: [[{ subnet: '10.1.2.0/24', rangeEnd: '10.1.3.1' }]] }, 'rangeEnd 10.1.3.1 not in'],
     [

@@ -2,12 +2,10 @@
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { apiPort, boundSocketIn } from '#cmd/scratch/bound-socket.ts';
 import { startEmbeddedApi, type EmbeddedApi } from '#pkg/embedded-api/embedded-api.ts';
 import { kubeconfigFor } from '#pkg/embedded-api/kubeconfig-for.ts';
-import { withNetns } from '#pkg/netns/netns.ts';
-import { SOCK_CLOEXEC } from '#pkg/sys/constants.ts';
 import { openSys } from '#pkg/sys/open-sys.ts';
-import type { Sys } from '#pkg/sys/sys.ts';
 import { buildDaemon, createDaemons, type Daemon } from './daemon.ts';
 import { createThreeNodes, type NodeName, type TestNode, type ThreeNodes } from './three-nodes.ts';
 
@@ -22,8 +20,6 @@ export interface TestCluster extends AsyncDisposable {
   startDaemon(name: NodeName, config?: string): Promise<Daemon>;
 }
 
-const port = 6443;
-
 export async function createTestCluster(): Promise<TestCluster> {
   await buildDaemon();
   await using opened = new AsyncDisposableStack();
@@ -32,11 +28,11 @@ export async function createTestCluster(): Promise<TestCluster> {
   const network = opened.use(await createThreeNodes());
   const sys = await openSys();
   const listen = Object.values(network.nodes).map(({ netns }) => ({
-    fd: withNetns(sys, netns.path, () => boundSocket(sys), die),
+    fd: boundSocketIn(sys, netns),
   }));
   const api = opened.use(await startEmbeddedApi({ listen }));
   const kubeconfig = join(dir, 'kubeconfig');
-  await writeFile(kubeconfig, kubeconfigFor({ server: `http://127.0.0.1:${port}` }));
+  await writeFile(kubeconfig, kubeconfigFor({ server: `http://127.0.0.1:${apiPort}` }));
   const daemons = opened.use(createDaemons(dir));
   const running = opened.move();
   return {
@@ -48,21 +44,6 @@ export async function createTestCluster(): Promise<TestCluster> {
       daemons.start(network.nodes[name], ['--kubeconfig', kubeconfig], config),
     [Symbol.asyncDispose]: () => running.disposeAsync(),
   };
-}
-
-/** Bound to 127.0.0.1:6443 of the present namespace; the server listens on it later. */
-function boundSocket(sys: Sys): number {
-  const [AF_INET, SOCK_STREAM] = [2, 1];
-  const fd = sys.socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  // struct sockaddr_in: the family in host order, the port in network order.
-  const address = Uint8Array.of(0, 0, port >> 8, port & 255, 127, 0, 0, 1, ...new Uint8Array(8));
-  new Uint16Array(address.buffer, 0, 1)[0] = AF_INET;
-  sys.bind(fd, address);
-  return fd;
-}
-
-function die(error: Error): never {
-  throw error;
 }
 
 function register(api: EmbeddedApi, { name, podCIDRs, internalIPs }: TestNode): void {

@@ -3,13 +3,11 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { execa } from 'execa';
+import { apiPort, boundSocketIn } from '#cmd/scratch/bound-socket.ts';
 import { startEmbeddedApi, type EmbeddedApi } from '#pkg/embedded-api/embedded-api.ts';
 import { kubeconfigFor } from '#pkg/embedded-api/kubeconfig-for.ts';
-import { withNetns } from '#pkg/netns/netns.ts';
 import { createSmallCluster, type SmallCluster } from '#pkg/proxy/testdata/small-cluster.ts';
-import { SOCK_CLOEXEC } from '#pkg/sys/constants.ts';
 import { openSys } from '#pkg/sys/open-sys.ts';
-import type { Sys } from '#pkg/sys/sys.ts';
 
 export interface ProxiedNode extends AsyncDisposable {
   readonly network: SmallCluster;
@@ -36,7 +34,6 @@ export interface Daemon {
 
 export const nodeName = 'node-one';
 export const program = programPath('podwire-proxy');
-const port = 6443;
 
 /**
  * What to start as a program: its source; in the virtual machine the build, since Node takes minutes
@@ -55,10 +52,10 @@ export async function createProxiedNode(daemon = program): Promise<ProxiedNode> 
   opened.defer(() => rm(dir, { recursive: true, force: true }));
   const network = opened.use(await createSmallCluster());
   const sys = await openSys();
-  const fd = withNetns(sys, network.node.path, () => boundSocket(sys), die);
+  const fd = boundSocketIn(sys, network.node);
   const api = opened.use(await startEmbeddedApi({ listen: [{ fd }] }));
   const kubeconfig = join(dir, 'kubeconfig');
-  await writeFile(kubeconfig, kubeconfigFor({ server: `http://127.0.0.1:${port}` }));
+  await writeFile(kubeconfig, kubeconfigFor({ server: `http://127.0.0.1:${apiPort}` }));
   const config = join(dir, 'config.conf');
   await writeFile(config, configFile(kubeconfig));
   api.objects.create({
@@ -121,19 +118,4 @@ function start(netns: string, args: readonly string[]): Daemon {
       return exited;
     },
   };
-}
-
-/** Bound to 127.0.0.1:6443 of the present namespace; the server listens on it later. */
-export function boundSocket(sys: Sys): number {
-  const [AF_INET, SOCK_STREAM] = [2, 1];
-  const fd = sys.socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  // struct sockaddr_in: the family in host order, the port in network order.
-  const address = Uint8Array.of(0, 0, port >> 8, port & 255, 127, 0, 0, 1, ...new Uint8Array(8));
-  new Uint16Array(address.buffer, 0, 1)[0] = AF_INET;
-  sys.bind(fd, address);
-  return fd;
-}
-
-function die(error: Error): never {
-  throw error;
 }
