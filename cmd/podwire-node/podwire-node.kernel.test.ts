@@ -248,6 +248,25 @@ describe('podwire-node on three nodes', () => {
     expect(again.log()).not.toContain('Masquerade table changed');
   });
 
+  test('a second daemon of another configuration waits, and takes over when the first is killed', async () => {
+    const { a } = await up();
+    await reaches('a', pod('c', 'ip'));
+    const before = await overlayOf('a');
+    const second = await cluster.startDaemon('a', 'backend: host-gw\n');
+    await expect.poll(() => second.log(), slow).toContain('Waits until another podwire-node');
+    // Two of them would have changed the routes to and fro since.
+    cluster.api.objects.delete({ apiVersion: 'v1', kind: 'Node', name: 'b' });
+    await expect.poll(() => netns('a').ip('route show proto 220'), slow).not.toContain('10.244.2.');
+    cluster.register(cluster.network.nodes.b);
+    await expect.poll(() => overlayOf('a'), slow).toEqual(before);
+    await a.kill('SIGKILL');
+    await expect
+      .poll(() => netns('a').ip('route show proto 220'), slow)
+      .toBe('10.244.2.0/24 via 192.168.1.2 dev eth0 ');
+    expect(second.log().match(/another podwire-node/g)).toHaveLength(1);
+    expect(second.log()).not.toContain('Cannot serve');
+  });
+
   test('149. a node that left while the daemon was away is cleaned up at its start', async () => {
     const { a } = await up();
     await reaches('a', pod('c', 'ip'));

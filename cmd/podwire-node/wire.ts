@@ -1,4 +1,5 @@
 /** Puts the daemon together: which parts there are, and who tells whom. */
+import { onlyOne } from '#cmd/only-one.ts';
 import { systemClock } from '#pkg/clock/clock.ts';
 import type { NodeConfig } from '#pkg/config/node-config.ts';
 import { runCommand } from '#pkg/exec/run.ts';
@@ -65,6 +66,8 @@ export async function startNode(
   await using opened = new AsyncDisposableStack();
 
   const sys = await openSys();
+  // Before anything of the other one's is touched: its port for /healthz, too.
+  opened.use(await onlyOne('podwire-node', { log, sys, clock }, signal));
   const socket = opened.use(new NetlinkSocket(sys));
   const status = new NodeStatus(clock, log);
   const metrics = createNodeMetrics();
