@@ -40,6 +40,12 @@ describe('what was deleted by hand comes back', () => {
       ['ip', 'neighbour', 'show', 'nud', 'permanent', 'dev', 'podwire.1'],
     ],
     [
+      'the mark of the overlay device',
+      'node3',
+      ['ip', 'link', 'set', 'podwire.1', 'alias', ''],
+      ['ip', '-details', 'link', 'show', 'podwire.1'],
+    ],
+    [
       'the masquerade table',
       'node1',
       ['nft', 'delete', 'table', 'inet', 'podwire-masquerade'],

@@ -5,6 +5,7 @@
  */
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { unlikeByHand } from '#hack/bench/overlay/by-hand.ts';
+import { messageOf } from '#pkg/errors/agent-error.ts';
 import { families, type Family } from '#pkg/ip/address.ts';
 import { answerTunnel, exchange, sendDatagrams } from './scratch/datagram.ts';
 import { matrixProblems, type Placement } from './scratch/matrix.ts';
@@ -107,6 +108,33 @@ describe('udp', () => {
       );
     };
     await expect.poll(carries, { timeout: 10_000 }).toBe(true);
+    expect(await matrixProblems(cluster, families, everywhere)).toEqual([]);
+  });
+
+  test('151. a device whose mark somebody takes away has it again, and no other is made', async () => {
+    await run('backend: udp', families);
+    const { netns } = cluster.nodes.a;
+    const device = (): Promise<string> => netns.ip('-d link show podwire.udp');
+    const before = await device();
+    await netns.ip('link set podwire.udp alias ');
+    expect(await device()).not.toBe(before);
+    cluster.doubt('a');
+    await cluster.round('a');
+    expect(await device()).toBe(before);
+    expect(await matrixProblems(cluster, families, everywhere)).toEqual([]);
+  });
+
+  test('a TAP device of its name is somebody else’s: it stays, and the error has the remedy', async () => {
+    await run('backend: none', families);
+    const { netns } = cluster.nodes.a;
+    await netns.ip('tuntap add dev podwire.udp mode tap');
+    const before = await netns.ip('-d link show podwire.udp');
+    cluster.configure('a', 'backend: udp');
+    const failure: unknown = await cluster.round('a').catch((error: unknown) => error);
+    expect(messageOf(failure)).toContain('if nobody uses it any more: ip link del podwire.udp');
+    expect(await netns.ip('-d link show podwire.udp')).toBe(before);
+    await netns.ip('link del podwire.udp');
+    await run('backend: udp', families);
     expect(await matrixProblems(cluster, families, everywhere)).toEqual([]);
   });
 

@@ -71,6 +71,23 @@ test.each([
   cluster.setPodFamilies(families);
 });
 
+test.each([
+  ['ipip', ['podwire.ipip', 'podwire-v6.ipip']],
+  ['wireguard', ['podwire-wg', 'podwire-wg-v6']],
+])('151. devices of %s whose mark somebody takes away have it again', async (backend, links) => {
+  await run(`backend: ${backend}\ndirectRouting: false`);
+  const { netns } = cluster.nodes.a;
+  const devices = async (): Promise<string[]> =>
+    Promise.all(links.map((link) => netns.ip(`-d link show ${link}`)));
+  const before = await devices();
+  await netns.ip(`link set ${links[0]} alias `);
+  await netns.ip(`link set ${links[1]} alias theirs`);
+  cluster.doubt('a');
+  await cluster.round('a');
+  expect(await devices()).toEqual(before);
+  expect(await matrixProblems(cluster, families, ['same L2', 'routed'])).toEqual([]);
+});
+
 describe('wireguard', () => {
   const presharedKey = Buffer.alloc(32, 7).toString('base64');
 

@@ -29,11 +29,7 @@ export function createHostDriver(
       ...observeHostLinks(socket),
       acceptRa: (link) => readSysctl(`net/ipv6/conf/${link}/accept_ra`),
     }),
-    observe: (want) =>
-      observeHostNetwork(
-        kernel,
-        want.filter((object) => object.kind === 'sysctl'),
-      ),
+    observe: (want) => observeHostNetwork(kernel, want),
     apply: (steps, signal) => applyHostNetwork(writer, steps, signal),
   };
 }

@@ -1,4 +1,5 @@
 import { describe, expect, test } from 'vitest';
+import { parseAddress } from '#pkg/ip/address.ts';
 import { formatPrefix, parsePrefix, type Prefix } from '#pkg/ip/prefix.ts';
 import type { KernelChange, KernelGroup, ObjectChange } from '#pkg/netlink/monitor.ts';
 import { concernsPodNetwork, createLinkNames } from './kernel-events.ts';
@@ -11,14 +12,25 @@ const links = new Map([
 const known = {
   watchedLinks: new Set(['eth0', 'podwire.1']),
   hasRouteTo: (to: Prefix) => formatPrefix(to) === '10.244.3.0/24',
+  canReach: parseAddress('203.0.113.9'),
 };
 
 function change(kind: KernelGroup, linkIndex: number, protocol?: number): ObjectChange {
   return { kind, deleted: false, linkIndex, ...(protocol === undefined ? {} : { protocol }) };
 }
 
+/** Another's, by way of a router. */
+function routed(linkIndex: number, to: string): ObjectChange {
+  return { ...change('route', linkIndex, 3), destination: parsePrefix(to), gateway: true };
+}
+
+/** Another's, without a router. */
+function direct(linkIndex: number, to: string): ObjectChange {
+  return { ...change('route', linkIndex, 3), destination: parsePrefix(to) };
+}
+
 function replacing(to: string): KernelChange {
-  return { ...change('route', 2, 3), replaced: parsePrefix(to) };
+  return { ...routed(2, to), replaces: true };
 }
 
 type Names = ReturnType<typeof createLinkNames>;
@@ -33,7 +45,14 @@ describe('concernsPodNetwork()', () => {
     ['lost events', { kind: 'resync' }, true],
     ['forwarding', { kind: 'forwarding', deleted: false, linkIndex: undefined }, true],
     ['a route of ours', change('route', 2, 220), true],
-    ["another's route on our device", change('route', 3, 2), false],
+    ["another's route on our device", routed(3, '10.9.0.0/24'), false],
+    ["another's route over the underlay", routed(2, '10.9.0.0/24'), false],
+    ['a prefix that is on the underlay itself', direct(2, '10.9.0.0/24'), true],
+    ['a prefix that is on another link itself', direct(4, '10.9.0.0/24'), false],
+    ['a way to the address that decides the underlay', routed(4, '203.0.113.0/24'), true],
+    ['a default route, which may be that way', routed(4, '0.0.0.0/0'), true],
+    ['an end of that way', { ...routed(4, '203.0.113.0/24'), deleted: true }, true],
+    ['a default route of the other family', routed(4, '::/0'), false],
     ['a route of ours that is now theirs', replacing('10.244.3.0/24'), true],
     ["another's route that changes", replacing('10.9.0.0/24'), false],
     ['the underlay', change('link', 2), true],
@@ -52,6 +71,11 @@ describe('concernsPodNetwork()', () => {
     ['our device under a new name', { ...change('link', 3), linkName: 'mine' }, true],
   ])('%s: %o → %s', (_, event, concerns) => {
     expect(concernsPodNetwork(event, known, names)).toBe(concerns);
+  });
+
+  test('default routes of others change nothing where no address decides the underlay', () => {
+    const other = { ...known, canReach: undefined };
+    expect(concernsPodNetwork(routed(4, '0.0.0.0/0'), other, names)).toBe(false);
   });
 
   test('while the daemon waits for its underlay, any link or address may be it', () => {

@@ -1,7 +1,8 @@
 /** Which changes in the kernel concern the pod network: on a busy node most do not. */
 import { podwireRouteProtocol } from '#pkg/host-network/object.ts';
-import type { Prefix } from '#pkg/ip/prefix.ts';
-import type { KernelChange } from '#pkg/netlink/monitor.ts';
+import type { Address } from '#pkg/ip/address.ts';
+import { containsAddress, type Prefix } from '#pkg/ip/prefix.ts';
+import type { KernelChange, ObjectChange } from '#pkg/netlink/monitor.ts';
 
 /** Names of links by index, remembered beyond a link's end. */
 export interface LinkNames {
@@ -55,6 +56,8 @@ export interface KnownNetwork {
    */
   readonly watchedLinks: ReadonlySet<string> | undefined;
   hasRouteTo(destination: Prefix): boolean;
+  /** The address by the way to which the underlay is chosen, where it is. */
+  readonly canReach: Address | undefined;
 }
 
 /** Whether the kernel has to be read again. */
@@ -70,9 +73,7 @@ export function concernsPodNetwork(
     case 'forwarding':
       return true;
     case 'route':
-      if (change.protocol === podwireRouteProtocol) return true;
-      // One of ours that somebody changed, which made it theirs.
-      return change.replaced !== undefined && known.hasRouteTo(change.replaced);
+      return concernsRoutes(change, known, names);
     case 'link':
       if (watched === undefined) return true;
       // By the name it had at that moment, and by the one it was known by: it may be a new name.
@@ -89,6 +90,23 @@ export function concernsPodNetwork(
       );
   }
 }
+
+function concernsRoutes(
+  { protocol, destination, gateway, linkIndex, replaces }: ObjectChange,
+  known: KnownNetwork,
+  names: LinkNames,
+): boolean {
+  if (protocol === podwireRouteProtocol) return true;
+  if (destination === undefined) return false;
+  // One of ours that somebody changed, which made it theirs.
+  if (replaces === true && known.hasRouteTo(destination)) return true;
+  const { canReach, watchedLinks = nothing } = known;
+  if (canReach !== undefined && containsAddress(destination, canReach)) return true;
+  // Who lies in it shares our L2. Those with a router may be a whole Internet's, and change often.
+  return gateway === undefined && isWatched(linkIndex, watchedLinks, names);
+}
+
+const nothing: ReadonlySet<string> = new Set();
 
 function isWatched(
   index: number | undefined,

@@ -57,9 +57,33 @@ async function overlayOf(name: NodeName): Promise<readonly string[]> {
   return texts.flatMap((text) => text.split('\n').map((line) => line.trim())).toSorted();
 }
 
+/** Until two looks a second apart find no round between them: the next of its own accord is far. */
+async function quiet(name: NodeName): Promise<void> {
+  const rounds = async (): Promise<string> =>
+    (await ask(name, '/metrics'))
+      .split('\n')
+      .filter((line) => line.startsWith('podwire_node_round_duration_seconds_count'))
+      .join('\n');
+  let before = '';
+  await expect
+    .poll(
+      async () => {
+        const last = before;
+        before = await rounds();
+        return before !== '' && last === before;
+      },
+      { timeout: 20_000, interval: 1_000 },
+    )
+    .toBe(true);
+}
+
 /** What the daemon's /healthz answers to the node itself. */
-async function healthz(name: NodeName): Promise<string> {
-  const url = 'http://127.0.0.1:9964/healthz';
+function healthz(name: NodeName): Promise<string> {
+  return ask(name, '/healthz');
+}
+
+async function ask(name: NodeName, path: string): Promise<string> {
+  const url = `http://127.0.0.1:9964${path}`;
   const script = `process.stdout.write(await (await fetch('${url}')).text() + '.')`;
   const { stdout } = await netns(name).exec(process.execPath, [
     '--input-type=module',
@@ -206,6 +230,34 @@ describe('podwire-node on three nodes', () => {
     expect(await daemon.kill('SIGTERM')).toBe(0);
   });
 
+  test('131. the link by which an address is reached is another one within 2 s of a change of the way', async () => {
+    const { netns: host } = cluster.network.nodes.a;
+    await cluster.network.router.ip(`link add to-a2 type veth peer name eth1 netns ${host.name}`);
+    await cluster.network.router.ip('link set to-a2 master br1 up');
+    await host.ip('link set eth1 up');
+    await host.ip('addr add 192.168.1.11/24 dev eth1 noprefixroute');
+    await host.ip('addr add fd00:1::11/64 dev eth1 nodad noprefixroute');
+    await host.ip('route add 203.0.113.0/24 via 192.168.1.254 dev eth0 proto 17 metric 50');
+    cluster.register(cluster.network.nodes.a);
+    cluster.register(cluster.network.nodes.c);
+    const keys = `directRouting: false\nifaceCanReach: ${cluster.network.outside.ip}\n`;
+    const daemon = await cluster.startDaemon('a', keys);
+    await ready('a', daemon);
+    const device = (): Promise<string> => host.ip('-d link show podwire.1');
+    expect(await device()).toContain('local 192.168.1.1 dev eth0 ');
+    await expect.poll(() => daemon.log(), slow).toContain('Pod network is ready');
+    await quiet('a');
+    await host.ip('route add 203.0.113.0/24 via 192.168.1.254 dev eth1 onlink proto 17 metric 10');
+    const startMs = performance.now();
+    await expect.poll(device, slow).toContain('local 192.168.1.11 dev eth1 ');
+    expect(performance.now() - startMs).toBeLessThan(2_000);
+    await quiet('a');
+    const againMs = performance.now();
+    await host.ip('route del 203.0.113.0/24 dev eth1');
+    await expect.poll(device, slow).toContain('local 192.168.1.1 dev eth0 ');
+    expect(performance.now() - againMs).toBeLessThan(2_000);
+  });
+
   test('follows a node that leaves, comes back, and changes its address', async () => {
     await up();
     await reaches('a', pod('c', 'ip'));
@@ -246,6 +298,25 @@ describe('podwire-node on three nodes', () => {
     for (const pinger of pingers) expect(await pinger.stop()).toMatchObject({ lost: 0 });
     expect(again.log()).not.toContain('Host network changed');
     expect(again.log()).not.toContain('Masquerade table changed');
+  });
+
+  test('a second daemon of another configuration waits, and takes over when the first is killed', async () => {
+    const { a } = await up();
+    await reaches('a', pod('c', 'ip'));
+    const before = await overlayOf('a');
+    const second = await cluster.startDaemon('a', 'backend: host-gw\n');
+    await expect.poll(() => second.log(), slow).toContain('Waits until another podwire-node');
+    // Two of them would have changed the routes to and fro since.
+    cluster.api.objects.delete({ apiVersion: 'v1', kind: 'Node', name: 'b' });
+    await expect.poll(() => netns('a').ip('route show proto 220'), slow).not.toContain('10.244.2.');
+    cluster.register(cluster.network.nodes.b);
+    await expect.poll(() => overlayOf('a'), slow).toEqual(before);
+    await a.kill('SIGKILL');
+    await expect
+      .poll(() => netns('a').ip('route show proto 220'), slow)
+      .toBe('10.244.2.0/24 via 192.168.1.2 dev eth0 ');
+    expect(second.log().match(/another podwire-node/g)).toHaveLength(1);
+    expect(second.log()).not.toContain('Cannot serve');
   });
 
   test('149. a node that left while the daemon was away is cleaned up at its start', async () => {

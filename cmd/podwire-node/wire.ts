@@ -1,4 +1,5 @@
 /** Puts the daemon together: which parts there are, and who tells whom. */
+import { onlyOne } from '#cmd/only-one.ts';
 import { systemClock } from '#pkg/clock/clock.ts';
 import type { NodeConfig } from '#pkg/config/node-config.ts';
 import { runCommand } from '#pkg/exec/run.ts';
@@ -14,7 +15,7 @@ import { readSysctl } from '#pkg/sysctl/sysctl.ts';
 import { openBackendParts } from './backend-parts.ts';
 import { startCniServer } from './cni-server.ts';
 import { createHostDriver, createTableDriver } from './host-driver.ts';
-import { concernsPodNetwork, createLinkNames } from './kernel-events.ts';
+import { concernsPodNetwork, createLinkNames, type KnownNetwork } from './kernel-events.ts';
 import { hasNft, runNft } from './nft-command.ts';
 import { nodeHealthRoutes } from './node-health.ts';
 import { createNetworkFiles } from './network-files.ts';
@@ -65,6 +66,8 @@ export async function startNode(
   await using opened = new AsyncDisposableStack();
 
   const sys = await openSys();
+  // Before anything of the other one's is touched: its port for /healthz, too.
+  opened.use(await onlyOne('podwire-node', { log, sys, clock }, signal));
   const socket = opened.use(new NetlinkSocket(sys));
   const status = new NodeStatus(clock, log);
   const metrics = createNodeMetrics();
@@ -96,6 +99,13 @@ export async function startNode(
     (index) => getLink(socket, index)?.name,
     () => listLinks(socket).map(({ index, name }) => [index, name]),
   );
+  const known: KnownNetwork = {
+    get watchedLinks() {
+      return round.watchedLinks;
+    },
+    hasRouteTo: (destination) => round.hasRouteTo(destination),
+    canReach: config.ifaceCanReach,
+  };
   const watch = opened.use(
     watchKernel(
       sys,
@@ -104,7 +114,7 @@ export async function startNode(
         if (change.kind === 'address' && change.deleted && change.address !== undefined) {
           source.addressGone(change.address);
         }
-        const concerns = concernsPodNetwork(change, round, names);
+        const concerns = concernsPodNetwork(change, known, names);
         names.follow(change);
         if (concerns && !ownWrites.isOwn(change)) lookAgain();
       },

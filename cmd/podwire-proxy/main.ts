@@ -10,10 +10,13 @@
 import { writeFile } from 'node:fs/promises';
 import { hostname } from 'node:os';
 import { basename } from 'node:path';
+import { systemClock } from '#pkg/clock/clock.ts';
 import { renderProxyConfig } from '#pkg/config/proxy-config-render.ts';
 import { exitCodeFor, failureFields } from '#cmd/exit-code.ts';
+import { onlyOne } from '#cmd/only-one.ts';
 import { version } from '#cmd/version.ts';
 import { createLogger, type LogLevel } from '#pkg/log/logger.ts';
+import { openSys } from '#pkg/sys/open-sys.ts';
 import { cleanUp } from './cleanup.ts';
 import { initializeHost } from './host-settings.ts';
 import { proxyHost } from './host.ts';
@@ -79,10 +82,14 @@ async function perform(options: ProxyOptions, context: ProxyContext): Promise<0 
       case 'init-only':
         initializeHost(config, proxyHost, log);
         return 0;
-      case 'run':
+      case 'run': {
         log.info({ node: nodeName, mode: config.mode, version }, 'Starting');
+        const lock = { log, sys: await openSys(), clock: systemClock };
+        // Whatever name it is called by.
+        using _ = await onlyOne('podwire-proxy', lock, stop.signal);
         await runProxy(options, context, stop.signal);
         return 0;
+      }
     }
   } catch (err) {
     if (stop.signal.aborted && action.kind === 'run') return 0;

@@ -96,6 +96,26 @@ describe('podwire-proxy', () => {
     expect(await node.save('ip')).not.toMatch(/KUBE-(?:SVC|SEP)-/);
   });
 
+  test('a second proxy of another configuration waits, and takes over when the first has ended', async () => {
+    const { objects } = node.api;
+    createService(objects);
+    putSlice(objects, 'IPv4', ['10.1.2.2']);
+    const first = await up();
+    await answersBecome(['one 10.1.1.2']);
+    const flags = ['--kubeconfig', node.kubeconfig, '--hostname-override', nodeName];
+    const second = node.startDaemon([...flags, '--proxy-mode', 'nftables']);
+    await expect.poll(() => second.log(), slow).toContain('Waits until another podwire-proxy');
+    putSlice(objects, 'IPv4', ['10.1.3.2']);
+    await answersBecome(['two 10.1.1.2']);
+    const tables = async (): Promise<string> =>
+      (await node.network.node.exec('nft', ['list', 'tables'])).stdout;
+    expect(await tables()).not.toContain('podwire-proxy');
+    expect(await first.kill('SIGTERM')).toBe(0);
+    await expect.poll(tables, slow).toContain('table ip podwire-proxy');
+    await answersBecome(['two 10.1.1.2']);
+    expect(second.log().match(/another podwire-proxy/g)).toHaveLength(1);
+  });
+
   test('writes nothing before it knows everything, and says that it is not healthy', async () => {
     const { api } = node;
     createService(api.objects);

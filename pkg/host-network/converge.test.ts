@@ -72,8 +72,7 @@ function tunnels(change: { readonly port: number; readonly local: string }): Hos
 const never = new AbortController().signal;
 
 async function round(kernel: FakeHostKernel, want: readonly HostObject[]): Promise<void> {
-  const sysctls = want.filter((object) => object.kind === 'sysctl');
-  const steps = planHostNetwork(want, observeHostNetwork(kernel, sysctls));
+  const steps = planHostNetwork(want, observeHostNetwork(kernel, want));
   await applyHostNetwork(kernel, steps, never);
 }
 
@@ -107,8 +106,7 @@ it.each(scenarios)('%s: whichever kernel call fails, the next round heals', asyn
     await expect(round(kernel, to), `call ${failing}`).rejects.toThrow();
     expect(kernel.calls).toBeGreaterThanOrEqual(kernel.failAt);
     await round(kernel, to);
-    const sysctls = to.filter((object) => object.kind === 'sysctl');
-    const left = planHostNetwork(to, observeHostNetwork(kernel, sysctls));
+    const left = planHostNetwork(to, observeHostNetwork(kernel, to));
     expect(left.map(describeStep), `after call ${failing} failed`).toEqual([]);
   }
 });

@@ -14,12 +14,12 @@ interface DeviceState {
 }
 
 /**
- * `down`: administratively. The others come with its making. `learning`: a VXLAN device fills its
+ * `down`: administratively. `unmarked`: without our alias. The others come with its making. `learning`: a VXLAN device fills its
  * FDB from packets, which any pod could forge. `remote`: a tunnel leads to one node only.
  * `by-gateway`: an IPv6 tunnel takes outer addresses from elsewhere than its routes, or an IPv4 one
- * from them.
+ * from them. `ethernet`: it takes frames, where packets are wanted.
  */
-export type DeviceDefect = 'down' | 'learning' | 'remote' | 'by-gateway';
+export type DeviceDefect = 'down' | 'unmarked' | 'learning' | 'remote' | 'by-gateway' | 'ethernet';
 
 /** A VXLAN device (RFC 7348), administratively up, learning off: entries come from the cluster. */
 export interface VxlanLink extends DeviceState {
@@ -95,10 +95,20 @@ export function sameMould(a: Device, b: Device): boolean {
 
 /** Whether two devices are the same in everything the kernel keeps of them. */
 export function sameDevice(a: Device, b: Device): boolean {
-  if (!sameMould(a, b) || a.mtuBytes !== b.mtuBytes || isDown(a) !== isDown(b)) return false;
+  if (!sameMaking(a, b) || a.mtuBytes !== b.mtuBytes) return false;
+  if (a.kind === 'wireguard' && b.kind === 'wireguard' && a.port !== b.port) return false;
+  return passingDefects.every((defect) => hasDefect(a, defect) === hasDefect(b, defect));
+}
+
+/**
+ * Whether two devices were made alike, down to what tells one node's from another's: a VTEP's MAC
+ * address, a key. Not what can be changed without making them anew: whether they are up, their MTU.
+ */
+export function sameMaking(a: Device, b: Device): boolean {
+  if (!sameMould(a, b)) return false;
   if (a.kind === 'vxlan') return b.kind === 'vxlan' && a.mac === b.mac;
   if (a.kind !== 'wireguard') return true;
-  return b.kind === 'wireguard' && a.port === b.port && a.publicKey === b.publicKey;
+  return b.kind === 'wireguard' && a.publicKey === b.publicKey;
 }
 
 /** Whether the kernel refuses to have both at once, though their names differ. */
@@ -139,10 +149,13 @@ function sameLocal(a: Address | undefined, b: Address | undefined): boolean {
   return a === undefined || b === undefined ? a === b : sameAddress(a, b);
 }
 
-function isDown(device: Device): boolean {
-  return device.defects?.includes('down') === true;
+/** What can be mended on a device that is there. */
+const passingDefects: readonly DeviceDefect[] = ['down', 'unmarked'];
+
+function hasDefect({ defects = [] }: Device, defect: DeviceDefect): boolean {
+  return defects.includes(defect);
 }
 
 function mouldDefects({ defects = [] }: Device): string {
-  return defects.filter((defect) => defect !== 'down').join(' ');
+  return defects.filter((defect) => !passingDefects.includes(defect)).join(' ');
 }

@@ -101,8 +101,7 @@ function hex(byte: number): string {
 }
 
 function plan(want: readonly HostObject[]): readonly Step[] {
-  const wanted = want.filter((object) => object.kind === 'sysctl');
-  return planHostNetwork(want, observeHostNetwork(kernel, wanted));
+  return planHostNetwork(want, observeHostNetwork(kernel, want));
 }
 
 /** Applies, and checks the law of every driver: then nothing is left to do. */
@@ -237,6 +236,8 @@ describe('what people change by hand heals', () => {
     ['a deleted device', 'link del podwire.7'],
     ['a deleted IPv6 device', 'link del podwire-v6.7'],
     ['a device that learns', 'link set podwire.7 type vxlan id 7 learning'],
+    ['a device without its mark', 'link set podwire.7 alias '],
+    ['an IPv6 device with another mark', 'link set podwire-v6.7 alias theirs'],
   ])('%s', async (_, words) => {
     const want = vxlanNetwork(2);
     await converge(want);
@@ -267,6 +268,16 @@ describe('what people change by hand heals', () => {
     await converge(want);
     await scratch.exec('bridge', ['fdb', ...words.split(' ')]);
     expect(await converge(want)).toHaveLength(1);
+  });
+
+  it('a device without its mark that is down, has another MTU and a stranger’s address, too', async () => {
+    const want = vxlanNetwork(2);
+    await converge(want);
+    await scratch.ip('link set podwire.7 down mtu 1300 alias ');
+    await scratch.ip('addr add 10.245.0.1/24 dev podwire.7');
+    await converge(want);
+    expect(await scratch.ip('-d link show podwire.7')).toMatch(/mtu 1430[^]*alias podwire vxlan/);
+    expect(await scratch.ip('addr show podwire.7')).not.toContain('10.245.0.1');
   });
 
   it('a sysctl, also that of a device that was made anew', async () => {
@@ -309,6 +320,42 @@ describe('what belongs to others', () => {
     await converge([]);
     expect(await foreign()).toEqual(before);
   });
+
+  it.each([
+    ['another kind', 'type bridge'],
+    ['another VNI', 'type vxlan id 9 dev eth0 local 192.0.2.1 dstport 8472 nolearning'],
+    ['another port', 'type vxlan id 7 dev eth0 local 192.0.2.1 dstport 4789 nolearning'],
+    ['another address', 'type vxlan id 7 dev eth0 local 192.0.2.2 dstport 8472 nolearning'],
+    ['another underlay', 'type vxlan id 7 dev wire local 192.0.2.1 dstport 8472 nolearning'],
+    ['learning', 'type vxlan id 7 dev eth0 local 192.0.2.1 dstport 8472'],
+    ['group policy', 'type vxlan id 7 dev eth0 local 192.0.2.1 dstport 8472 nolearning gbp'],
+    ['another MAC', 'type vxlan id 7 dev eth0 local 192.0.2.1 dstport 8472 nolearning', '05'],
+  ])(
+    'a device of our name with %s stays, and the error has the remedy',
+    async (_, made, mac = '04') => {
+      await scratch.ip(`link add podwire.7 address 02:00:00:00:00:${mac} mtu 1400 ${made}`);
+      await scratch.ip('link set podwire.7 alias theirs');
+      const before = await scratch.ip('-d link show podwire.7');
+      const failure = await applyHostNetwork(kernel, plan(familyNetwork('ip', 1)), never).catch(
+        (e: unknown) => e,
+      );
+      expect(failure).toMatchObject({
+        errors: [
+          {
+            step: { object: { kind: 'vxlan', link: 'podwire.7' } },
+            cause: {
+              code: 'NameTaken',
+              message:
+                'Cannot create podwire.7: there is a device of this name that this node did not make so; if nobody uses it any more: ip link del podwire.7',
+            },
+          },
+        ],
+      });
+      expect(await scratch.ip('-d link show podwire.7')).toBe(before);
+      await scratch.ip('link del podwire.7');
+      await converge(familyNetwork('ip', 1));
+    },
+  );
 
   it.each([
     {

@@ -13,8 +13,13 @@ import { describeDevice, isDevice, sameDevice, type Device } from './device.ts';
  */
 export const podwireRouteProtocol = 220;
 
-/** Links we own carry this at the start of their IFLA_IFALIAS. */
+/** Links we own carry this at the start of their IFLA_IFALIAS, devices with their kind after it. */
 export const podwireAlias = 'podwire';
+
+/** What we set as IFLA_IFALIAS of a device. */
+export function aliasOf({ kind }: Device): string {
+  return `${podwireAlias} ${kind}`;
+}
 
 export type HostObject =
   | Device

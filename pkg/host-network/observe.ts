@@ -1,11 +1,12 @@
 /**
  * What the kernel has of ours, and nothing else:
- * - devices for pod traffic whose alias starts with {@link podwireAlias}, and on them every address
+ * - devices for pod traffic whose alias starts with {@link podwireAlias}, or that are made exactly as
+ *   one that is wanted (who takes the alias away takes nobody's device), and on them every address
  *   but link-local ones (which are the kernel's), every permanent neighbour, forwarding entry and
  *   WireGuard peer;
  * - routes of the main table with {@link podwireRouteProtocol} that have a gateway, or lead to such
  *   a device;
- * - the sysctls that are asked for.
+ * - the sysctls that are wanted.
  */
 import { families, type Family } from '#pkg/ip/address.ts';
 import { containsAddress, parsePrefix } from '#pkg/ip/prefix.ts';
@@ -14,8 +15,8 @@ import type { Link } from '#pkg/netlink/link.ts';
 import type { ForwardingRecord, NeighborRecord } from '#pkg/netlink/neighbor.ts';
 import type { RouteEntry } from '#pkg/netlink/route.ts';
 import { normalizeSysctl } from '#pkg/sysctl/sysctl.ts';
-import type { Device, DeviceDefect } from './device.ts';
-import { podwireAlias, podwireRouteProtocol, type HostObject, type Sysctl } from './object.ts';
+import { isDevice, sameMaking, type Device, type DeviceDefect } from './device.ts';
+import { podwireAlias, podwireRouteProtocol, type HostObject } from './object.ts';
 import type { ObservedWireguard } from './rtnetlink-wireguard.ts';
 
 /** The readings this needs; rtnetlink.ts takes them from the kernel. */
@@ -33,21 +34,27 @@ export interface KernelReader {
 }
 
 /**
- * @param sysctls those that are wanted: only they are read
+ * @param want decides which sysctls are read, and which devices are ours by the way they are made
  * @throws {NetlinkError} when a table cannot be read
  */
 export function observeHostNetwork(
   kernel: KernelReader,
-  sysctls: readonly Sysctl[],
+  want: readonly HostObject[],
 ): readonly HostObject[] {
   const links = kernel.links();
   const names = new Map(links.map(({ index, name }) => [index, name]));
   const objects: HostObject[] = [];
   const devices = new Set<string>();
+  const wanted = new Map(want.filter(isDevice).map((device) => [device.link, device]));
   for (const link of links) {
-    if (link.alias?.startsWith(podwireAlias) !== true) continue;
+    const isMarked = hasMark(link);
+    const twin = wanted.get(link.name);
+    if (!isMarked && twin === undefined) continue;
     const observed = deviceOf(link, names, kernel);
-    if (observed.length === 0) continue;
+    const [device] = observed;
+    if (device === undefined) continue;
+    if (!isMarked && !(twin !== undefined && isDevice(device) && sameMaking(twin, device)))
+      continue;
     devices.add(link.name);
     objects.push(...observed, ...objectsOn(link, kernel));
   }
@@ -56,7 +63,7 @@ export function observeHostNetwork(
       objects.push(...routeOf(route, names, devices));
     }
   }
-  for (const { path, optional } of sysctls) {
+  for (const { path, optional } of want.filter((object) => object.kind === 'sysctl')) {
     const value = kernel.sysctl(path);
     objects.push(
       value === undefined
@@ -98,11 +105,17 @@ function deviceOf(
   return [{ kind: 'wireguard', ...state, publicKey, port }, ...peers];
 }
 
-function defectsOf({ kind, up, vxlan, tunnel }: Link): {
-  readonly defects?: readonly DeviceDefect[];
-} {
+function hasMark({ alias }: Link): boolean {
+  return alias?.startsWith(podwireAlias) === true;
+}
+
+function defectsOf(link: Link): { readonly defects?: readonly DeviceDefect[] } {
+  const { kind, mac, up, vxlan, tunnel } = link;
   const defects: DeviceDefect[] = [];
   if (!up) defects.push('down');
+  if (!hasMark(link)) defects.push('unmarked');
+  // A TAP device is of the same kind.
+  if (kind === 'tun' && mac !== undefined) defects.push('ethernet');
   if (vxlan?.learning === true) defects.push('learning');
   if (tunnel?.remote !== undefined) defects.push('remote');
   if (tunnel?.byRoute === (kind === 'ipip')) defects.push('by-gateway');

@@ -12,7 +12,7 @@ import {
   wireguardFamily,
 } from '#pkg/netlink/wireguard.ts';
 import type { WireguardLink } from './device.ts';
-import { podwireAlias, type WireguardPeer } from './object.ts';
+import { aliasOf, type WireguardPeer } from './object.ts';
 import type { Step } from './step.ts';
 import { formatKey, parseKey, presharedKeyName, publicKeyOf } from './wireguard-key.ts';
 
@@ -65,10 +65,11 @@ export class WireguardDriver {
   /** Makes the device, or gives one that is there its key, port and MTU. */
   put(socket: NetlinkSocket, device: WireguardLink, exists: boolean): void {
     const { link, mtuBytes, port } = device;
+    const alias = aliasOf(device);
     const privateKey = this.#privateKeys.get(device.publicKey);
     if (privateKey === undefined) throw noSecret(`private key of ${device.publicKey}`);
-    if (exists) socket.request(changeLinkRequest(link, { up: true, mtuBytes }));
-    else createWireguard(socket, { name: link, mtuBytes, alias: `${podwireAlias} wireguard` });
+    if (exists) socket.request(changeLinkRequest(link, { up: true, mtuBytes, alias }));
+    else createWireguard(socket, { name: link, mtuBytes, alias });
     try {
       this.#generic.request(setWireguardRequest(this.#familyNumber(), link, { privateKey, port }));
     } catch (error) {

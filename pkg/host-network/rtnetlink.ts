@@ -24,8 +24,8 @@ import type { NetlinkRequest, NetlinkSocket } from '#pkg/netlink/socket.ts';
 import { readSysctl, writeSysctl } from '#pkg/sysctl/sysctl.ts';
 import type { KernelWriter } from './apply.ts';
 import type { KernelReader } from './observe.ts';
-import type { Device, VxlanLink } from './device.ts';
-import { podwireAlias, podwireRouteProtocol, type HostObject, type Route } from './object.ts';
+import { isDevice, type Device, type VxlanLink } from './device.ts';
+import { aliasOf, podwireRouteProtocol, type HostObject, type Route } from './object.ts';
 import type { WireguardDriver } from './rtnetlink-wireguard.ts';
 import { withHolders } from './route-holder.ts';
 import type { Step } from './step.ts';
@@ -159,6 +159,7 @@ function deviceChange(object: Device, replaces: HostObject): LinkChange {
   return {
     up: true,
     mtuBytes: object.mtuBytes,
+    alias: aliasOf(object),
     ...(object.kind !== 'vxlan' || object.mac === have?.mac ? {} : { mac: object.mac }),
   };
 }
@@ -170,6 +171,9 @@ function writeAlone(
   indexOf: (name: string) => number,
 ): void {
   const { object } = step;
+  if (isDevice(object) && step.op === 'put' && step.replaces === undefined) {
+    refuseTaken(socket, object.link);
+  }
   switch (object.kind) {
     case 'sysctl':
       writeSysctl(object.path, object.value);
@@ -179,7 +183,7 @@ function writeAlone(
       break;
     case 'tunnel': {
       const { link: name, local, mtuBytes } = object;
-      createTunnel(socket, { name, local, mtuBytes, alias: `${podwireAlias} tunnel` });
+      createTunnel(socket, { name, local, mtuBytes, alias: aliasOf(object) });
       break;
     }
     case 'wireguard': {
@@ -190,7 +194,7 @@ function writeAlone(
     case 'tun': {
       const { link, mtuBytes } = object;
       driver(drivers.createTun, 'TUN devices')(link);
-      socket.request(changeLinkRequest(link, { up: true, mtuBytes, alias: `${podwireAlias} tun` }));
+      socket.request(changeLinkRequest(link, { up: true, mtuBytes, alias: aliasOf(object) }));
       break;
     }
     case 'address':
@@ -202,9 +206,18 @@ function writeAlone(
   }
 }
 
+/** Before anything is changed: a TUN device of the name would be taken, and others change for a moment. */
+function refuseTaken(socket: NetlinkSocket, name: string): void {
+  if (getLink(socket, name) === undefined) return;
+  throw new AgentError(
+    'NameTaken',
+    `Cannot create ${name}: there is a device of this name that this node did not make so; if nobody uses it any more: ip link del ${name}`,
+  );
+}
+
 function makeVxlan(socket: NetlinkSocket, object: VxlanLink, underlayIndex: number): void {
   const { link: name, vni, port, local, mac, mtuBytes, groupPolicy = false } = object;
-  const alias = `${podwireAlias} vxlan`;
+  const alias = aliasOf(object);
   const vxlan = { name, vni, port, local, mac, mtuBytes, underlayIndex, alias, groupPolicy };
   try {
     createVxlan(socket, vxlan);

@@ -60,21 +60,41 @@ it('watchKernel() reports what others change, by kind, link and protocol', async
   await scratch.ip('neigh add 10.1.0.2 lladdr 02:00:00:00:00:02 dev br0 nud permanent');
   await scratch.ip('neigh del 10.1.0.2 dev br0');
   await scratch.ip('route del 10.2.0.0/16');
+  await scratch.ip('route add default via 10.1.0.2');
+  await scratch.ip('route add 10.3.0.0/16 dev br0');
+  await scratch.ip('route add 10.4.0.0/16 nexthop via 10.1.0.2 nexthop via 10.1.0.3');
   await scratch.ip('addr del 10.1.0.1/24 dev br0');
   await scratch.ip('link del br0');
   const change = { deleted: false, linkIndex: 2 };
   const { address } = parsePrefix('10.1.0.1/24');
+  const destination = parsePrefix('10.2.0.0/16');
   await expect
     .poll(() => watcher.seen, { timeout: 20_000 })
     .toEqual(
       expect.arrayContaining([
         { ...change, kind: 'link', linkName: 'br0' },
         { ...change, kind: 'address', address },
-        { ...change, kind: 'route', protocol: 196 },
-        { ...change, kind: 'route', protocol: 17, replaced: parsePrefix('10.2.0.0/16') },
+        { ...change, kind: 'route', protocol: 196, destination, gateway: true },
+        { ...change, kind: 'route', protocol: 17, destination, gateway: true, replaces: true },
         { ...change, kind: 'neighbor' },
         { ...change, kind: 'neighbor', deleted: true },
-        { ...change, kind: 'route', protocol: 196, deleted: true },
+        { ...change, kind: 'route', protocol: 196, destination, gateway: true, deleted: true },
+        {
+          ...change,
+          kind: 'route',
+          protocol: 3,
+          destination: parsePrefix('0.0.0.0/0'),
+          gateway: true,
+        },
+        { ...change, kind: 'route', protocol: 3, destination: parsePrefix('10.3.0.0/16') },
+        {
+          kind: 'route',
+          deleted: false,
+          linkIndex: undefined,
+          protocol: 3,
+          destination: parsePrefix('10.4.0.0/16'),
+          gateway: true,
+        },
         { ...change, kind: 'address', address, deleted: true },
         { ...change, kind: 'link', linkName: 'br0', deleted: true },
       ]),

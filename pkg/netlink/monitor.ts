@@ -7,6 +7,7 @@ import { attachSocketFilter } from '#pkg/sys/socket-filter.ts';
 import type { Sys } from '#pkg/sys/sys.ts';
 import { getU32, readAttributes, readString, readU32 } from './attribute.ts';
 import {
+  AF_INET6,
   IFA_ADDRESS,
   IFA_LOCAL,
   IFLA_IFNAME,
@@ -16,7 +17,10 @@ import {
   NETLINK_ROUTE,
   NLM_F_REPLACE,
   RTA_DST,
+  RTA_GATEWAY,
+  RTA_MULTIPATH,
   RTA_OIF,
+  RTA_VIA,
   RTM_DELADDR,
   RTM_DELLINK,
   RTM_DELNEIGH,
@@ -61,8 +65,12 @@ export interface ObjectChange {
   readonly address?: Address;
   /** Of a route: who made it (`rtm_protocol`). */
   readonly protocol?: number;
-  /** Of a route that took another's place: where to. */
-  readonly replaced?: Prefix;
+  /** Of a route: where to. */
+  readonly destination?: Prefix;
+  /** Of a route: by way of a router, or of several. */
+  readonly gateway?: true;
+  /** Of a route: it took another's place. */
+  readonly replaces?: true;
 }
 
 export interface KernelWatch extends Disposable {
@@ -222,10 +230,18 @@ function changesOf({ type, flags, body }: Message): KernelChange[] {
       const attributes = readAttributes(body.subarray(12));
       const linkIndex = readU32(attributes.get(RTA_OIF));
       const deleted = type === RTM_DELROUTE;
-      const isReplacement = !deleted && (flags & NLM_F_REPLACE) !== 0;
-      const replaced = isReplacement ? destinationOf(body, attributes.get(RTA_DST)) : undefined;
-      const rest = { ...defined('protocol', body[5]), ...defined('replaced', replaced) };
-      return [{ kind: 'route', deleted, linkIndex, ...rest }];
+      const hasGateway = [RTA_GATEWAY, RTA_VIA, RTA_MULTIPATH].some((type) => attributes.has(type));
+      return [
+        {
+          kind: 'route',
+          deleted,
+          linkIndex,
+          ...defined('protocol', body[5]),
+          ...defined('destination', destinationOf(body, attributes.get(RTA_DST))),
+          ...(hasGateway ? { gateway: true } : {}),
+          ...(!deleted && (flags & NLM_F_REPLACE) !== 0 ? { replaces: true } : {}),
+        },
+      ];
     }
     case RTM_NEWNETCONF: {
       // struct netconfmsg { u8 family; }; every new link has a message of its own too.
@@ -240,9 +256,10 @@ function changesOf({ type, flags, body }: Message): KernelChange[] {
 
 const nothing: readonly KernelChange[] = [];
 
-/** struct rtmsg: family, length of the destination. */
-function destinationOf(body: Uint8Array, bytes: Uint8Array | undefined): Prefix | undefined {
-  if (bytes?.byteLength !== 4 && bytes?.byteLength !== 16) return undefined;
+/** struct rtmsg: family, length of the destination. One of length 0 is not written out. */
+function destinationOf(body: Uint8Array, written: Uint8Array | undefined): Prefix | undefined {
+  const bytes = written ?? new Uint8Array(body[0] === AF_INET6 ? 16 : 4);
+  if (bytes.byteLength !== 4 && bytes.byteLength !== 16) return undefined;
   return { address: addressFromBytes(bytes), length: body[1] ?? 0 };
 }
 

@@ -230,11 +230,7 @@ async function createNode(
           ...observeHostLinks(socket),
           acceptRa: (link) => inside(() => readSysctl(`net/ipv6/conf/${link}/accept_ra`)),
         }),
-        observe: (want: readonly HostObject[]) =>
-          observeHostNetwork(
-            kernel,
-            want.filter((object) => object.kind === 'sysctl'),
-          ),
+        observe: (want: readonly HostObject[]) => observeHostNetwork(kernel, want),
         apply: async (some, abort) => {
           steps.push(...some);
           await applyHostNetwork(kernel, some, abort);

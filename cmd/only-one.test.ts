@@ -1,0 +1,82 @@
+import { execa } from 'execa';
+import { expect, onTestFinished, test } from 'vitest';
+import { systemClock } from '#pkg/clock/clock.ts';
+import { openSys } from '#pkg/sys/open-sys.ts';
+import { onlyOne } from './only-one.ts';
+
+const sys = await openSys();
+const never = new AbortController().signal;
+
+function lock(program: string, signal = never) {
+  const logged: unknown[] = [];
+  const log = { warn: (...words: readonly unknown[]) => void logged.push(words) };
+  return { held: onlyOne(program, { log, sys, clock: systemClock }, signal), logged };
+}
+
+function name(of: string): string {
+  return `podwire-test-${process.pid}-${of}`;
+}
+
+/** Another process that listens at the name, as this or as another user. */
+async function holder(program: string, user: { readonly uid?: number } = {}) {
+  const script = `require('node:net').createServer().listen('\\0' + process.argv[1], () => console.log('held'))`;
+  const child = execa(process.execPath, ['-e', script, program], { ...user, reject: false });
+  onTestFinished(() => void child.kill('SIGKILL'));
+  await new Promise((resolve) => child.stdout.once('data', resolve));
+  // Not itself: it is a promise of its end.
+  return { pid: child.pid, kill: () => child.kill('SIGKILL') };
+}
+
+test('the second waits, saying for whom, and goes on when the first is done', async () => {
+  const program = name('two');
+  const first = await lock(program).held;
+  const second = lock(program);
+  await expect.poll(() => second.logged.length).toBe(1);
+  expect(await Promise.race([second.held, systemClock.sleep(500).then(() => 'waits')])).toBe(
+    'waits',
+  );
+  first[Symbol.dispose]();
+  using _ = await second.held;
+  const { pid } = process;
+  expect(second.logged).toEqual([
+    [{ pid }, `Waits until another ${program} on this node has ended`],
+  ]);
+});
+
+test('the lock of a process that was killed is free', async () => {
+  const program = name('killed');
+  const other = await holder(program);
+  const waiting = lock(program);
+  await expect
+    .poll(() => waiting.logged[0])
+    .toMatchObject([{ pid: other.pid }, expect.any(String)]);
+  other.kill();
+  using _ = await waiting.held;
+});
+
+test('programs of different names do not wait for each other', async () => {
+  using _ = await lock(name('one')).held;
+  using other = await lock(name('other')).held;
+  expect(other).toBeDefined();
+});
+
+test('who is told to stop while waiting does', async () => {
+  const program = name('stop');
+  using _ = await lock(program).held;
+  const stop = new AbortController();
+  const { held, logged } = lock(program, stop.signal);
+  await expect.poll(() => logged.length).toBeGreaterThan(0);
+  stop.abort(new Error('told to'));
+  await expect(held).rejects.toThrow('told to');
+});
+
+test.skipIf(process.getuid?.() !== 0)(
+  'a process without rights stops nobody by taking the name',
+  async () => {
+    const program = name('squatter');
+    await holder(program, { uid: 65_533 });
+    const { held, logged } = lock(program);
+    using _ = await held;
+    expect(logged).toEqual([[{ uid: 65_533 }, expect.stringContaining('without a lock')]]);
+  },
+);
