@@ -29,13 +29,18 @@ import type { ProxyMode } from './proxy-mode.ts';
 import { iptablesOptions } from './round-options.ts';
 import { createRulesWriter } from './rules-writer.ts';
 
+export interface IpvsModeParts extends IptablesModeParts {
+  /** Canonical addresses of other hosts. */
+  readonly otherHosts: () => ReadonlySet<string>;
+}
+
 /**
  * The mode as this node can run it.
  *
  * @throws {AgentError} IpvsUnusable, naming the module or program that is missing
  */
 export async function createIpvsMode(
-  parts: IptablesModeParts,
+  parts: IpvsModeParts,
   signal: AbortSignal,
 ): Promise<ProxyMode> {
   const { clock, config, log, request } = parts;
@@ -63,6 +68,7 @@ export async function createIpvsMode(
         driver: ipvsDriver(family, socket, runCommand),
         rules: createRulesWriter({ family, driver, observeIntervalMs, clock, log }),
         options: (node, own) => optionsOf({ ...parts, node }, tool, own),
+        otherHosts: parts.otherHosts,
         isOurs,
         observeIntervalMs,
         onParked: parts.onParked,
@@ -118,7 +124,7 @@ function optionsOf(
   given: Parameters<typeof iptablesOptions>[0] & { readonly config: ProxyConfig },
   { family, randomFully }: IptablesTool,
   own: readonly string[],
-): IpvsOptions {
+): Omit<IpvsOptions, 'foreignAddresses'> {
   const { config } = given;
   const shared = iptablesOptions(given, { family, randomFully });
   const { localDetector, masqueradeAll, masqueradeBit, nodeAddress } = shared;

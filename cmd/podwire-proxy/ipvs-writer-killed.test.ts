@@ -17,6 +17,7 @@ function writerOf(kernel: FakeIpvsKernel, scheduler = 'rr'): IpvsWriter {
     rules,
     options: (_, own) =>
       ipvsOptions({ scheduler, nodePortAddresses: own, hostAddresses: own, nodeAddress: own[0] }),
+    otherHosts: () => new Set(),
     isOurs: () => true,
     observeIntervalMs: 3_600_000,
     onParked: ({ name }) => expect.unreachable(name),

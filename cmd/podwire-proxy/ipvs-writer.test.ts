@@ -24,6 +24,7 @@ let clock: FakeClock;
 let writer: IpvsWriter;
 let parked: string[];
 let masqueradeAll: boolean;
+let otherHosts: ReadonlySet<string>;
 
 function createWriter(observeIntervalMs = 3_600_000): IpvsWriter {
   return createIpvsWriter({
@@ -42,6 +43,7 @@ function createWriter(observeIntervalMs = 3_600_000): IpvsWriter {
       nodeAddress: '192.168.0.2',
       randomFully: true,
     }),
+    otherHosts: () => otherHosts,
     isOurs: () => true,
     observeIntervalMs,
     onParked: ({ name }, error) => parked.push(`${name}: ${messageOf(error)}`),
@@ -70,6 +72,7 @@ beforeEach(() => {
   clock = new FakeClock(1_000_000);
   parked = [];
   masqueradeAll = false;
+  otherHosts = new Set();
   writer = createWriter();
 });
 
@@ -250,6 +253,35 @@ describe('ipvs writer', () => {
     kernel.onRead = undefined;
     expect((await write(cluster('10.1.0.2'), 'a/a:p80/tcp')).kind).toBe('full');
     expect((await write(cluster('10.1.0.2'), 'a/a:p80/tcp')).kind).toBe('partial');
+  });
+
+  it("an external address that is another node's is left to it, from when that is known", async () => {
+    const [first, ...rest] = cluster('10.1.0.2').services;
+    const ingress = ['192.168.0.7', '192.168.0.8'].map((ip) => ({ ip, ipMode: 'VIP' as const }));
+    const services = [
+      {
+        ...first,
+        type: 'LoadBalancer' as const,
+        externalIPs: ['192.168.0.6'],
+        loadBalancerIngress: ingress,
+      } as Cluster['services'][number],
+      ...rest,
+    ];
+    const to = { ...cluster('10.1.0.2'), services };
+    await write(to);
+    expect(kernel.bound).toContain('192.168.0.6');
+    otherHosts = new Set(['192.168.0.6', '192.168.0.7', '192.168.0.99']);
+    await write(to, 'a/b:p80/tcp');
+    expect([...kernel.bound].toSorted()).toEqual(['10.96.0.1', '10.96.0.2', '192.168.0.8']);
+    // Its own packets the host need not send there.
+    expect([...(await kernel.servers()).keys()]).toContain('-t 192.168.0.7:80');
+    expect(kernel.savedSets()).not.toContain('add KUBE-IPVS-IPS 192.168.0.7');
+    // A node that nobody's address is comes and goes without a word.
+    otherHosts = new Set(['192.168.0.6', '192.168.0.7']);
+    expect(await write(to, 'a/b:p80/tcp')).toEqual({ kind: 'partial', written: 0 });
+    otherHosts = new Set(['192.168.0.6']);
+    await write(to, 'a/b:p80/tcp');
+    expect(kernel.bound).toContain('192.168.0.7');
   });
 
   it.each(['applyServers', 'applySets', 'applyAddresses'])(

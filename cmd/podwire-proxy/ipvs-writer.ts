@@ -9,7 +9,7 @@ import type { VirtualServer } from '#pkg/ipvs/virtual-server.ts';
 import type { NodeRecord } from '#pkg/kube/types.ts';
 import type { Logger } from '#pkg/log/logger.ts';
 import { IpvsBook } from '#pkg/proxy/ipvs-book.ts';
-import type { IpvsOptions } from '#pkg/proxy/ipvs-options.ts';
+import { foreignAddresses, type IpvsOptions } from '#pkg/proxy/ipvs-options.ts';
 import { ipvsRuleset } from '#pkg/proxy/ipvs-rules.ts';
 import { ipvsSets } from '#pkg/proxy/ipvs-sets.ts';
 import type { ProxiedPort } from '#pkg/proxy/proxied-port.ts';
@@ -25,7 +25,12 @@ export interface IpvsWriterParts {
   readonly family: Family;
   readonly driver: IpvsDriver;
   readonly rules: RulesWriter;
-  readonly options: (node: NodeRecord | undefined, hostAddresses: readonly string[]) => IpvsOptions;
+  readonly options: (
+    node: NodeRecord | undefined,
+    hostAddresses: readonly string[],
+  ) => Omit<IpvsOptions, 'foreignAddresses'>;
+  /** Canonical addresses of other hosts. */
+  readonly otherHosts: () => ReadonlySet<string>;
   /** Whether an unwanted virtual server may be deleted. */
   readonly isOurs: (server: VirtualServer) => boolean;
   readonly observeIntervalMs: number;
@@ -180,7 +185,10 @@ export function createIpvsWriter(parts: IpvsWriterParts): IpvsWriter {
 
   async function write({ changed, node, ports }: Wanted, signal: AbortSignal) {
     known = undefined;
-    const options = parts.options(node, driver.ownAddresses());
+    const options = {
+      ...parts.options(node, driver.ownAddresses()),
+      foreignAddresses: foreignAddresses(ports.values(), parts.otherHosts()),
+    };
     const released = parked.release(changed);
     const keys = changed === 'all' ? changed : new Set([...changed, ...released]);
     const served: ServedPorts = {

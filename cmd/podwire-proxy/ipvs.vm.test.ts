@@ -43,7 +43,13 @@ beforeAll(async () => {
   small = opened.use(await createSmallCluster(22));
   [client, outside] = [small.agent(small.client), small.agent(small.outside)];
   host = small.agent(small.node);
-  ipvs = opened.use(await createIpvsNode(small.node, { clock, excludeCIDRs: ['192.0.2.0/24'] }));
+  ipvs = opened.use(
+    await createIpvsNode(small.node, {
+      clock,
+      excludeCIDRs: ['192.0.2.0/24'],
+      others: [nets.ip.outside],
+    }),
+  );
   await ipvs.write(cluster);
 });
 afterAll(() => opened.disposeAsync());
@@ -85,6 +91,28 @@ it("an external address that is the node's is served and stays the node's", asyn
   await ipvs.write({ ...cluster, services: without }, new Set(['demo/node:web/tcp']));
   expect(await small.node.ip('-o addr show to 203.0.113.1')).toContain('203.0.113.1');
   await ipvs.write(cluster, new Set(['demo/node:web/tcp']));
+});
+
+it("an external address that is another node's is served to this host, and stays that node's", async () => {
+  const other = service('demo/other', {
+    clusterIPs: both(51),
+    ports: web,
+    externalIPs: [nets.ip.outside],
+  });
+  const more = {
+    services: [...cluster.services, other],
+    slices: [...cluster.slices, slice('demo/other', [one, two], target)],
+  };
+  const key = new Set(['demo/other:web/tcp']);
+  await ipvs.write(more, key);
+  expect(await ipvs.differences()).toEqual([]);
+  const seen = await host.ask({ host: nets.ip.outside, port: 80, count: 2 });
+  expect(seen.toSorted()).toEqual(['one 10.1.2.1', 'two 10.1.3.1']);
+  // As an address of this host it would be one of the table "local", and no packet would leave.
+  expect(await small.node.ip(`route get ${nets.ip.outside}`)).not.toMatch(/^local /);
+  await small.node.exec('ping', ['-c', '1', '-W', '10', nets.ip.outside]);
+  await small.client.exec('ping', ['-c', '1', '-W', '10', nets.ip.outside]);
+  await ipvs.write(cluster, key);
 });
 
 it("S133. addresses of Services are not the host's: no node port on them", async () => {

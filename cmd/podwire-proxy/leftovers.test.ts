@@ -174,6 +174,7 @@ describe.each(families)('a switch between modes of iptables rules, %s', (family)
     localDetector: { kind: 'none' },
     nodePortAddresses: [],
     hostAddresses: [],
+    foreignAddresses: [],
     nodeAddress: undefined,
     randomFully: true,
   });

@@ -58,6 +58,12 @@ beforeAll(async () => {
     // Mode nftables serves node ports on it.
     status: { addresses: [{ type: 'InternalIP', address: '203.0.113.1' }] },
   });
+  api.objects.create({
+    apiVersion: 'v1',
+    kind: 'Node',
+    metadata: { name: 'node-two' },
+    status: { addresses: [{ type: 'InternalIP', address: '203.0.113.2' }] },
+  });
   const ports = [
     { name: 'http', port: 80, targetPort: 8080, nodePort: 30080 },
     { name: 'echo', port: 81, targetPort: 8081, nodePort: 30081 },
@@ -80,6 +86,8 @@ beforeAll(async () => {
         ipFamilies: ['IPv4', 'IPv6'],
         ipFamilyPolicy: 'RequireDualStack',
         ports: name === 'web' ? ports : [{ name: 'http', port: 80, targetPort: 8080 }],
+        // Of node two, and of nobody.
+        externalIPs: name === 'web' ? [] : ['203.0.113.2', '203.0.113.99'],
       },
     });
   }
@@ -240,6 +248,12 @@ it('mode ipvs has the settings that its configuration asks for', async () => {
     'Timeout (tcp tcpfin udp): 800 120 250',
   );
   expect(await out('ipvsadm', '-S', '-n')).toContain('-A -t 10.96.0.10:80 -s sh -b sh-port\n');
+});
+
+it("mode ipvs leaves a Service's address to the node whose it is", async () => {
+  const addresses = await out('ip', '-o', 'addr', 'show', 'dev', 'kube-ipvs0');
+  expect(addresses).toContain('203.0.113.99/32');
+  expect(addresses).not.toContain('203.0.113.2/32');
 });
 
 /** One walk. */

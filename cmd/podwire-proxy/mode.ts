@@ -1,7 +1,7 @@
 /** The proxy mode that is configured, or the one that stands in for it. */
 import { isErrno, messageOf } from '#pkg/errors/agent-error.ts';
-import { createIptablesMode, type IptablesModeParts } from './iptables-mode.ts';
-import { createIpvsMode } from './ipvs-mode.ts';
+import { createIptablesMode } from './iptables-mode.ts';
+import { createIpvsMode, type IpvsModeParts } from './ipvs-mode.ts';
 import { createNftablesMode, type NftablesModeParts } from './nftables-mode.ts';
 import type { ProxyMode } from './proxy-mode.ts';
 
@@ -18,7 +18,7 @@ export interface ChosenMode {
  * @throws {AgentError} IpvsUnusable when `strict`
  */
 export async function createMode(
-  parts: IptablesModeParts & NftablesModeParts,
+  parts: IpvsModeParts & NftablesModeParts,
   strict: boolean,
   signal: AbortSignal,
 ): Promise<ChosenMode> {
@@ -33,7 +33,7 @@ export async function createMode(
 }
 
 async function ipvsOrIptables(
-  parts: IptablesModeParts,
+  parts: IpvsModeParts,
   strict: boolean,
   signal: AbortSignal,
 ): Promise<ChosenMode> {

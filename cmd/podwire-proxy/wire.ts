@@ -42,6 +42,7 @@ import type { ProxyOptions } from './options.ts';
 import { createProblemLog } from './problem-log.ts';
 import { createProxyEvents } from './proxy-events.ts';
 import { adjustHost, requireLive, reread } from './reconfigure.ts';
+import { watchOtherHosts } from './other-hosts.ts';
 import { createRound } from './round.ts';
 import { isEligible } from './round-options.ts';
 import { runTogether } from './run-together.ts';
@@ -88,10 +89,12 @@ export async function runProxy(
   let onDrift = (): void => undefined;
   let onProblem: (problem: Problem) => void = () => undefined;
   let serviceCIDRs = (): readonly Prefix[] => [];
+  let otherHosts = (): ReadonlySet<string> => new Set();
   const chosen = await createMode(
     {
       ...parts,
       serviceCIDRs: () => serviceCIDRs(),
+      otherHosts: () => otherHosts(),
       request: () => onDrift(),
       onParked: (port, err) => {
         const { portName, printName, protocol } = port;
@@ -104,7 +107,8 @@ export async function runProxy(
     signal,
   );
   using mode = chosen.mode;
-  await using client = createKubeClient(await clusterConfig(options, context), {
+  const cluster = await clusterConfig(options, context);
+  await using client = createKubeClient(cluster, {
     clock,
     log,
     userAgent: `${program}/${version} (${process.platform}/${process.arch})`,
@@ -123,6 +127,12 @@ export async function runProxy(
   // Only the nftables mode knows what to do with them.
   const ranges = config.mode === 'nftables' ? watchServiceRanges(client, parts, signal) : undefined;
   serviceCIDRs = () => ranges?.current() ?? [];
+  // Only the ipvs mode makes addresses of Services the host's own.
+  const others =
+    mode.name === 'ipvs'
+      ? watchOtherHosts({ client, clock, log, nodeName, server: cluster.server }, signal)
+      : undefined;
+  if (others !== undefined) otherHosts = () => others.current();
   if (chosen.fallback !== undefined) {
     events.ofNode({ type: 'Warning', reason: 'IPVSUnusable', message: chosen.fallback });
   }
@@ -234,10 +244,12 @@ export async function runProxy(
     // An empty store is not an empty cluster: before all have synced nothing is written.
     await Promise.all(stores.map((store) => store.whenSynced(until)));
     await ranges?.whenKnown(until);
+    await others?.whenKnown(until);
     events.ofNode({ type: 'Normal', reason: 'Starting', message: '' });
     using changes = new DisposableStack();
     for (const store of stores) changes.use(store.onChange(request));
-    if (ranges !== undefined) changes.use(ranges.onChange(request));
+    for (const more of [ranges, others])
+      if (more !== undefined) changes.use(more.onChange(request));
     changes.use(await watchHostAddresses(proxyHost, { onChange: request, client, log }));
     log.info({ services: services.size, slices: slices.size }, 'Services are known');
     request();

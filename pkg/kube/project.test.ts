@@ -1,5 +1,12 @@
 import { describe, expect, test } from 'vitest';
-import { createIntern, projectEndpointSlice, projectNode, projectService } from './project.ts';
+import {
+  createIntern,
+  projectEndpointSlice,
+  projectMeta,
+  projectNode,
+  projectNodeAddresses,
+  projectService,
+} from './project.ts';
 
 const intern = createIntern();
 const metadata = {
@@ -52,6 +59,21 @@ describe('a Node', () => {
       taintKeys: ['node.kubernetes.io/not-ready'],
       deleting: true,
     });
+  });
+
+  test('is where its addresses are, for who asks for nothing else', () => {
+    const addresses = [
+      { type: 'Hostname', address: 'n' },
+      { type: 'ExternalIP', address: '203.0.113.1' },
+      { type: 'InternalDNS', address: 'n.internal' },
+      { type: 'InternalIP', address: 'fd00::1' },
+    ];
+    const node = projectNodeAddresses({ metadata, spec: {}, status: { addresses } }, intern);
+    expect(node).toEqual({
+      ...projectMeta({ metadata }, intern),
+      addresses: ['203.0.113.1', 'fd00::1'],
+    });
+    expect(projectNodeAddresses({ metadata }, intern)?.addresses).toEqual([]);
   });
 
   test('of an old cluster has one podCIDR, a new one none', () => {

@@ -6,6 +6,7 @@
 import type {
   EndpointRecord,
   EndpointSliceRecord,
+  NodeAddressesRecord,
   NodeRecord,
   ObjectMeta,
   Protocol,
@@ -47,12 +48,26 @@ export function projectNode(raw: unknown, intern: Intern): NodeRecord | undefine
     annotations: textMap(field(metadata, 'annotations')),
     labels: textMap(field(metadata, 'labels')),
     podCIDRs: podCIDRs.length > 0 ? podCIDRs : texts([field(spec, 'podCIDR')]),
-    internalIPs: items(field(field(raw, 'status'), 'addresses'))
-      .filter((address) => field(address, 'type') === 'InternalIP')
-      .map((address) => text(field(address, 'address'))),
+    internalIPs: nodeAddresses(raw, ['InternalIP']),
     taintKeys: items(field(spec, 'taints')).map((taint) => intern(text(field(taint, 'key')))),
     deleting: text(field(metadata, 'deletionTimestamp')) !== '',
   };
+}
+
+/** A core/v1 Node, of which only its addresses matter. */
+export function projectNodeAddresses(
+  raw: unknown,
+  intern: Intern,
+): NodeAddressesRecord | undefined {
+  const meta = projectMeta(raw, intern);
+  if (meta === undefined) return undefined;
+  return { ...meta, addresses: nodeAddresses(raw, ['InternalIP', 'ExternalIP']) };
+}
+
+function nodeAddresses(raw: unknown, types: readonly string[]): readonly string[] {
+  return items(field(field(raw, 'status'), 'addresses'))
+    .filter((address) => types.includes(text(field(address, 'type'))))
+    .map((address) => text(field(address, 'address')));
 }
 
 /** A networking.k8s.io/v1 ServiceCIDR. */

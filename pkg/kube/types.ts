@@ -32,6 +32,12 @@ export interface NodeRecord extends ObjectMeta {
   readonly deleting: boolean;
 }
 
+/** Of a Node only where it is: the rest changes often, and takes memory. */
+export interface NodeAddressesRecord extends ObjectMeta {
+  /** `status.addresses` of types InternalIP and ExternalIP, in their order. */
+  readonly addresses: readonly string[];
+}
+
 export type Protocol = 'TCP' | 'UDP' | 'SCTP';
 
 export interface ServicePortRecord {

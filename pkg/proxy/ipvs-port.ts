@@ -138,9 +138,13 @@ class PartBuilder implements IpvsPart {
     }
   }
 
-  /** Never an address that the host has already: it would be taken away with the Service. */
+  /**
+   * Never an address that the host has already, which would be taken away with the Service, nor one
+   * that another host has: nothing would reach that host from here.
+   */
   bind(address: string): void {
-    if (this.#options.hostAddresses.includes(address)) return;
+    const { foreignAddresses, hostAddresses } = this.#options;
+    if (hostAddresses.includes(address) || foreignAddresses.includes(address)) return;
     this.addresses.push(address);
     this.members.push(['IPVS-IPS', address]);
   }

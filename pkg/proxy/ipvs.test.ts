@@ -28,6 +28,7 @@ const options = (family: Family, fields: Partial<IpvsOptions> = {}): IpvsOptions
   },
   nodePortAddresses: own[family],
   hostAddresses: own[family],
+  foreignAddresses: [],
   nodeAddress: own[family][0],
   randomFully: true,
   ...fields,

@@ -23,7 +23,10 @@ export interface ElementChange {
 export class ElementBook {
   readonly options: NftablesOptions;
   readonly #ports = new Map<string, ProxiedPort>();
-  /** Which ports claim a frontend: one key, or several by name; the first has it. */
+  /**
+   * Which ports claim a frontend: one key, or several, of which the first has it. As in iptables
+   * mode: who has endpoints, then the first by name.
+   */
   readonly #claims = new Map<string, string | readonly string[]>();
   /** How many ports want a shared element. */
   readonly #wanted = new Map<string, number>();
@@ -82,7 +85,10 @@ export class ElementBook {
     const { port, before, after, changes } = of;
     const old = claimants(this.#claims.get(frontend));
     const others = old.filter((claimant) => claimant !== port);
-    const now = after.frontends.has(frontend) ? [...others, port].toSorted(byKey) : others;
+    const isServed = (claimant: string): boolean =>
+      (claimant === port ? after : this.#elements(claimant)).frontends.get(frontend)?.isServed ===
+      true;
+    const now = after.frontends.has(frontend) ? inOrder([...others, port], isServed) : others;
     const [first] = now;
     if (first === undefined) this.#claims.delete(frontend);
     else this.#claims.set(frontend, now.length === 1 ? first : now);
@@ -154,6 +160,15 @@ interface IndexedElements {
 }
 
 const nothing: IndexedElements = { shared: [], frontends: new Map() };
+
+function inOrder(
+  claimants: readonly string[],
+  isServed: (claimant: string) => boolean,
+): readonly string[] {
+  if (claimants.length === 1) return claimants;
+  const served = new Set(claimants.filter(isServed));
+  return claimants.toSorted((a, b) => Number(served.has(b)) - Number(served.has(a)) || byKey(a, b));
+}
 
 function claimants(claim: string | readonly string[] | undefined): readonly string[] {
   if (claim === undefined) return [];

@@ -22,6 +22,8 @@ export interface Frontend {
   /** "10.96.0.10 . tcp . 80", "tcp . 30080" */
   readonly key: string;
   readonly elements: readonly ProxyElement[];
+  /** Somebody may answer: else the elements say what becomes of who asks. */
+  readonly isServed: boolean;
 }
 
 export interface PortElements {
@@ -44,8 +46,9 @@ export function elementsOf(port: ProxiedPort, options: NftablesOptions): PortEle
   for (const ip of port.externalIPs) put(externalFrontend(port, vip(ip)));
   const admitted = admittedSources(port, options);
   for (const ip of port.loadBalancerIPs) {
-    const { key, elements } = externalFrontend(port, vip(ip));
-    put({ key, elements: [...elements, ...firewallElements(key, admitted, options)] });
+    const frontend = externalFrontend(port, vip(ip));
+    const { elements, key } = frontend;
+    put({ ...frontend, elements: [...elements, ...firewallElements(key, admitted, options)] });
   }
   if (port.nodePort !== 0) {
     const key = `${port.protocol} . ${port.nodePort}`;
@@ -84,18 +87,18 @@ function internalFrontend(port: ProxiedPort, place: Place): Frontend {
   const { cluster, hasAny, local } = port.endpoints;
   const endpoints = port.internalPolicy === 'Local' ? local : cluster;
   const { key } = place;
-  if (!hasAny || endpoints.length === 0) return { key, elements: [nobody(port, place)] };
+  if (!hasAny || endpoints.length === 0) return unserved(port, place);
   const head: ProxyElement[] =
     port.affinitySeconds === 0
       ? [{ set: 'plain-services', key, value: '' }]
       : [{ set: 'special-services', key, value: '' }, ...affinity(port, place)];
-  return { key, elements: [...head, ...served(place, endpoints, false)] };
+  return { key, elements: [...head, ...served(place, endpoints, false)], isServed: true };
 }
 
 function externalFrontend(port: ProxiedPort, place: Place): Frontend {
   const { cluster, hasAny, local } = port.endpoints;
   const { key, what } = place;
-  if (!hasAny) return { key, elements: [nobody(port, place)] };
+  if (!hasAny) return unserved(port, place);
   // Policy Cluster: any node may take the packet, so the reply must come back through this one.
   const policy = port.externalPolicy === 'Local' ? 'local-policy' : 'masqueraded';
   const elements: ProxyElement[] = [
@@ -104,9 +107,13 @@ function externalFrontend(port: ProxiedPort, place: Place): Frontend {
     ...affinity(port, place),
     ...served(place, cluster, false),
   ];
-  if (policy === 'masqueraded') return { key, elements };
+  if (policy === 'masqueraded') return { key, elements, isServed: true };
   const rest = local.length === 0 ? [nobody(port, place)] : served(place, local, true);
-  return { key, elements: [...elements, ...rest] };
+  return { key, elements: [...elements, ...rest], isServed: true };
+}
+
+function unserved(port: ProxiedPort, place: Place): Frontend {
+  return { key: place.key, elements: [nobody(port, place)], isServed: false };
 }
 
 /** The class, and a slot for each endpoint. */

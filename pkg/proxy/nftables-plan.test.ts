@@ -2,8 +2,11 @@ import { describe, expect, it } from 'vitest';
 import type { TableStructure } from '#pkg/nfnetlink/table-structure.ts';
 import { renderSteps } from '#pkg/nftables/render.ts';
 import { ruleMark, type Table } from '#pkg/nftables/ruleset.ts';
+import { ElementBook } from './nftables-book.ts';
 import { planProxyTable, proxyTableScript } from './nftables-plan.ts';
+import { reconcile } from './nftables-reconcile.ts';
 import { contentsOf } from './nftables-ruleset.ts';
+import type { ProxiedPort } from './proxied-port.ts';
 import { nftablesOptions, table } from './testdata/nftables.ts';
 import { portsOf, service, slice, type Cluster } from './testdata/records.ts';
 import { sixServices } from './testdata/six-services.ts';
@@ -63,6 +66,78 @@ add element ip podwire-proxy endpoints { 172.30.0.43 . tcp . 80 . 0 : 10.180.0.3
     const [step] = planProxyTable(ports, options, { structure: withRules(more), contents });
     // Nobody but this proxy makes chains of such names: one with other rules is no chain of ours.
     expect(step?.op).toBe('replaceTable');
+  });
+});
+
+describe('Services that claim one address', () => {
+  const claim = (name: string, n: number, ...endpoints: readonly string[]): Cluster => ({
+    services: [
+      service(name, {
+        clusterIPs: [`172.30.0.${n}`],
+        externalIPs: ['203.0.113.9'],
+        ports: unnamed,
+        affinitySeconds: n,
+      }),
+    ],
+    slices: [slice(name, endpoints, { ports: unnamed })],
+  });
+  const unnamed = [{ name: '', protocol: 'TCP', port: 80, nodePort: 0 }] as const;
+  // As mere text "ns/a-b/tcp" comes before "ns/a/tcp".
+  const all = new Map(
+    [
+      claim('ns/a', 5),
+      claim('ns/a-b', 6, '10.1.0.2', '10.1.0.3'),
+      claim('ns/a-c', 7, '10.1.0.4'),
+    ].flatMap((cluster) => [...portsOf(cluster)]),
+  );
+  const served = new Map([...all, ...portsOf(claim('ns/a', 5, '10.1.0.1'))]);
+
+  /** The table after these changes, one after the other. */
+  function after(steps: readonly (readonly [key: string, port: ProxiedPort | undefined])[]) {
+    const book = new ElementBook(options);
+    const contents = new Map<string, Map<string, string>>();
+    const changes = [book.common(), ...steps.map(([key, port]) => book.put(key, port))];
+    for (const { key, new: now, old, set } of changes.flat()) {
+      const elements = contents.get(set) ?? new Map<string, string>();
+      contents.set(set, elements);
+      // The kernel refuses to add what is there, and to delete what is not.
+      expect({ set, key, has: elements.get(key) }).toEqual({ set, key, has: old });
+      if (now === undefined) elements.delete(key);
+      else elements.set(key, now);
+    }
+    return contents;
+  }
+  const orders = [
+    ['ns/a/tcp', 'ns/a-b/tcp', 'ns/a-c/tcp'],
+    ['ns/a-c/tcp', 'ns/a-b/tcp', 'ns/a/tcp'],
+    ['ns/a-b/tcp', 'ns/a/tcp', 'ns/a-c/tcp'],
+  ] as const;
+
+  it.each(orders)('changes in the order %s, %s, %s end as a start does', (...order) => {
+    const put = (ports: typeof all) => order.map((key) => [key, ports.get(key)] as const);
+    const gone = order.map((key) => [key, undefined] as const);
+    for (const [want, steps] of [
+      [all, put(all)],
+      [served, put(served)],
+      [served, [...put(all), ...put(served)]],
+      [all, [...put(served), ...put(all)]],
+      [new Map<string, ProxiedPort>(), [...put(served), ...gone]],
+    ] as const) {
+      const have = after(steps);
+      expect(planProxyTable(want, options, { structure, contents: have })).toEqual([]);
+      const rest = [...have].filter(([, elements]) => elements.size > 0);
+      const wanted = [...contentsOf(want, options)].filter(([, elements]) => elements.size > 0);
+      expect(new Map(rest)).toEqual(new Map(wanted));
+    }
+  });
+
+  it('a start writes no element twice', () => {
+    for (const ports of [all, served]) {
+      const seen = [...reconcile(new ElementBook(options), ports, new Map())].flat();
+      const elements = seen.map(({ key, set }) => `${set} ${key}`);
+      expect(elements.filter((element, i) => elements.indexOf(element) < i)).toEqual([]);
+      expect(seen.every(({ new: now }) => now !== undefined)).toBe(true);
+    }
   });
 });
 

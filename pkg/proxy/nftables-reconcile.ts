@@ -4,7 +4,8 @@
  */
 import type { ElementStep } from '#pkg/nftables/plan.ts';
 import { elementText } from '#pkg/nftables/plan.ts';
-import type { ElementBook, ElementChange } from './nftables-book.ts';
+import { Changes, type ElementBook, type ElementChange } from './nftables-book.ts';
+import { frontendKeys } from './nftables-elements.ts';
 import { proxySetNames, proxyTableName } from './nftables-sets.ts';
 import type { ProxiedPort } from './proxied-port.ts';
 
@@ -45,15 +46,26 @@ export function* reconcile(
     });
   const units: ElementChange[][] = [missing(book.common())];
   const firewall: ElementChange[] = [];
-  // In this order no port takes a frontend from one before it.
-  const keys = [...ports.keys()].toSorted();
-  yield [];
-  for (const key of keys) {
+  const take = (changes: readonly ElementChange[]): void => {
     const unit: ElementChange[] = [];
-    for (const change of missing(book.put(key, ports.get(key)))) {
+    for (const change of missing(changes)) {
       (firewallSets.has(change.set) ? firewall : unit).push(change);
     }
     if (unit.length > 0) units.push(unit);
+  };
+  const keys = [...ports.keys()].toSorted();
+  yield [];
+  const contested = yield* contestants(keys, ports);
+  // Together, since one takes a frontend from another.
+  const ofContested = new Changes();
+  for (const key of contested) {
+    for (const change of book.put(key, ports.get(key))) ofContested.put(change);
+    yield [];
+  }
+  take(ofContested.list());
+  for (const key of keys) {
+    if (contested.has(key)) continue;
+    take(book.put(key, ports.get(key)));
     yield [];
   }
   yield [...[...firewallSets].flatMap((set) => leftIn(set, left)), ...firewall];
@@ -87,6 +99,25 @@ export function elementSteps(
     if (adds.length > 0) steps.push({ op: 'addElements', table, set, elements: adds });
   }
   return steps;
+}
+
+/** Ports that want what another wants. Yields nothing but turns for others. */
+function* contestants(
+  keys: readonly string[],
+  ports: PortSource,
+): Generator<readonly ElementChange[], ReadonlySet<string>, undefined> {
+  const first = new Map<string, string>();
+  const found = new Set<string>();
+  for (const key of keys) {
+    const port = ports.get(key);
+    for (const frontend of port === undefined ? [] : frontendKeys(port)) {
+      const other = first.get(frontend);
+      if (other === undefined) first.set(frontend, key);
+      else found.add(other).add(key);
+    }
+    yield [];
+  }
+  return found;
 }
 
 function leftIn(

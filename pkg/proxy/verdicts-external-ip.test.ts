@@ -1,7 +1,7 @@
 /** Packets to external addresses, and to addresses that more than one wants, in every mode. */
 import type { Places } from './testdata/places.ts';
 import { local, service, slice, type Cluster } from './testdata/records.ts';
-import { balanced, testVerdicts } from './testdata/verdicts.ts';
+import { balanced, testVerdicts, type Scenario } from './testdata/verdicts.ts';
 
 const plain = (at: Places): Cluster['services'][number] =>
   service('ns1/svc1', { clusterIPs: [at.clusterIP] });
@@ -62,6 +62,44 @@ testVerdicts([
       ['pod', 'clusterIP2:80', 'far:80, far2:80, near:80'],
     ],
   },
+  ...(
+    [
+      ['without endpoints', {}, []],
+      ['of policy Local without endpoints here', { internalTrafficPolicy: 'Local' }, ['far']],
+    ] as const
+  ).map(([title, fields, on]): Scenario => ({
+    title: `of two Services that claim one address the second has it while the first is ${title}`,
+    // Its cluster address, so that the internal policy counts.
+    cluster: (at) => ({
+      services: [
+        service('ns1/svc1', { clusterIPs: [at.clusterIP], ...fields }),
+        service('ns1/svc2', { clusterIPs: [at.clusterIP2], externalIPs: [at.clusterIP] }),
+      ],
+      slices: [
+        slice(
+          'ns1/svc1',
+          on.map((place) => at[place]),
+        ),
+        slice('ns1/svc2', [at.far2]),
+      ],
+    }),
+    packets: [
+      ['pod', 'clusterIP:80', 'far2:80 masqueraded'],
+      ['outside', 'clusterIP:80', 'far2:80 masqueraded'],
+    ],
+  })),
+  {
+    title: 'of two Services without endpoints that claim one address the first says what becomes',
+    cluster: (at) => ({
+      services: ['ns1/svc1', 'ns1/svc2'].map((name, i) =>
+        service(name, {
+          clusterIPs: [i === 0 ? at.clusterIP : at.clusterIP2],
+          externalIPs: [at.externalIP],
+        }),
+      ),
+    }),
+    packets: [['outside', 'externalIP:80', 'reject']],
+  },
   {
     title: 'one that is a load balancer address too is open to all, as the first rule for it says',
     cluster: (at) => ({
@@ -103,6 +141,30 @@ testVerdicts([
       ['outside', 'second:80', masqueraded],
       ['outside', 'second:81', 'unmatched'],
       ['outside', 'node:80', 'unmatched'],
+    ],
+  },
+  {
+    title: "one that is another node's is served, and its other ports are that node's",
+    cluster: (at) => ({
+      services: [{ ...plain(at), externalIPs: [at.neighbour] }],
+      slices: [slice('ns1/svc1', [at.far])],
+    }),
+    packets: [
+      ['node', 'neighbour:80', masqueraded],
+      [
+        'pod',
+        'neighbour:80',
+        {
+          iptables: masqueraded,
+          nftables: masqueraded,
+          ipvs: 'unmatched',
+          why: 'the other node serves it: IPVS has only packets that are for this host, or from it',
+        },
+      ],
+      // As the host's own address it would refuse these: no tunnel, no API server.
+      ['pod', 'neighbour:6443', 'unmatched'],
+      ['node', 'neighbour:6443', 'unmatched'],
+      ['outside', 'neighbour:6443', 'unmatched'],
     ],
   },
   {

@@ -43,7 +43,13 @@ const { signal } = new AbortController();
 
 export async function createIpvsNode(
   netns: ScratchNetns,
-  of: { readonly clock: Clock; readonly scheduler?: string; readonly excludeCIDRs?: string[] },
+  of: {
+    readonly clock: Clock;
+    readonly scheduler?: string;
+    readonly excludeCIDRs?: string[];
+    /** Addresses of other nodes. */
+    readonly others?: readonly string[];
+  },
 ): Promise<IpvsNode> {
   // Not `ip netns exec`, which makes a mount namespace each time: that takes seconds in the VM.
   const run: typeof runCommand = (file, args, options) =>
@@ -64,6 +70,7 @@ export async function createIpvsNode(
   const excluded = (of.excludeCIDRs ?? []).map(parsePrefix);
   const isOurs = ({ address }: { readonly address: string }): boolean =>
     !excluded.some((range) => containsAddress(range, parseAddress(address)));
+  const otherHosts = new Set(of.others);
   const parked: string[] = [];
   let calls: Record<string, number> = {};
   let writers = new Map<Family, IpvsWriter>();
@@ -103,6 +110,7 @@ export async function createIpvsNode(
             nodeAddress: family === 'ip' ? '203.0.113.1' : '2001:db8::1',
             randomFully: tool.randomFully,
           }),
+          otherHosts: () => otherHosts,
           isOurs,
           observeIntervalMs: 3_600_000,
           onParked: ({ name }) => parked.push(name),

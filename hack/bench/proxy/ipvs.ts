@@ -34,6 +34,7 @@ const options: IpvsOptions = {
   localDetector: { kind: 'none' },
   nodePortAddresses: ['192.168.0.2'],
   hostAddresses: ['192.168.0.2'],
+  foreignAddresses: [],
   nodeAddress: '192.168.0.2',
   randomFully: true,
 };
@@ -141,6 +142,7 @@ async function measure(services: number, kernel: IpvsDriver): Promise<void> {
     // The fixed rules do not depend on Services.
     rules: noRules,
     options: () => options,
+    otherHosts: () => new Set(),
     isOurs: () => true,
     observeIntervalMs: 3_600_000,
     onParked: () => undefined,

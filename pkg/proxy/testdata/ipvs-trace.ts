@@ -28,7 +28,7 @@ export interface IpvsRules {
 export function ipvsOptions(fields: Partial<IpvsOptions> = {}): IpvsOptions {
   const family = fields.family ?? 'ip';
   const { localDetector, masqueradeAll, masqueradeBit, nodeAddress } = options({ family });
-  const { node, second } = places[family];
+  const { neighbour, node, second } = places[family];
   return {
     family,
     scheduler: 'rr',
@@ -38,6 +38,7 @@ export function ipvsOptions(fields: Partial<IpvsOptions> = {}): IpvsOptions {
     localDetector,
     nodePortAddresses: [node, second],
     hostAddresses: [node, second],
+    foreignAddresses: [neighbour],
     nodeAddress,
     randomFully: true,
     ...fields,
