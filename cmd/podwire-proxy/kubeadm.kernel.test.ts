@@ -28,7 +28,7 @@ const nodeProxier: readonly PolicyRule[] = [
 ];
 
 const folder = new URL('../../deploy/kube-proxy/', import.meta.url);
-const slow = { timeout: 20_000, interval: 50 };
+const slow = { timeout: 60_000, interval: 50 };
 
 let node: ScratchNetns;
 let dir: string;
