@@ -1,13 +1,22 @@
 import { defineConfig } from 'vitest/config';
 
 /**
+ * Limits only, which end what hangs on a machine that has other work, too: what a test waits for comes,
+ * or it has failed.
+ */
+const isolated = {
+  pool: 'forks',
+  testTimeout: 240_000,
+  hookTimeout: 240_000,
+  expect: { poll: { timeout: 60_000, interval: 50 } },
+} as const;
+
+/**
  * A project for each kind of test (ARCHITECTURE.md, "Tests"): `unit` is pure and needs nothing;
  * `kernel-*` works in network namespaces it makes itself and needs root; `e2e-*` starts the built
  * programs on several nodes. Files that start daemons run one at a time: they share two cores, and
- * many of them expect something within seconds.
+ * many of them look at what happens within seconds.
  */
-const isolated = { pool: 'forks', testTimeout: 60_000, hookTimeout: 60_000 } as const;
-
 export default defineConfig({
   test: {
     projects: [
@@ -40,9 +49,6 @@ export default defineConfig({
           maxWorkers: 2,
           sequence: { groupOrder: 1 },
           ...isolated,
-          // Limits only: hack/kernel-suites.ts lets the others go first.
-          testTimeout: 180_000,
-          hookTimeout: 180_000,
         },
       },
       {
@@ -76,8 +82,6 @@ export default defineConfig({
           exclude: ['test-e2e/cni/**', '**/*.vm.test.ts'],
           fileParallelism: false,
           ...isolated,
-          testTimeout: 240_000,
-          hookTimeout: 240_000,
         },
       },
     ],

@@ -54,7 +54,7 @@ const worlds: readonly World[] = [
 ];
 
 const identifier = (name: NodeName): string => `192.0.2.${nodeNames.indexOf(name) + 1}`;
-const slow = { timeout: 20_000, interval: 100 };
+const slow = { timeout: 60_000, interval: 100 };
 
 const rows = worlds.map((world) => [world.title, world] as const);
 

@@ -84,7 +84,7 @@ const slow = (): object => config({ name: 'slow', isGateway: false, ipam: { type
 
 async function started(command: string, id: string): Promise<void> {
   const file = join(node.dataDir, `started-${command}-${id}`);
-  await expect.poll(() => existsSync(file), { timeout: 10_000 }).toBe(true);
+  await expect.poll(() => existsSync(file)).toBe(true);
 }
 
 describe.runIf(canBuild)('a call by the launcher', () => {
@@ -239,9 +239,7 @@ describe.runIf(canBuild)('a daemon', () => {
     // It went on to the standalone executable, which is not there.
     expect(JSON.parse(output)).toMatchObject({ code: 50 });
     expect(node.leases()).toEqual([]);
-    await expect
-      .poll(() => daemon.log(), { timeout: 5000 })
-      .toContain('Refused a caller with user ID 65534');
+    await expect.poll(() => daemon.log()).toContain('Refused a caller with user ID 65534');
   });
 
   it('that dies during an ADD: try again later; what there is, DEL removes', async () => {

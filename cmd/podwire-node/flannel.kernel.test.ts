@@ -20,7 +20,7 @@ const netConf = `{
   "Backend": { "Type": "vxlan" }
 }
 `;
-const slow = { timeout: 30_000, interval: 50 };
+const slow = { timeout: 60_000, interval: 50 };
 
 let cluster: TestCluster;
 const daemons = new Map<NodeName, Daemon>();

@@ -73,7 +73,7 @@ afterAll(async () => {
   if (dir !== undefined) rmSync(dir, { recursive: true });
 });
 
-const slow = { timeout: 20_000, interval: 100 };
+const slow = { timeout: 60_000, interval: 100 };
 
 const running = (name: NodeName): Promise<string> => frrs[name].ask('show running-config');
 

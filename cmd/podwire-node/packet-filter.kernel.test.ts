@@ -59,8 +59,9 @@ const masquerade = {
 const want = packetFilterRulesets({ ownPodCIDRs, forward: true, masquerade });
 const nothing = packetFilterRulesets({ ownPodCIDRs, forward: false, masquerade: undefined });
 
-async function reaches(address: string): Promise<boolean> {
-  return pod.exec('ping', ['-c1', '-W1', '-q', address]).then(
+/** @param patienceSeconds little where no answer is expected */
+async function reaches(address: string, patienceSeconds = 20): Promise<boolean> {
+  return pod.exec('ping', ['-c1', `-W${patienceSeconds}`, '-q', address]).then(
     () => true,
     () => false,
   );
@@ -93,7 +94,7 @@ describe.each(backends)('iptables, $title', ({ backend, usable }) => {
   });
 
   test.skipIf(!usable)('pods pass where the host drops, as the host', async () => {
-    expect(await reaches('192.0.2.2')).toBe(false);
+    expect(await reaches('192.0.2.2', 1)).toBe(false);
     expect(await driver.converge(want, signal)).not.toEqual([]);
     expect(await reaches('192.0.2.2')).toBe(true);
     expect(await reaches('2001:db8::2')).toBe(true);
@@ -111,10 +112,8 @@ describe.each(backends)('iptables, $title', ({ backend, usable }) => {
     ]) {
       told = 0;
       await host.exec(program, args);
-      const startMs = performance.now();
-      await expect.poll(() => told, { timeout: 10_000, interval: 20 }).toBeGreaterThan(0);
-      // The legacy filter is asked each 2 s, and the answer takes a moment.
-      expect(performance.now() - startMs).toBeLessThan(backend === 'legacy' ? 3_000 : 1_000);
+      // Nothing but a look of its own tells.
+      await expect.poll(() => told).toBeGreaterThan(0);
       expect(await driver.converge(want, signal)).not.toEqual([]);
       expect(await reaches('192.0.2.2')).toBe(true);
     }

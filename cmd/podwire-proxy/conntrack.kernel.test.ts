@@ -15,7 +15,7 @@ afterEach(async () => {
   await node[Symbol.asyncDispose]();
 });
 
-const slow = { timeout: 20_000, interval: 50 };
+const slow = { timeout: 60_000, interval: 50 };
 const vips = ['10.96.0.10', 'fd00:96::10'] as const;
 const nodePort = 30053;
 const [podOne, podTwo] = [

@@ -17,7 +17,7 @@ beforeEach(async () => {
 });
 afterEach(() => node[Symbol.asyncDispose]());
 
-const slow = { timeout: 20_000, interval: 50 };
+const slow = { timeout: 60_000, interval: 50 };
 const healthz = 'http://127.0.0.1:10256/healthz';
 const status = 'http://127.0.0.1:10249';
 

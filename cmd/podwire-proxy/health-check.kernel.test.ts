@@ -8,7 +8,7 @@ beforeEach(async () => {
 });
 afterEach(() => node[Symbol.asyncDispose]());
 
-const slow = { timeout: 20_000, interval: 50 };
+const slow = { timeout: 60_000, interval: 50 };
 const port = 32_000;
 const balancer = '198.51.100.7';
 

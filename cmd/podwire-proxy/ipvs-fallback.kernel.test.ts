@@ -6,7 +6,7 @@ import { runCommand } from '#pkg/exec/run.ts';
 import { createScratchNetns } from '#pkg/netns/scratch.ts';
 import { createProxiedNode, nodeName, type ProxiedNode } from './scratch/proxied-node.ts';
 
-const slow = { timeout: 50_000, interval: 100 };
+const slow = { timeout: 60_000, interval: 100 };
 
 /** Undefined where there is IPVS. */
 async function whyNoIpvs(): Promise<string | undefined> {

@@ -28,7 +28,7 @@ const nodeProxier: readonly PolicyRule[] = [
   { apiGroups: ['networking.k8s.io'], resources: ['servicecidrs'], verbs: ['list', 'watch'] },
 ];
 
-const slow = { timeout: 20_000, interval: 50 };
+const slow = { timeout: 60_000, interval: 50 };
 
 let node: ScratchNetns;
 let dir: string;

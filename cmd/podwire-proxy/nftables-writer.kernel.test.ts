@@ -258,7 +258,7 @@ describe('the nftables writer', () => {
       const again = await rig.newWriter().write({ ports, changed: 'all', node }, signal);
       expect(again.written).toBe(0);
     },
-    patience(60_000),
+    patience(240_000),
   );
 });
 

@@ -44,7 +44,7 @@ async function diff(
   flags = ['--config', node.configPath, '--hostname-override', nodeName],
 ): Promise<{ exitCode: number | undefined; stdout: string; stderr: string }> {
   const command = ['netns', 'exec', node.network.node.name, process.execPath, program, 'diff'];
-  const options = { reject: false, stripFinalNewline: false, timeout: 30_000 } as const;
+  const options = { reject: false, stripFinalNewline: false, timeout: 120_000 } as const;
   const { exitCode, stderr, stdout } = await execa('ip', [...command, ...flags], options);
   return { exitCode, stdout, stderr };
 }
@@ -69,7 +69,7 @@ test('on a node without rules it prints all of them, as iptables-restore takes t
 test('behind a proxy there is no difference; a rule deleted by hand is one', async () => {
   const { network } = node;
   const daemon = node.startDaemon();
-  const slow = { timeout: 20_000, interval: 50 };
+  const slow = { timeout: 60_000, interval: 50 };
   const healthy = (): Promise<number> =>
     node.ask('http://127.0.0.1:10256/healthz').then(
       (answer) => answer.status,

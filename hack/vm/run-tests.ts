@@ -35,7 +35,7 @@ export async function runTests(files: readonly TestFile[]): Promise<0 | 1> {
   Object.assign(globalThis, {
     __vitest_worker__: {
       config: {
-        expect: { poll: { timeout: patience(1_000) } },
+        expect: { poll: { timeout: patience(60_000) } },
         snapshotOptions: { expand: false },
         chaiConfig: {},
       },

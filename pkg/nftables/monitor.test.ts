@@ -1,4 +1,4 @@
-import { expect, test } from 'vitest';
+import { expect, test, vi } from 'vitest';
 import { AgentError } from '#pkg/errors/agent-error.ts';
 import type { Sys } from '#pkg/sys/sys.ts';
 import { pollNftables } from './monitor.ts';
@@ -41,6 +41,22 @@ test('pollNftables() tells of lost events once the socket is empty and hears eve
     },
     () => undefined,
   );
-  await expect.poll(() => leftWhenTold, { timeout: 10_000 }).toHaveLength(1);
+  await expect.poll(() => leftWhenTold, { timeout: 19_000 }).toHaveLength(1);
   expect(leftWhenTold).toEqual([0]);
+});
+
+test('pollNftables() looks every 200 ms', () => {
+  vi.useFakeTimers({ toFake: ['setTimeout'] });
+  try {
+    const { sys } = overflown(0);
+    const onLooked = vi.fn();
+    using _poll = pollNftables(sys, () => undefined, onLooked);
+    expect(onLooked).not.toHaveBeenCalled();
+    for (const looks of [1, 2, 3]) {
+      vi.advanceTimersByTime(200);
+      expect(onLooked).toHaveBeenCalledTimes(looks);
+    }
+  } finally {
+    vi.useRealTimers();
+  }
 });

@@ -271,7 +271,7 @@ describe('packets', () => {
     await startServer(outside, 'outside', [80]);
     const settled = async (): Promise<boolean> =>
       !(await node.netns.ip('-6 addr')).includes('tentative');
-    await expect.poll(settled, { timeout: 10_000 }).toBe(true);
+    await expect.poll(settled).toBe(true);
   }
 
   /** Whether pod 0 gets an answer from its neighbour, the other bridge, outside. */

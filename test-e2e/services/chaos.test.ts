@@ -92,7 +92,7 @@ describe.each(probes)('iptables, backend $title', ({ backend, usable }) => {
   );
 });
 
-const slow = { timeout: 30_000, interval: 100 };
+const slow = { timeout: 60_000, interval: 100 };
 const steadyIP = '10.96.0.77';
 
 /** A Service that nothing here changes. */
@@ -133,7 +133,7 @@ async function differences({ configPath, network }: ProxiedNode): Promise<string
   const { exitCode, stderr, stdout } = await execa(
     'ip',
     ['netns', 'exec', network.node.name, ...program, ...flags],
-    { reject: false, timeout: 30_000 },
+    { reject: false, timeout: 120_000 },
   );
   if (exitCode === 0) return '';
   return exitCode === 1 ? stdout : `${exitCode}: ${stderr}`;

@@ -15,7 +15,7 @@ beforeAll(async () => {
 });
 afterAll(() => node?.[Symbol.asyncDispose]());
 
-const slow = { timeout: 20_000, interval: 30 };
+const slow = { timeout: 60_000, interval: 30 };
 const ports = [{ name: 'http', port: 80, protocol: 'TCP' }];
 const serviceRef = (
   name: string,
