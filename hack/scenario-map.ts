@@ -19,7 +19,7 @@ export interface ScenarioList {
   readonly example: string;
 }
 
-export const scenarioLists: readonly ScenarioList[] = [
+const scenarioLists: readonly ScenarioList[] = [
   {
     folder: 'test-e2e/cni',
     prefix: '',

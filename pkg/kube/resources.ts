@@ -44,7 +44,7 @@ export const endpointSliceType: ResourceType = {
   namespaced: true,
 };
 
-export const serviceCIDRType: ResourceType = {
+const serviceCIDRType: ResourceType = {
   group: 'networking.k8s.io',
   version: 'v1',
   plural: 'servicecidrs',

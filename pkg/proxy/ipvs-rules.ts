@@ -6,6 +6,7 @@
 import type { Family } from '#pkg/ip/address.ts';
 import { comment, formatRule, type RuleParts } from '#pkg/iptables/rule.ts';
 import type { Rules, Ruleset } from '#pkg/iptables/ruleset.ts';
+import { forwardAccepted } from './iptables-base.ts';
 import type { IpvsOptions } from './ipvs-options.ts';
 import { setName, type SetId } from './ipvs-sets.ts';
 import { localMatch, notLocalMatch } from './local-detector.ts';
@@ -53,22 +54,7 @@ function filterChains(options: IpvsOptions): Map<string, Rules> {
   ];
   return new Map<string, Rules>([
     ['KUBE-PROXY-CANARY', []],
-    [
-      'KUBE-FORWARD',
-      [
-        formatRule({
-          matches: [comment('kubernetes forwarding rules'), `-m mark --mark ${mark}/${mark}`],
-          target: 'ACCEPT',
-        }),
-        formatRule({
-          matches: [
-            comment('kubernetes forwarding conntrack rule'),
-            '-m conntrack --ctstate RELATED,ESTABLISHED',
-          ],
-          target: 'ACCEPT',
-        }),
-      ],
-    ],
+    ['KUBE-FORWARD', forwardAccepted(mark)],
     [
       'KUBE-NODE-PORT',
       [
