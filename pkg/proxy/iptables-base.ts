@@ -28,6 +28,7 @@ export interface BaseRules {
   readonly servicesEnd: Rules;
 }
 
+/** The fixed chains and jumps for these options. */
 export function baseRules(options: IptablesOptions): BaseRules {
   return {
     filter: filterBaseChains(options),

@@ -15,6 +15,7 @@ const newConnection = '-m conntrack --ctstate NEW';
 const fromHost = '-m addrtype --src-type LOCAL';
 const markMasquerade = 'KUBE-MARK-MASQ';
 
+/** The fixed rules for these options. */
 export function ipvsRuleset(options: IpvsOptions): Ruleset {
   const { family } = options;
   return {
