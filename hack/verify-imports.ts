@@ -65,7 +65,8 @@ function pureProblem(to: string, alsoAllowed: readonly string[]): string | undef
   if (pureNode.includes(to)) return undefined;
   if (!to.startsWith('pkg/')) return 'pure code uses no library and no node: module';
   if (effectful.test(to)) return 'pure code may not import what acts';
-  if ([...values, 'pkg/reconcile/parts.ts', ...alsoAllowed].some((p) => to.startsWith(p))) return undefined;
+  if ([...values, 'pkg/reconcile/parts.ts', ...alsoAllowed].some((p) => to.startsWith(p)))
+    return undefined;
   return 'pure code may import values and nouns only';
 }
 
