@@ -5,6 +5,7 @@ import {
   numberedTests,
   parseScenarios,
   scenarioProblems,
+  uncountedTitles,
 } from './scenario-map.ts';
 
 const scenarios = parseScenarios(
@@ -78,5 +79,12 @@ it('formatScenarios() links to the tests, with how many there are, or gives the 
   expect(lines.filter((line) => /^\| \d/.test(line))).toEqual([
     '| 1 | first | [a.test.ts](../../a.test.ts) (2), [b.test.ts](../../b.test.ts) |  |',
     '| 2 | second |  | no such kernel |',
+  ]);
+});
+
+it('numbers that stand in one count for none, and that is told', () => {
+  const source = `it('134, 137. one that comes back', () => {}); it('134. 137. so it is right')`;
+  expect(uncountedTitles('a.test.ts', source)).toEqual([
+    'a.test.ts: "134, 137." counts for none, each number has a point',
   ]);
 });

@@ -19,7 +19,7 @@ export interface ScenarioList {
   readonly example: string;
 }
 
-export const scenarioLists: readonly ScenarioList[] = [
+const scenarioLists: readonly ScenarioList[] = [
   {
     folder: 'test-e2e/cni',
     prefix: '',
@@ -81,6 +81,14 @@ export function numberedTests(file: string, source: string): readonly NumberedTe
       /(?:[([]|\btitle:)\s*['"`]((?:(?:\d{1,3}|S\d{1,3}[a-z]?)\.(?: |(?=['"`])))+)/g,
     ),
   ].map(([, ids = '']) => ({ file, ids: ids.trim().replaceAll('.', '').split(' ') }));
+}
+
+/** A sentence for each title whose numbers do not count, since they stand in one: '134, 137. …'. */
+export function uncountedTitles(file: string, source: string): readonly string[] {
+  const titles = source.matchAll(/[([]\s*['"`]((?:S?\d{1,3}[a-z]?, ?)+S?\d{1,3}[a-z]?\.) /g);
+  return [...titles].map(
+    ([, numbers = '']) => `${file}: "${numbers}" counts for none, each number has a point`,
+  );
 }
 
 /** The tests that scenarios name themselves, and a sentence for each that is not there. */
@@ -183,6 +191,7 @@ function updateList(list: ScenarioList, check: boolean): readonly string[] {
   if (!check) writeFileSync(join(root, table), text);
   const stale = check && readFileSync(join(root, table), 'utf8') !== text;
   return [
+    ...[...sources].flatMap(([file, source]) => uncountedTitles(file, source)),
     ...named.problems,
     ...scenarioProblems(scenarios, tests),
     ...(stale ? [`${table} is not what the tests say: run node hack/scenario-map.ts`] : []),

@@ -6,6 +6,7 @@ describe('importProblems() names', () => {
     ['pkg/proxy/topology.ts', `import { readFileSync } from 'node:fs';`],
     ['pkg/overlay/vxlan.ts', `import { applyHostNetwork } from '#pkg/host-network/apply.ts';`],
     ['pkg/overlay/vxlan.ts', `import { observeHostNetwork } from '#pkg/host-network/observe.ts';`],
+    ['pkg/proxy/topology.ts', `import { createReconcileLoop } from '#pkg/reconcile/loop.ts';`],
     ['pkg/proxy/topology.ts', `import { createStore } from '#pkg/kube/store.ts';`],
     ['pkg/nftables/plan.ts', `import { runCommand } from '#pkg/exec/run.ts';`],
     ['pkg/nftables/render.ts', `const fs = await import('node:fs');`],
@@ -21,6 +22,7 @@ describe('importProblems() names', () => {
 
 describe('importProblems() allows', () => {
   it.each([
+    ['pkg/proxy/address-tree.ts', `import { atOnce } from '#pkg/reconcile/parts.ts';`],
     ['pkg/proxy/chain-names.ts', `import { createHash } from 'node:crypto';`],
     ['pkg/proxy/topology.ts', `import type { NodeRecord } from '#pkg/kube/types.ts';`],
     ['pkg/overlay/vxlan.ts', `import type { HostObject } from '#pkg/host-network/object.ts';`],

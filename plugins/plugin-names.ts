@@ -18,6 +18,7 @@ export const pluginNames = [
 
 export type PluginName = (typeof pluginNames)[number];
 
+/** Whether the executable has a plugin of this name. */
 export function isPluginName(name: string): name is PluginName {
   return (pluginNames as readonly string[]).includes(name);
 }

@@ -13,6 +13,9 @@ import { collectPods, deletePod } from './podwire/delete-pod.ts';
 import { podTools } from './podwire/pod-tools.ts';
 import { bridgeConfigOf, nodeFilePath } from './podwire/podwire-config.ts';
 
+/**
+ * `type: podwire`: what the bridge plugin does or a route to each pod, with host ports, limits and guards.
+ */
 export function podwirePlugin(system: CniSystem): CniPlugin {
   return {
     about: 'Podwire: the pod network of a Kubernetes node',

@@ -17,7 +17,7 @@ export interface ConntrackHost {
   write(path: string, value: string): void;
 }
 
-export const conntrackHost: ConntrackHost = {
+const conntrackHost: ConntrackHost = {
   // More where a container may use fewer: the table is the machine's.
   cores: cpus().length,
   read: readSysctl,

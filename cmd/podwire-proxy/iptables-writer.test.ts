@@ -20,6 +20,26 @@ describe('an iptables writer', () => {
     expect(await bench.leftToDo()).toBe(0);
   });
 
+  it('S108. tells metrics what rules there are, and what the last write wrote', async () => {
+    const bench = new WriterBench();
+    for (const news of [many(3), many(1, 3), none]) {
+      bench.fake.inputs.length = 0;
+      await bench.write(news);
+      const text = bench.fake.inputs.join('');
+      for (const [table, { total, written }] of bench.counted) {
+        const ofTable = new RegExp(`^\\*${table}$[^*]*`, 'm');
+        const rules = (saved: string): number =>
+          ofTable.exec(saved)?.[0].match(/^-[AI] /gm)?.length ?? 0;
+        expect({ table, total, written }).toEqual({
+          table,
+          total: rules(bench.fake.saved().join('\n')),
+          written: rules(text),
+        });
+      }
+      expect([...bench.counted.keys()].toSorted()).toEqual(['filter', 'nat']);
+    }
+  });
+
   it('reads it again after the interval, heals what others did and says so', async () => {
     const bench = new WriterBench();
     await bench.write(one);

@@ -8,7 +8,7 @@ import { getLink, listLinks } from '#pkg/netlink/link.ts';
 import type { NetlinkSocket } from '#pkg/netlink/socket.ts';
 
 /** kube-proxy's name for it. */
-export const ipvsDevice = 'kube-ipvs0';
+const ipvsDevice = 'kube-ipvs0';
 
 /**
  * Makes the device unless it is there, and returns its index.

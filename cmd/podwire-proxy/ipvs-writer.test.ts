@@ -198,7 +198,7 @@ describe('ipvs writer', () => {
     );
   });
 
-  it('134, 137. one that comes back, also after a restart, has its weight again', async () => {
+  it('S134. S137. one that comes back, also after a restart, has its weight again', async () => {
     await write(cluster('10.1.0.2', '10.1.0.3'));
     kernel.connectionsOf.set('10.1.0.3:80', 1);
     await write(cluster('10.1.0.2'), 'a/a:p80/tcp');

@@ -1,6 +1,7 @@
 /** From configuration, Node and host to what the renderer asks. */
 import { describe, expect, it } from 'vitest';
 import type { ProxyConfigFile } from '#pkg/config/proxy-config-file.ts';
+import { nodeRecord } from '#pkg/pod-network/testdata/vxlan-node.ts';
 import { proxyConfig } from '#pkg/config/proxy-config.ts';
 import { families, type Family } from '#pkg/ip/address.ts';
 import type { NodeRecord } from '#pkg/kube/types.ts';
@@ -14,20 +15,7 @@ interface NodeFields {
 }
 
 function optionsFor(file: ProxyConfigFile, family: Family, fields?: NodeFields): IptablesOptions {
-  const node: NodeRecord | undefined = fields && {
-    namespace: '',
-    name: 'node-one',
-    uid: '1',
-    resourceVersion: '1',
-    createdAt: '',
-    annotations: {},
-    labels: {},
-    podCIDRs: [],
-    internalIPs: [],
-    taintKeys: [],
-    deleting: false,
-    ...fields,
-  };
+  const node: NodeRecord | undefined = fields && nodeRecord('node-one', fields);
   const host = {
     addresses: () => ['192.0.2.1'],
     conntrackLiberal: () => false,

@@ -28,6 +28,7 @@ const lockSlots = 1024;
 const maxWorkers = 64;
 const pools = 2;
 
+/** State of a new pool, shared by its threads. */
 export function createWorkerState(): WorkerState {
   const cells = lockSlots + maxWorkers + pools;
   return openWorkerState(new SharedArrayBuffer(cells * Int32Array.BYTES_PER_ELEMENT));

@@ -29,6 +29,7 @@ export function readString(fields: JsonFields, key: string): string | undefined 
   throw unexpected(fieldName(fields, key), 'a string', value);
 }
 
+/** @throws {CniError} code 7 */
 export function readBoolean(fields: JsonFields, key: string): boolean | undefined {
   const value = valueOf(fields, key);
   if (value === undefined || typeof value === 'boolean') return value;
@@ -53,15 +54,18 @@ export function readInteger(
   );
 }
 
+/** An object and where it stands, for fields of its own. */
 export function readObject(fields: JsonFields, key: string): JsonFields | undefined {
   const value = valueOf(fields, key);
   return value === undefined ? undefined : fieldsOf(value, fieldName(fields, key));
 }
 
+/** An array of objects; absent is empty. */
 export function readObjects(fields: JsonFields, key: string): readonly JsonFields[] {
   return readArray(fields, key).map((item, i) => fieldsOf(item, `${fieldName(fields, key)}[${i}]`));
 }
 
+/** An array of strings; absent is empty. */
 export function readStrings(fields: JsonFields, key: string): readonly string[] {
   return readArray(fields, key).map((item, i) => {
     if (typeof item === 'string') return item;

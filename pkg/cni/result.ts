@@ -51,6 +51,7 @@ export interface CniDns {
 
 export const emptyDns: CniDns = { nameservers: [], search: [], options: [] };
 
+/** Whether it says nothing: results then have none. */
 export function isEmptyDns(dns: CniDns): boolean {
   return (
     dns.domain === undefined &&

@@ -34,6 +34,7 @@ export type CniVersion = (typeof cniVersions)[number];
 
 export const newestCniVersion: CniVersion = '1.1.0';
 
+/** Whether we speak this version. */
 export function isCniVersion(text: string): text is CniVersion {
   return cniVersions.some((version) => version === text);
 }

@@ -26,6 +26,7 @@ const fixedOfMode: Readonly<Record<string, readonly string[]>> = {
   nftables: ['nftables.counters', 'nftables.masqueradeBit', 'nftables.traffic'],
 };
 
+/** What differs between the configuration a proxy runs with and a new one. */
 export function configChange(old: CompleteProxyConfig, now: CompleteProxyConfig): ConfigChange {
   const changed = differences(old, now, '').toSorted();
   const isFixed = (path: string): boolean =>

@@ -27,9 +27,14 @@ const duration = optional(
     return z.NEVER;
   }),
 );
-const section = <T extends z.ZodRawShape>(
+const keysOfSections = new WeakMap<object, readonly string[]>();
+function section<T extends z.ZodRawShape>(
   shape: T,
-): z.ZodType<z.output<z.ZodObject<T>> | undefined> => optional(z.strictObject(shape));
+): z.ZodType<z.output<z.ZodObject<T>> | undefined> {
+  const type = optional(z.strictObject(shape));
+  keysOfSections.set(type, Object.keys(shape));
+  return type;
+}
 /** Go's time.Duration: nanoseconds, or a text as elsewhere. */
 const nanosecondsOrDuration = optional(
   z.union([z.int().transform((nanoseconds) => nanoseconds / 1e6), duration]),
@@ -200,8 +205,15 @@ function shown(value: unknown): string {
 }
 
 function suggestion(path: readonly PropertyKey[], key: string): string {
-  const nearest = path.length > 0 ? undefined : nearestName(key, Object.keys(schema.shape));
+  const nearest = nearestName(key, keysAt(path));
   return nearest === undefined ? '' : `, did you mean ${nearest}?`;
+}
+
+/** The fields of the section at this path; none of deeper ones, which have few. */
+function keysAt(path: readonly PropertyKey[]): readonly string[] {
+  if (path.length === 0) return Object.keys(schema.shape);
+  const type = path.length === 1 ? Reflect.get(schema.shape, path[0] ?? '') : undefined;
+  return (type instanceof Object ? keysOfSections.get(type) : undefined) ?? [];
 }
 
 function at(data: unknown, path: readonly PropertyKey[]): unknown {

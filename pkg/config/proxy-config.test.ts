@@ -318,7 +318,7 @@ it('unknown and repeated fields are warnings, and do not stop the others', () =>
   expect(config.mode).toBe('ipvs');
   expect(config.warnings).toEqual([
     'repeated field in line 6, the last one counts',
-    'unknown field iptables.masqueradeAl',
+    'unknown field iptables.masqueradeAl, did you mean masqueradeAll?',
     'unknown field clusterCIDRs, did you mean clusterCIDR?',
   ]);
 });

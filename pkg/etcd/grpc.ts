@@ -87,6 +87,7 @@ export function openEndpoints(
   });
 }
 
+/** Ends the connections of all four services; calls under way fail. */
 export function closeEndpoint({ KV, Lease, Watch, Auth }: Endpoint): void {
   for (const stub of [KV, Lease, Watch, Auth]) stub.close();
 }
@@ -129,10 +130,12 @@ export async function* messages<T>(
   }
 }
 
+/** Whether the error is an answer with this status code of gRPC. */
 export function isGrpc(error: unknown, code: number): boolean {
   return error instanceof Error && 'code' in error && error.code === code;
 }
 
+/** Whether another member of etcd may answer what this one did not. */
 export function isUnavailable(error: unknown): boolean {
   return isGrpc(error, grpcStatus.UNAVAILABLE) || isGrpc(error, grpcStatus.DEADLINE_EXCEEDED);
 }
@@ -147,6 +150,11 @@ function target(endpoint: string): string {
   return rest.startsWith('unix:') ? `unix:${rest.replace(/^unix:(?:\/\/)?/, '')}` : `dns:${rest}`;
 }
 
+/**
+ * TLS by the files that are given; without a CA the system's are trusted.
+ *
+ * @throws {AgentError} InvalidConfig when one cannot be read
+ */
 export async function secureCredentials(options: CertificateFiles): Promise<ChannelCredentials> {
   const [ca, cert, key] = await Promise.all(
     [options.caFile, options.certFile, options.keyFile].map(readPem),

@@ -34,6 +34,7 @@ export type EtcdChange =
     }
   | { readonly op: 'delete'; readonly key: string };
 
+/** Why etcd ended a watch: EtcdCompacted when its past is gone, so that all must be listed anew. */
 export function watchCanceled(
   prefix: string,
   { compactRevision, cancelReason }: WatchResponse,
@@ -72,6 +73,7 @@ export interface WatchResponse {
   readonly events: readonly { readonly type: 'PUT' | 'DELETE'; readonly kv: RawEntry }[];
 }
 
+/** Bytes as text: flannel's keys and values are. */
 export function entryOf({ key, value, lease, createRevision, modRevision }: RawEntry): EtcdEntry {
   return {
     key: key.toString(),
@@ -82,11 +84,13 @@ export function entryOf({ key, value, lease, createRevision, modRevision }: RawE
   };
 }
 
+/** What happened to one key. */
 export function eventOf({ type, kv }: WatchResponse['events'][number]): EtcdEvent {
   if (type === 'DELETE') return { kind: 'delete', key: kv.key.toString() };
   return { kind: 'put', entry: entryOf(kv) };
 }
 
+/** A change as a part of a transaction. */
 export function operationOf(change: EtcdChange): object {
   const key = bytes(change.key);
   if (change.op === 'delete') return { requestDeleteRange: { key } };

@@ -31,6 +31,7 @@ export function parseBindAddress(
   return port === 0 ? undefined : { host: formatAddress(address), port };
 }
 
+/** "127.0.0.1:9964", "[::1]:9964". */
 export function formatBindAddress({ host, port }: BindAddress): string {
   return host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`;
 }

@@ -109,6 +109,7 @@ async function bodyOf(request: IncomingMessage): Promise<string> {
   return Buffer.concat(chunks).toString('utf8');
 }
 
+/** An answer for people. */
 export function text(status: number, body: string, headers: Record<string, string> = {}): Answer {
   return { status, contentType: 'text/plain; charset=utf-8', body, headers };
 }

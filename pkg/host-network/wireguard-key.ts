@@ -27,6 +27,7 @@ export function parseKey(text: string): Uint8Array | undefined {
   return Uint8Array.from(Buffer.from(text, 'base64'));
 }
 
+/** Base64, as `wg` prints keys. */
 export function formatKey(key: Uint8Array): string {
   return Buffer.from(key).toString('base64');
 }

@@ -117,6 +117,7 @@ export function addressPlus(address: Address, offset: number | bigint): Address 
   return { family: address.family, value: address.value + BigInt(offset) };
 }
 
+/** IPv4 addresses in IPv6 form are others than those they hold. */
 export function sameAddress(a: Address, b: Address): boolean {
   return a.family === b.family && a.value === b.value;
 }

@@ -45,10 +45,12 @@ export function tryParsePrefix(text: string): Prefix | undefined {
   return length <= addressBits(address.family) ? { address, length } : undefined;
 }
 
+/** "10.244.1.0/24"; host bits are printed as they are. */
 export function formatPrefix(prefix: Prefix): string {
   return `${formatAddress(prefix.address)}/${prefix.length}`;
 }
 
+/** The family of its address. */
 export function familyOf(prefix: Prefix): Family {
   return prefix.address.family;
 }
@@ -82,6 +84,7 @@ export function defaultPrefix(family: Family): Prefix {
   return { address: { family, value: 0n }, length: 0 };
 }
 
+/** Never where families differ; host bits of the prefix do not matter. */
 export function containsAddress(prefix: Prefix, address: Address): boolean {
   if (prefix.address.family !== address.family) return false;
   const host = hostBits(prefix);
@@ -93,10 +96,12 @@ export function containsPrefix(outer: Prefix, inner: Prefix): boolean {
   return inner.length >= outer.length && containsAddress(outer, inner.address);
 }
 
+/** Whether one has an address of the other, in which case one has all of it. */
 export function prefixesOverlap(a: Prefix, b: Prefix): boolean {
   return containsPrefix(a, b) || containsPrefix(b, a);
 }
 
+/** Host bits count. */
 export function samePrefix(a: Prefix, b: Prefix): boolean {
   return (
     a.length === b.length &&

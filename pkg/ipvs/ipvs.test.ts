@@ -80,7 +80,7 @@ describe('planIpvs()', () => {
     });
   });
 
-  it('134, 137. one that comes back gets its weight again, also after a restart', () => {
+  it('S134. S137. one that comes back gets its weight again, also after a restart', () => {
     const want = server({}, '10.1.0.2');
     expect(text([want], [server({}, '10.1.0.2 0')]).puts).toBe(
       '-e -t 10.96.0.1:80 -r 10.1.0.2:8080 -m -w 1\n',

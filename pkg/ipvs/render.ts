@@ -2,6 +2,7 @@
 import type { IpvsStep } from './plan.ts';
 import { endpointText, serverKey, type RealServer, type VirtualServer } from './virtual-server.ts';
 
+/** The input of `ipvsadm --restore`, a line a step. */
 export function renderIpvsRestore(steps: readonly IpvsStep[]): string {
   return steps.map((step) => `${lineOf(step)}\n`).join('');
 }

@@ -49,6 +49,10 @@ interface Posted {
   count: number;
 }
 
+/**
+ * Posts Events. One that says the same as an earlier one raises that one's count; of each object no
+ * more are posted than its budget allows. Rejects when the server refuses.
+ */
 export function createEventRecorder(options: EventRecorderOptions): EventRecorder {
   const posted = new Map<string, Posted>();
   const budgets = new Map<string, { tokens: number; atMs: number }>();

@@ -40,6 +40,7 @@ export function downSinceMs(stats: ListWatchStats, nowMs: number): number | unde
 /** The one who counts writes; everybody else reads. */
 export type MutableStats = { -readonly [K in keyof ListWatchStats]: ListWatchStats[K] };
 
+/** All zero. */
 export function createStats(): MutableStats {
   return {
     lists: 0,

@@ -44,7 +44,7 @@ export const endpointSliceType: ResourceType = {
   namespaced: true,
 };
 
-export const serviceCIDRType: ResourceType = {
+const serviceCIDRType: ResourceType = {
   group: 'networking.k8s.io',
   version: 'v1',
   plural: 'servicecidrs',
@@ -98,6 +98,7 @@ export interface ObjectRef {
   readonly subresource?: 'status';
 }
 
+/** Where the API server has the object, or a part of it. */
 export function objectPath(ref: ObjectRef): string {
   const path = `${collectionPath(ref.type, ref.namespace)}/${encodeURIComponent(ref.name)}`;
   return ref.subresource === undefined ? path : `${path}/${ref.subresource}`;

@@ -60,6 +60,7 @@ export interface StoreOptions {
   readonly onNotifyError?: (error: unknown) => void;
 }
 
+/** An empty store, not synced. */
 export function createStore<T extends ObjectMeta>(options: StoreOptions = {}): WritableStore<T> {
   const records = createShardedMap<T>();
   const firstOld = new Set<Map<string, T | undefined>>();

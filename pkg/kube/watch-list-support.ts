@@ -10,6 +10,7 @@ export interface WatchListSupport {
 /** Asked again after this: the server may have been upgraded, or another one answers. */
 const rememberMs = 10 * 60_000;
 
+/** What is known of a server: that it streams lists, unless it has refused to of late. */
 export function createWatchListSupport(clock: Clock): WatchListSupport {
   let refusedUntilMs = -Infinity;
   return {

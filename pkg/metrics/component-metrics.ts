@@ -30,6 +30,7 @@ export interface ComponentMetrics {
 /** client-go's, for requests. */
 const requestSeconds = [0.005, 0.025, 0.1, 0.25, 0.5, 1, 2, 4, 8, 15, 30, 60];
 
+/** Registers what every component of Kubernetes tells of itself. */
 export function createComponentMetrics(
   registry: Registry,
   about: AboutComponent | undefined,

@@ -90,6 +90,7 @@ export function attributeU32(type: number, value: number): Uint8Array {
   return bytes;
 }
 
+/** Exact up to 2^53. */
 export function attributeU64(type: number, value: number): Uint8Array {
   return attribute(type, new Uint8Array(BigUint64Array.of(BigInt(value)).buffer));
 }
@@ -170,11 +171,13 @@ export function readU8(payload: Uint8Array | undefined): number | undefined {
   return payload?.[0];
 }
 
+/** In the machine's byte order; undefined when absent or too short, as for all readers here. */
 export function readU32(payload: Uint8Array | undefined): number | undefined {
   if (payload === undefined || payload.byteLength < 4) return undefined;
   return getU32(payload, 0);
 }
 
+/** In the machine's byte order. */
 export function readU16(payload: Uint8Array | undefined): number | undefined {
   if (payload === undefined || payload.byteLength < 2) return undefined;
   return getU16(payload, 0);
@@ -186,6 +189,7 @@ export function readU64(payload: Uint8Array | undefined): number | undefined {
   return Number(viewOf(payload).getBigUint64(0, littleEndian));
 }
 
+/** In network order, as ports are. */
 export function readBe16(payload: Uint8Array | undefined): number | undefined {
   if (payload === undefined || payload.byteLength < 2) return undefined;
   return viewOf(payload).getUint16(0);
@@ -237,6 +241,7 @@ export function concatBytes(parts: readonly Uint8Array[]): Uint8Array {
   return bytes;
 }
 
+/** The very bytes, not a copy. */
 export function viewOf(bytes: Uint8Array): DataView {
   return new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
 }

@@ -1,3 +1,8 @@
+/** Messages: include/uapi/linux/netfilter/nfnetlink.h, NFNL_SUBSYS_CTNETLINK << 8, and the message. */
+export const IPCTNL_MSG_CT_NEW = 0x100;
+export const IPCTNL_MSG_CT_GET = 0x101;
+export const IPCTNL_MSG_CT_DELETE = 0x102;
+
 /** Attributes of a flow and its tuples (include/uapi/linux/netfilter/nfnetlink_conntrack.h). */
 export const CTA_TUPLE_ORIG = 1;
 export const CTA_TUPLE_REPLY = 2;

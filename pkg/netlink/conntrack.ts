@@ -31,12 +31,10 @@ import {
   CTA_PROTO_NUM,
   CTA_PROTO_SRC_PORT,
   CTA_PROTO_DST_PORT,
+  IPCTNL_MSG_CT_DELETE,
+  IPCTNL_MSG_CT_GET,
+  IPCTNL_MSG_CT_NEW,
 } from './conntrack-constants.ts';
-
-/** include/uapi/linux/netfilter/nfnetlink.h: NFNL_SUBSYS_CTNETLINK << 8, and the message */
-const IPCTNL_MSG_CT_NEW = 0x100;
-const IPCTNL_MSG_CT_GET = 0x101;
-const IPCTNL_MSG_CT_DELETE = 0x102;
 
 /** include/uapi/linux/netfilter/nfnetlink_conntrack.h */
 const CTA_ZONE = 18;

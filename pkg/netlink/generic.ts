@@ -12,6 +12,7 @@ import type { NetlinkSocket } from './socket.ts';
 /** struct genlmsghdr { u8 cmd; u8 version; u16 reserved; } */
 export const genericHeaderBytes = 4;
 
+/** struct genlmsghdr (include/uapi/linux/genetlink.h). */
 export function genericHeader(command: number, version: number): Uint8Array {
   return Uint8Array.of(command, version, 0, 0);
 }

@@ -22,6 +22,7 @@ export interface Encapsulation {
   readonly remote: Address;
 }
 
+/** What a route does to its packets, as attributes of the route; none for a plain route. */
 export function encapAttributes(encap: Encapsulation | undefined): Uint8Array[] {
   if (encap === undefined) return [];
   return [

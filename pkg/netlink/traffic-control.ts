@@ -14,6 +14,7 @@ export interface TrafficControlHeader {
 
 export const trafficControlHeaderBytes = 20;
 
+/** struct tcmsg (include/uapi/linux/rtnetlink.h). */
 export function trafficControlHeader(header: TrafficControlHeader): Uint8Array {
   const bytes = new Uint8Array(trafficControlHeaderBytes);
   const view = viewOf(bytes);
@@ -25,6 +26,7 @@ export function trafficControlHeader(header: TrafficControlHeader): Uint8Array {
   return bytes;
 }
 
+/** The same from a message of the kernel's. */
 export function readTrafficControlHeader(body: Uint8Array): Required<TrafficControlHeader> {
   const view = viewOf(body);
   return {

@@ -48,10 +48,12 @@ export function writeIp6(text: string, bytes: Uint8Array, at: number): void {
   for (const [i, group] of last.entries()) put(group, 8 - last.length + i);
 }
 
+/** Text of the four bytes at an offset, without an Address between: a table has thousands. */
 export function readIp4(bytes: Uint8Array, at: number): string {
   return `${bytes[at]}.${bytes[at + 1]}.${bytes[at + 2]}.${bytes[at + 3]}`;
 }
 
+/** The same of sixteen bytes, in the form of RFC 5952. */
 export function readIp6(bytes: Uint8Array, at: number): string {
   const groups: string[] = [];
   let [start, length] = [0, 0];

@@ -119,6 +119,7 @@ function readElement(payload: Uint8Array): SetElement[] {
   return [{ key, data, comment: readComment(attributes.get(NFTA_SET_ELEM_USERDATA)) }];
 }
 
+/** A comment as `nft` puts it into an element's userdata. */
 export function commentBytes(comment: string): Uint8Array {
   const text = encoder.encode(`${comment}\0`);
   return concatBytes([Uint8Array.of(udataComment, text.byteLength), text]);

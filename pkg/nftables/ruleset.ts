@@ -115,6 +115,7 @@ export function observedOf(table: Table): ObservedTable {
   };
 }
 
+/** Tables of two families may have one name. */
 export function sameTable(a: TableName, b: TableName): boolean {
   return a.family === b.family && a.name === b.name;
 }

@@ -1,27 +1,10 @@
 import { describe, expect, test } from 'vitest';
 import { formatPrefix } from '#pkg/ip/prefix.ts';
+import { nodeRecord as node } from '#pkg/pod-network/testdata/vxlan-node.ts';
 import { defaultAnnotationPrefix } from './annotations.ts';
-import type { NodeRecord } from '#pkg/kube/types.ts';
 import { parseCluster, type ClusterFacts } from './node-facts.ts';
 
 const options = { selfName: 'self', annotationPrefix: defaultAnnotationPrefix };
-
-function node(name: string, fields: Partial<NodeRecord> = {}): NodeRecord {
-  return {
-    namespace: '',
-    name,
-    uid: `uid-${name}`,
-    resourceVersion: '1',
-    createdAt: '2026-01-01T00:00:00Z',
-    annotations: {},
-    labels: {},
-    podCIDRs: [],
-    internalIPs: [],
-    taintKeys: [],
-    deleting: false,
-    ...fields,
-  };
-}
 
 function podCIDRs(cluster: ClusterFacts): Record<string, string[]> {
   return Object.fromEntries(

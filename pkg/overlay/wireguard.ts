@@ -55,6 +55,7 @@ function wireguardLinkName(family: Family): string {
   return family === 'ip' ? 'podwire-wg' : 'podwire-wg-v6';
 }
 
+/** Whether a device of this name is one of ours. */
 export function isWireguardLink(name: string): boolean {
   return name === wireguardLinkName('ip') || name === wireguardLinkName('ip6');
 }

@@ -13,6 +13,7 @@ export interface ServiceChainNames {
   readonly firewall: string;
 }
 
+/** kube-proxy's names for the chains of a Service port. */
 export function serviceChainNames(
   printName: string,
   protocol: TransportProtocol,

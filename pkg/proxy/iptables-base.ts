@@ -28,6 +28,7 @@ export interface BaseRules {
   readonly servicesEnd: Rules;
 }
 
+/** The fixed chains and jumps for these options. */
 export function baseRules(options: IptablesOptions): BaseRules {
   return {
     filter: filterBaseChains(options),
@@ -41,16 +42,9 @@ export function baseRules(options: IptablesOptions): BaseRules {
 
 const newConnection = '-m conntrack --ctstate NEW';
 
-/** filter: what our packets need to pass, and the guard of 127.0.0.0/8. */
-function filterBaseChains(options: IptablesOptions): [string, Rules][] {
-  const mark = masqueradeMark(options);
-  // A packet out of its connection's window is not translated; as a stray it would reset the
-  // client's connection (kubernetes/kubernetes#74839).
-  const dropInvalid = options.conntrackLiberal
-    ? []
-    : [formatRule({ matches: ['-m conntrack --ctstate INVALID'], target: 'DROP' })];
-  const forward = [
-    ...dropInvalid,
+/** What is forwarded where the host's policy is to drop: packets with the mark, and replies. */
+export function forwardAccepted(mark: string): Rules {
+  return [
     formatRule({
       matches: [comment('kubernetes forwarding rules'), `-m mark --mark ${mark}/${mark}`],
       target: 'ACCEPT',
@@ -63,6 +57,17 @@ function filterBaseChains(options: IptablesOptions): [string, Rules][] {
       target: 'ACCEPT',
     }),
   ];
+}
+
+/** filter: what our packets need to pass, and the guard of 127.0.0.0/8. */
+function filterBaseChains(options: IptablesOptions): [string, Rules][] {
+  const mark = masqueradeMark(options);
+  // A packet out of its connection's window is not translated; as a stray it would reset the
+  // client's connection (kubernetes/kubernetes#74839).
+  const dropInvalid = options.conntrackLiberal
+    ? []
+    : [formatRule({ matches: ['-m conntrack --ctstate INVALID'], target: 'DROP' })];
+  const forward = [...dropInvalid, ...forwardAccepted(mark)];
   return [
     [chains.canary, []],
     [chains.forward, forward],

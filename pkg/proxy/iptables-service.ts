@@ -30,6 +30,7 @@ export interface RenderContext {
   readonly endpointComments: boolean;
 }
 
+/** The port's own chains, and its lines in the chains that all Services share. */
 export function serviceRules(port: ProxiedPort, context: RenderContext): ServiceRules {
   const view = viewOf(port, context);
   return {

@@ -32,6 +32,7 @@ interface Place {
   readonly port: number;
 }
 
+/** The port's virtual servers, set members and addresses of the dummy device. */
 export function ipvsPart(port: ProxiedPort, options: IpvsOptions): IpvsPart {
   const part = new PartBuilder(port, options);
   part.internal();

@@ -6,6 +6,7 @@
 import type { Family } from '#pkg/ip/address.ts';
 import { comment, formatRule, type RuleParts } from '#pkg/iptables/rule.ts';
 import type { Rules, Ruleset } from '#pkg/iptables/ruleset.ts';
+import { forwardAccepted } from './iptables-base.ts';
 import type { IpvsOptions } from './ipvs-options.ts';
 import { setName, type SetId } from './ipvs-sets.ts';
 import { localMatch, notLocalMatch } from './local-detector.ts';
@@ -14,6 +15,7 @@ const newConnection = '-m conntrack --ctstate NEW';
 const fromHost = '-m addrtype --src-type LOCAL';
 const markMasquerade = 'KUBE-MARK-MASQ';
 
+/** The fixed rules for these options. */
 export function ipvsRuleset(options: IpvsOptions): Ruleset {
   const { family } = options;
   return {
@@ -53,22 +55,7 @@ function filterChains(options: IpvsOptions): Map<string, Rules> {
   ];
   return new Map<string, Rules>([
     ['KUBE-PROXY-CANARY', []],
-    [
-      'KUBE-FORWARD',
-      [
-        formatRule({
-          matches: [comment('kubernetes forwarding rules'), `-m mark --mark ${mark}/${mark}`],
-          target: 'ACCEPT',
-        }),
-        formatRule({
-          matches: [
-            comment('kubernetes forwarding conntrack rule'),
-            '-m conntrack --ctstate RELATED,ESTABLISHED',
-          ],
-          target: 'ACCEPT',
-        }),
-      ],
-    ],
+    ['KUBE-FORWARD', forwardAccepted(mark)],
     [
       'KUBE-NODE-PORT',
       [

@@ -123,7 +123,7 @@ describe('what becomes of traffic that no endpoint may take', () => {
   });
 });
 
-it('S134. every endpoint has weight 1', () => {
+it('every endpoint has weight 1', () => {
   const book = bookOf(
     { services: [service('a/a', external)], slices: [slice('a/a', [here])] },
     'ip',

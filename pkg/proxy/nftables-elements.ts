@@ -32,6 +32,7 @@ export interface PortElements {
   readonly shared: readonly ProxyElement[];
 }
 
+/** The port's elements in the table's sets and maps. */
 export function elementsOf(port: ProxiedPort, options: NftablesOptions): PortElements {
   const frontends = new Map<string, Frontend>();
   // The first of equal addresses wins, as the first of equal rules does.

@@ -32,6 +32,7 @@ function firstUses(family: NftablesOptions['family']): Chain {
   return { name: 'first-uses', rules };
 }
 
+/** The chain that picks an endpoint for packets of this kind. */
 export function pickChain(kind: Kind): string {
   return `pick-${kind}`;
 }

@@ -113,6 +113,7 @@ export const countingMaps = [
   'node-port-endpoints',
 ] as const satisfies readonly ProxySet[];
 
+/** The table's sets, with counters where these are asked for. */
 export function proxySets(family: Family, counters: NftablesCounters = 'none'): ElementSet[] {
   const types = keyTypes(family);
   const typeOf = (name: ProxySet): string => {
@@ -134,6 +135,7 @@ export function proxySets(family: Family, counters: NftablesCounters = 'none'): 
     }));
 }
 
+/** The table's maps, with counters where these are asked for. */
 export function proxyMaps(family: Family, counters: NftablesCounters = 'none'): ElementMap[] {
   const types = keyTypes(family);
   const target = `${types.address} . inet_service`;

@@ -9,6 +9,7 @@ export type StructureVerdict =
   /** As it should be, but for on-demand chains that are still to be added. */
   | { readonly kind: 'extend'; readonly chains: readonly Chain[] };
 
+/** Whether the table can be used as it is, but for its elements. */
 export function compareStructure(want: Table, have: TableStructure | undefined): StructureVerdict {
   if (have === undefined || have.comment !== want.comment) return { kind: 'replace' };
   if ([...want.sets, ...want.maps].some(({ name }) => !have.sets.has(name))) {

@@ -88,6 +88,7 @@ export function printName(
   return portName === '' ? name : `${name}:${portName}`;
 }
 
+/** As iptables, nft and ipvsadm name it. */
 export function transportProtocol(protocol: 'TCP' | 'UDP' | 'SCTP'): TransportProtocol {
   switch (protocol) {
     case 'TCP':
@@ -99,6 +100,7 @@ export function transportProtocol(protocol: 'TCP' | 'UDP' | 'SCTP'): TransportPr
   }
 }
 
+/** Whether it is a number from 1 to 65535. */
 export function isPort(port: number): boolean {
   return Number.isInteger(port) && port >= 1 && port <= 65535;
 }

@@ -34,6 +34,7 @@ export interface DatagramSys {
   sendto(...args: [fd: number, packet: Uint8Array, length: number, address: Uint8Array]): boolean;
 }
 
+/** Loads libc through node:ffi. */
 export function openDatagramSys(): DatagramSys {
   const load = createRequire(import.meta.url);
   const { dlopen, getInt32 } = load('node:ffi') as typeof NodeFfi;

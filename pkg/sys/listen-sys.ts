@@ -28,6 +28,7 @@ export interface ListenSys {
   exitNow(code: number): void;
 }
 
+/** Loads libc through node:ffi. */
 export function openListenSys(): ListenSys {
   const load = createRequire(import.meta.url);
   const { dlopen, getInt32 } = load('node:ffi') as typeof NodeFfi;

@@ -87,6 +87,7 @@ export function announceRoutes(signals: Signals): void {
   Atomics.add(signals, WORDS, 1);
 }
 
+/** Tells the threads that carry packets to end; they see it when they wake up next. */
 export function announceStop(signals: Signals): void {
   Atomics.store(signals, STOP, 1);
 }

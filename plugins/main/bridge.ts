@@ -7,6 +7,7 @@ import { parseBridgeConfig } from './bridge-config.ts';
 import { collectBridge, deleteFromBridge } from './bridge-del.ts';
 import { ipamOf } from './ipam.ts';
 
+/** `type: bridge`, as the reference plugin of this name. */
 export function bridgePlugin(system: CniSystem): CniPlugin {
   return {
     about: 'Podwire bridge: pods on a Linux bridge',

@@ -21,6 +21,7 @@ import {
 import type { RunNetfilter } from '#plugins/meta/run-netfilter.ts';
 import { UnusableBackend, type MasqueradeOwner } from './masquerade-owner.ts';
 
+/** Rules for what the attachment sends from these prefixes to elsewhere. */
 export function addIptablesMasquerade(
   run: RunNetfilter,
   owner: MasqueradeOwner,
@@ -33,10 +34,12 @@ export function addIptablesMasquerade(
   }
 }
 
+/** Takes the attachment's rules away; none is well. */
 export function deleteIptablesMasquerade(run: RunNetfilter, owner: MasqueradeOwner): void {
   removeRules(run, (rule) => isOf(rule, owner));
 }
 
+/** Takes away the network's rules of attachments that are not valid. */
 export function collectIptablesMasquerade(
   run: RunNetfilter,
   network: string,
@@ -52,6 +55,7 @@ export function collectIptablesMasquerade(
   });
 }
 
+/** Whether any rule of the attachment is there. */
 export function hasIptablesMasquerade(run: RunNetfilter, owner: MasqueradeOwner): boolean {
   return readTables(run)
     .values()

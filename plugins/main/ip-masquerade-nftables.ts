@@ -19,6 +19,7 @@ export const masqueradeTable = { family: 'inet', table: 'cni_plugins_masquerade'
 const name = `${masqueradeTable.family} ${masqueradeTable.table}`;
 const chain = 'masq_checks';
 
+/** Rules for what the attachment sends from these prefixes; those it had are replaced. */
 export function addNftMasquerade(
   run: RunNetfilter,
   owner: MasqueradeOwner,
@@ -36,10 +37,12 @@ export function addNftMasquerade(
   ]);
 }
 
+/** Takes the attachment's rules away; none is well. */
 export function deleteNftMasquerade(run: RunNetfilter, owner: MasqueradeOwner): void {
   removeRules(run, isOf(owner));
 }
 
+/** Takes away the network's rules of attachments that are not valid. */
 export function collectNftMasquerade(
   run: RunNetfilter,
   network: string,
@@ -53,6 +56,7 @@ export function collectNftMasquerade(
   );
 }
 
+/** Whether any rule of the attachment is there. */
 export function hasNftMasquerade(run: RunNetfilter, owner: MasqueradeOwner): boolean {
   return readRules(run).some(isOf(owner));
 }

@@ -19,6 +19,7 @@ import {
   type OverMaster,
 } from './over-master.ts';
 
+/** `type: ipvlan`, as the reference plugin of this name. */
 export function ipvlanPlugin(system: CniSystem): CniPlugin {
   return {
     about: "Podwire ipvlan: pods on the network of one of the host's interfaces, with its MAC",

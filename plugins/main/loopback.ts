@@ -15,6 +15,7 @@ import { openPodNetns, openPodNetnsIfThere } from '#plugins/pod-netns.ts';
 /** Whatever CNI_IFNAME says: a namespace has one loopback device, and it is `lo`. */
 const lo = 'lo';
 
+/** `type: loopback`, as the reference plugin of this name. */
 export function loopbackPlugin(system: CniSystem): CniPlugin {
   return {
     about: 'Podwire loopback: the lo interface of a container',

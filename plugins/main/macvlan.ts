@@ -17,6 +17,7 @@ import {
 } from './over-master.ts';
 import { parseMac } from './pod-mac.ts';
 
+/** `type: macvlan`, as the reference plugin of this name. */
 export function macvlanPlugin(system: CniSystem): CniPlugin {
   return {
     about: "Podwire macvlan: pods on the network of one of the host's interfaces",

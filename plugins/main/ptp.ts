@@ -21,6 +21,7 @@ import { checkPod, requireAddResult, wrong } from './pod-check.ts';
 import { collectVeths, deleteVeth } from './pod-veth.ts';
 import { addPointToPoint } from './ptp-add.ts';
 
+/** `type: ptp`, as the reference plugin of this name. */
 export function ptpPlugin(system: CniSystem): CniPlugin {
   return {
     about: 'Podwire ptp: pods on a wire of their own to the host',

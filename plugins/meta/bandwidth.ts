@@ -24,6 +24,7 @@ import { parseBandwidth, type BandwidthLimits } from './bandwidth-config.ts';
 import { ifbAlias, ifbAliasStart, ifbName, referenceIfbName } from './bandwidth-names.ts';
 import { parseTicks, tokenBucketFor, type RateLimit } from './bandwidth-numbers.ts';
 
+/** `type: bandwidth`, as the reference plugin of this name. */
 export function bandwidthPlugin(system: CniSystem): CniPlugin {
   return {
     about: 'Podwire bandwidth: limits what a pod sends and receives',

@@ -46,6 +46,7 @@ import {
 import { readNftTable, updateNftTable } from './nft-table.ts';
 import { netfilterRunner, type RunNetfilter } from './run-netfilter.ts';
 
+/** `type: firewall`, as the reference plugin of this name. */
 export function firewallPlugin(system: CniSystem): CniPlugin {
   return {
     about: 'Podwire firewall: lets the packets of containers through, keeps bridges apart',

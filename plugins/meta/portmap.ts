@@ -19,6 +19,7 @@ import { missingNftPorts, planNftPorts, portmapTable } from './portmap-nftables.
 import { portsOfAttachment, removePorts, stalePorts } from './portmap-remove.ts';
 import { netfilterRunner, type RunNetfilter } from './run-netfilter.ts';
 
+/** `type: portmap`, as the reference plugin of this name. */
 export function portmapPlugin(system: CniSystem): CniPlugin {
   return {
     about: 'Podwire portmap: ports of the host that lead to a container',

@@ -30,6 +30,7 @@ import {
   type TuningConfig,
 } from './tuning-config.ts';
 
+/** `type: tuning`, as the reference plugin of this name. */
 export function tuningPlugin(system: CniSystem): CniPlugin {
   return {
     about: "Podwire tuning: settings of a container's interface and network namespace",

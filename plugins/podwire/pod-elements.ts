@@ -89,6 +89,7 @@ export function hostPortKey(
 
 type HostPortKind = 'any' | 'specific' | 'selves' | 'returns';
 
+/** The set or map of host ports of this kind, a family each. */
 export function hostPortSet(family: Family, kind: HostPortKind): SetName {
   const suffix = family === 'ip' ? '4' : '6';
   return { family: 'inet', table: hostPortTable, set: `${kind}${suffix}` };

@@ -61,6 +61,7 @@ export function attachmentDirectory({ fields }: NetworkConfig): string {
 
 const defaultNodeFile = '/run/podwire/node.json';
 
+/** Where the node daemon writes what it found out. */
 export function nodeFilePath({ fields }: NetworkConfig): string {
   return nonEmpty(readString(fields, 'nodeFile')) ?? defaultNodeFile;
 }

@@ -30,7 +30,7 @@ const changes =
 
 describe.each(probes)('iptables, backend $title', ({ backend, usable }) => {
   it.skipIf(!usable)(
-    `S141. S167. is killed during ${changes} random changes of seed ${seed}`,
+    `S141. is killed during ${changes} random changes of seed ${seed}`,
     async () => {
       await using node = await createProxiedNode(join(programs.dist, 'podwire-proxy'));
       if (backend === 'legacy') {

@@ -176,6 +176,32 @@ it('S89. S164. the nearest endpoints are used, others when they are gone, by the
   await answersBecome(['two 10.1.1.2'], '10.96.0.25');
 });
 
+it('S167. endpoints are exchanged for others and back, and no connection fails', async () => {
+  const host = '10.96.0.27';
+  putService('coloured', { clusterIP: host });
+  putSlice('coloured', ['10.1.2.2']);
+  await answersBecome(['one 10.1.1.2'], host);
+  const { client, node: own } = node.network;
+  const users = [client, own].map((netns) => node.network.agent(netns));
+  for (const user of users)
+    await user.startConnecting('coloured', { host, port: 80, intervalMs: 5 });
+  for (const [address, name] of [
+    ['10.1.3.2', 'two'],
+    ['10.1.2.2', 'one'],
+    ['10.1.3.2', 'two'],
+  ] as const) {
+    putSlice('coloured', [address]);
+    await answersBecome([`${name} 10.1.1.2`], host);
+  }
+  for (const user of users) {
+    const { answers, failures } = await user.stopConnecting('coloured');
+    expect(failures).toEqual([]);
+    expect(Object.keys(answers).map((answer) => answer.split(' ')[0])).toEqual(
+      expect.arrayContaining(['one', 'two']),
+    );
+  }
+});
+
 it('S142. a Service that was deleted comes back under its name, with other endpoints', async () => {
   putService('again', { clusterIP: '10.96.0.26' });
   putSlice('again', ['10.1.2.2']);

@@ -28,6 +28,8 @@ export class WriterBench {
   /** What was logged of comparisons of everything. */
   readonly compared: object[] = [];
   readonly parked: string[] = [];
+  /** What metrics were told last, by table: rules there are, and rules that were written. */
+  counted: ReadonlyMap<string, { readonly total: number; readonly written: number }> = new Map();
   readonly model = new ServiceModel('ip', { name: nodeName, zone: undefined });
   readonly writer: IptablesWriter;
   readonly #config = { ...proxyConfig({}), nodePortAddresses: [] };
@@ -55,7 +57,10 @@ export class WriterBench {
       }),
       config: this.#configured(),
       host,
-      metrics: { iptablesRules: () => undefined, restoreFailed: () => undefined },
+      metrics: {
+        iptablesRules: (_, rules) => void (this.counted = rules),
+        restoreFailed: () => undefined,
+      },
       onParked: (port) => void this.parked.push(port.printName),
       clock,
       log,

@@ -11,8 +11,8 @@ import type { ClusterFacts } from './probe-list.ts';
 import { waitFor } from './wait.ts';
 import { systemClock } from '#pkg/clock/clock.ts';
 
-export const podNames = ['client', 'echo-1', 'echo-2', 'echo-3'] as const;
-export const serviceNames = ['echo', 'solo', 'nobody'] as const;
+const podNames = ['client', 'echo-1', 'echo-2', 'echo-3'] as const;
+const serviceNames = ['echo', 'solo', 'nobody'] as const;
 
 const podSchema = z.object({
   status: z.object({

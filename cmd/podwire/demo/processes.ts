@@ -104,7 +104,7 @@ export async function stopRunProcesses(runId: string, patienceMs = 3000): Promis
 }
 
 /** The processes that carry the run's id. A process that has ended carries nothing. */
-export function runProcesses(runId: string): number[] {
+function runProcesses(runId: string): number[] {
   return readdirSync('/proc')
     .filter((name) => /^\d+$/.test(name) && Number(name) !== process.pid)
     .filter((pid) => readOwn(`/proc/${pid}/environ`)?.split('\0').includes(`${marker}=${runId}`))
