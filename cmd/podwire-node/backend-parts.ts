@@ -16,6 +16,7 @@ import { ensurePrivateKey } from './private-key.ts';
 import type { ForwarderDriver, RoutingDriver } from './round-parts.ts';
 import { createRoutingDriver } from './routing-driver.ts';
 import { createUdpForwarder, openForwardingPorts } from './udp-forwarder.ts';
+import type { WrittenFiles } from './written-files.ts';
 import { watchWireguard } from './wireguard-watch.ts';
 
 export interface BackendParts extends AsyncDisposable {
@@ -32,6 +33,7 @@ export interface BackendContext {
   readonly clock: Clock;
   readonly log: Logger;
   readonly metrics: Pick<NodeMetrics, 'forwarderCounts'>;
+  readonly written: WrittenFiles;
   /** Our devices, once they are known. */
   readonly watchedLinks: () => Iterable<string>;
   /** The kernel has to be read again. */
@@ -42,7 +44,7 @@ export interface BackendContext {
 export async function openBackendParts(
   sys: Sys,
   config: NodeConfig,
-  { clock, log, metrics, watchedLinks, lookAgain }: BackendContext,
+  { clock, log, metrics, watchedLinks, lookAgain, written }: BackendContext,
 ): Promise<BackendParts> {
   await using opened = new AsyncDisposableStack();
   const generic = opened.use(new NetlinkSocket(sys, NETLINK_GENERIC));
@@ -56,7 +58,9 @@ export async function openBackendParts(
       onFailure: lookAgain,
     }),
   );
-  const routing = opened.use(createRoutingDriver(config.bgp, { clock, onLost: lookAgain }));
+  const routing = opened.use(
+    createRoutingDriver(config.bgp, { clock, onLost: lookAgain, written }),
+  );
   if (config.backend === 'udp') metrics.forwarderCounts(() => forwarder.counts());
   const watch =
     secrets === undefined

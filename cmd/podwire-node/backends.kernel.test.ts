@@ -10,6 +10,7 @@ import { families, type Family } from '#pkg/ip/address.ts';
 import { answerTunnel, exchange, sendDatagrams } from './scratch/datagram.ts';
 import { matrixProblems, type Placement } from './scratch/matrix.ts';
 import { createRoundCluster, nodeNames, type RoundCluster } from './scratch/rounds.ts';
+import { switchingProblems } from './scratch/switching.ts';
 
 let cluster: RoundCluster;
 beforeAll(async () => {
@@ -226,6 +227,23 @@ test('152. the MTU follows that of the link below', async () => {
   expect(await follow(1400)).toEqual(['1350', '1330', 1330]);
   expect(await follow(1500)).toEqual(['1450', '1430', 1430]);
 });
+
+test.each(familySets)(
+  'a backend leaves nothing of itself to any other, %s',
+  async (_, podFamilies) => {
+    cluster.setPodFamilies(podFamilies);
+    const problems = await switchingProblems(cluster, {
+      vxlan: 'backend: vxlan\ndirectRouting: false',
+      'vxlan with direct routing': 'backend: vxlan',
+      'vxlan of another VNI': 'backend: vxlan\ndirectRouting: false\nvni: 2',
+      'vxlan at another port': 'backend: vxlan\ndirectRouting: false\nport: 4789',
+      'vxlan with group policy': 'backend: vxlan\ndirectRouting: false\ngbp: true',
+      'host-gw': 'backend: host-gw',
+      udp: 'backend: udp',
+    });
+    expect(problems).toEqual([]);
+  },
+);
 
 describe('a change of one node costs the others what concerns it', () => {
   const objects = (): string[] =>

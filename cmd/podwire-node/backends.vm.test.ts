@@ -5,6 +5,7 @@ import { families, type Family } from '#pkg/ip/address.ts';
 import { exchange, type End } from './scratch/datagram.ts';
 import { matrixProblems } from './scratch/matrix.ts';
 import { createRoundCluster, nodeNames, type RoundCluster } from './scratch/rounds.ts';
+import { switchingProblems } from './scratch/switching.ts';
 
 let cluster: RoundCluster;
 beforeAll(async () => {
@@ -69,6 +70,20 @@ test.each([
   await run(`backend: ${backend}\ndirectRouting: false`);
   expect(await unlikeByHand(cluster, backend)).toEqual(differences);
   cluster.setPodFamilies(families);
+});
+
+test('a backend leaves nothing of itself to any other', async () => {
+  cluster.setPodFamilies(families);
+  const problems = await switchingProblems(cluster, {
+    vxlan: 'backend: vxlan',
+    'host-gw': 'backend: host-gw',
+    ipip: 'backend: ipip\ndirectRouting: false',
+    'ipip with direct routing': 'backend: ipip',
+    wireguard: 'backend: wireguard',
+    'one wireguard device': 'backend: wireguard\nwireguard: { mode: auto }',
+    'one wireguard device over IPv6': 'backend: wireguard\nwireguard: { mode: ipv6 }',
+  });
+  expect(problems).toEqual([]);
 });
 
 test.each([

@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { birdConfigTitle } from '#pkg/overlay/bird-config.ts';
 import { createBirdDriver, type BirdDriver } from './bird-driver.ts';
+import { WrittenFiles } from './written-files.ts';
 
 let dir: string;
 let server: Server | undefined;
@@ -12,6 +13,7 @@ let server: Server | undefined;
 let heard: string[];
 let isBusy: boolean;
 let driver: BirdDriver;
+let written: WrittenFiles;
 const { signal } = new AbortController();
 const configFile = (): string => join(dir, 'podwire.conf');
 const controlSocket = (): string => join(dir, 'bird.ctl');
@@ -20,7 +22,9 @@ beforeEach(async () => {
   dir = mkdtempSync(join(tmpdir(), 'podwire-bird-'));
   heard = [];
   isBusy = false;
-  driver = createBirdDriver({ configFile: configFile(), controlSocket: controlSocket() }, () => 0);
+  written = new WrittenFiles();
+  const options = { configFile: configFile(), controlSocket: controlSocket() };
+  driver = createBirdDriver(options, { now: () => 0, written });
   server = createServer((socket) => {
     socket.write('0001 BIRD 2.0.12 ready.\n');
     socket.on('error', () => undefined);
@@ -49,6 +53,20 @@ const config = (comment: string): string =>
   `${birdConfigTitle}\n# ${comment}\nprotocol static podwire_pods4 { }\n`;
 
 describe('the BIRD driver', () => {
+  test('tells that its file is gone, and that it is back, and nothing of one that is not wanted', async () => {
+    await driver.apply(config('one'), signal);
+    expect(written.notAsWritten()).toEqual([]);
+    rmSync(configFile());
+    expect(written.notAsWritten()).toEqual([configFile()]);
+    heard = [];
+    await driver.apply(config('one'), signal);
+    expect(written.notAsWritten()).toEqual([]);
+    expect(heard).toContain('configure');
+    await driver.apply(undefined, signal);
+    rmSync(configFile());
+    expect(written.notAsWritten()).toEqual([]);
+  });
+
   test('asks again to read a file, until BIRD has', async () => {
     await driver.apply(config('one'), signal);
     isBusy = true;

@@ -6,12 +6,19 @@ import { readFile } from 'node:fs/promises';
 import { birdCommand } from '#pkg/bird/control.ts';
 import { AgentError, isErrno } from '#pkg/errors/agent-error.ts';
 import { birdConfigTitle } from '#pkg/overlay/bird-config.ts';
-import { writeFileIfChanged } from './write-file.ts';
+import type { WrittenFiles } from './written-files.ts';
 
 export interface BirdOptions {
   /** Our file. */
   readonly configFile: string;
   readonly controlSocket: string;
+}
+
+export interface BirdContext {
+  /** Monotonic, in milliseconds. */
+  readonly now: () => number;
+  /** By which somebody notices that our file is gone. */
+  readonly written: Pick<WrittenFiles, 'write' | 'forget'>;
 }
 
 export interface BirdDriver {
@@ -26,7 +33,7 @@ const verifyIntervalMs = 30_000;
 
 export function createBirdDriver(
   { configFile, controlSocket }: BirdOptions,
-  now: () => number,
+  { now, written }: BirdContext,
 ): BirdDriver {
   let verifiedAtMs = Number.NEGATIVE_INFINITY;
   /** What BIRD has read; undefined = not known to this process. */
@@ -40,7 +47,7 @@ export function createBirdDriver(
     const { code, lines } = await birdCommand(controlSocket, 'configure', signal);
     if (code < 1000) return;
     // As it was: with a file that it refuses BIRD could not even start again.
-    if (before !== undefined) await writeFileIfChanged(configFile, before);
+    if (before !== undefined) await written.write(configFile, before);
     throw new AgentError(
       'BirdRefused',
       `Cannot announce pods: BIRD refuses its configuration: ${lines.at(-1) ?? ''}`,
@@ -73,17 +80,18 @@ export function createBirdDriver(
         problems = [];
         loaded = undefined;
         if (before?.startsWith(birdConfigTitle) === true) {
-          await writeFileIfChanged(configFile, emptyConfig);
+          await written.write(configFile, emptyConfig);
           await reload(undefined, signal).catch((error: unknown) => {
             // One that does not run announces nothing, and reads the file when it starts.
             if (!isErrno(error, 'ENOENT') && !isErrno(error, 'ECONNREFUSED')) throw error;
           });
         }
+        written.forget(configFile);
         isCleared = true;
         return;
       }
       isCleared = false;
-      const changed = await writeFileIfChanged(configFile, config);
+      const changed = await written.write(configFile, config);
       const isRead = !changed && config === loaded;
       if (isRead && now() - verifiedAtMs < verifyIntervalMs) return;
       if (!isRead) await reload(loaded ?? before, signal);

@@ -10,7 +10,11 @@ import type { NetworkFiles } from './round-parts.ts';
 import type { WrittenFiles } from './written-files.ts';
 
 /** Undefined: somebody else installs the plugins. */
-function pluginInstaller(sys: Sys, config: NodeConfig, log: Logger): PluginInstaller | undefined {
+export function pluginInstaller(
+  sys: Sys,
+  config: NodeConfig,
+  log: Logger,
+): PluginInstaller | undefined {
   const { cniBinDir: binDir, replaceReferencePlugins: replaceForeign } = config;
   if (binDir === undefined) return undefined;
   return createPluginInstaller(sys, { binDir, source: pluginSource(), replaceForeign, log });
@@ -18,23 +22,21 @@ function pluginInstaller(sys: Sys, config: NodeConfig, log: Logger): PluginInsta
 
 /** node.json, the conflist and flannel's subnet.env, where they are wanted. */
 export function createNetworkFiles(
-  sys: Sys,
   config: NodeConfig,
-  parts: { readonly log: Logger; readonly written: WrittenFiles },
+  parts: { readonly written: WrittenFiles; readonly plugins: PluginInstaller | undefined },
 ): NetworkFiles {
-  const { log, written } = parts;
-  const installer = pluginInstaller(sys, config, log);
+  const { plugins, written } = parts;
   const subnetFile = subnetFileOf(config);
   const nodeFile = join(config.runDir, 'node.json');
   const conflist = conflistText({ ...config, nodeFile, ipamDataDir: config.cniDataDir });
   return {
-    writeNodeFile: (text) => written.write(nodeFile, text),
+    writeNodeFile: async (text) => void (await written.write(nodeFile, text)),
     writeSubnetEnv: async (text) => {
       if (subnetFile !== undefined) await written.write(subnetFile, text);
     },
     writeConflist: async () => {
       // First: the conflist tells the runtime that it can make pods.
-      await installer?.ensure();
+      await plugins?.ensure();
       if (!config.conflist) return;
       await written.write(join(config.cniConfDir, '10-podwire.conflist'), conflist);
     },

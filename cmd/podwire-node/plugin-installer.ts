@@ -1,5 +1,5 @@
 /** Keeps the CNI plugins where the container runtime looks for them. */
-import { lstat } from 'node:fs/promises';
+import { lstatSync } from 'node:fs';
 import { join } from 'node:path';
 import { installPlugins } from '#pkg/cni-install/install.ts';
 import { executableName } from '#pkg/cni-install/plan.ts';
@@ -10,6 +10,8 @@ import type { Sys } from '#pkg/sys/sys.ts';
 export interface PluginInstaller {
   /** Installs what is missing, changed or of another version since the last call. */
   ensure(): Promise<void>;
+  /** Another text when what is installed is not as the last call left it. Synchronous: a few names. */
+  state(): string;
 }
 
 /** Comparing the files' contents takes a tenth of a second: only after somebody changed them. */
@@ -23,31 +25,32 @@ export function createPluginInstaller(
   },
 ): PluginInstaller {
   const { binDir, source, replaceForeign, log } = options;
-  const look = (): Promise<string> => signature(binDir, source);
+  const look = (): string => signature(binDir, source);
   let seen: string | undefined;
   return {
     async ensure() {
-      if (seen !== undefined && (await look()) === seen) return;
+      if (seen !== undefined && look() === seen) return;
       const { changed, left } = await installPlugins(sys, binDir, { source, replaceForeign });
       if (changed.length > 0) log.info({ binDir, changed }, 'Installed CNI plugins');
       if (left.length > 0) {
         const hint = 'to replace them too, set replaceReferencePlugins';
         log.warn({ binDir, left, hint }, 'Left CNI plugins of others alone');
       }
-      seen = await look();
+      seen = look();
     },
+    state: () => (seen === undefined || look() === seen ? '' : 'plugins'),
   };
 }
 
 /** Differs when a file does; rename and write both change it. */
-async function signature(binDir: string, { names }: PluginSource): Promise<string> {
-  const parts = [executableName, ...names].map(async (name) => {
+function signature(binDir: string, { names }: PluginSource): string {
+  const parts = [executableName, ...names].map((name) => {
     try {
-      const { dev, ino, size, mode, ctimeNs } = await lstat(join(binDir, name), { bigint: true });
+      const { dev, ino, size, mode, ctimeNs } = lstatSync(join(binDir, name), { bigint: true });
       return [dev, ino, size, mode, ctimeNs].join(' ');
     } catch {
       return '';
     }
   });
-  return (await Promise.all(parts)).join(',');
+  return parts.join(',');
 }

@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest';
 import { buildExecutable } from '#cmd/podwire-cni/scratch-node.ts';
 import { createScratchNetns, type ScratchNetns } from '#pkg/netns/scratch.ts';
+import { birdIn, hasBird } from './scratch/bird.ts';
 import { createTestCluster, setInternalIPs, type TestCluster } from './scratch/cluster.ts';
 import type { Daemon } from './scratch/daemon.ts';
 import { startPing, type NodeName, type Pinger } from './scratch/three-nodes.ts';
@@ -210,11 +211,41 @@ describe('podwire-node on three nodes', () => {
     }
     await call('DEL');
     expect(await netns('a').ip('route show 10.244.1.2')).toBe('');
-    // Deleted by hand: the next start heals.
+    // Deleted by hand.
     await rm(join(bin, 'podwire'));
+    const startMs = performance.now();
+    await expect.poll(() => existsSync(join(bin, 'podwire')), slow).toBe(true);
+    expect(performance.now() - startMs).toBeLessThan(2_000);
+    // While no daemon ran: the next start heals.
     await a.kill('SIGTERM');
+    await rm(join(bin, 'podwire'));
     await cluster.startDaemon('a', keys);
     await expect.poll(() => existsSync(join(bin, 'podwire')), slow).toBe(true);
+  });
+
+  test.skipIf(!hasBird)('131. our part of BIRD’s configuration is back within 2 s', async () => {
+    const { a } = cluster.network.nodes;
+    const bird = birdIn(a.netns, { dir: cluster.dir, name: 'a', id: '192.168.1.1' });
+    await bird.start();
+    try {
+      cluster.register(a);
+      const daemon = await cluster.startDaemon(
+        'a',
+        `backend: bgp\nbgp: { ${bird.settings.join(', ')} }\n`,
+      );
+      await ready('a', daemon);
+      await quiet('a');
+      const before = await readFile(bird.included, 'utf8');
+      expect(before).toContain('route 10.244.1.0/24 unreachable;');
+      await rm(bird.included);
+      const startMs = performance.now();
+      await expect
+        .poll(() => readFile(bird.included, 'utf8').catch(() => 'nothing'), slow)
+        .toBe(before);
+      expect(performance.now() - startMs).toBeLessThan(2_000);
+    } finally {
+      await bird.end();
+    }
   });
 
   test('waits for its podCIDRs, then goes on by itself', async () => {

@@ -9,6 +9,7 @@ import { parseAddress } from '#pkg/ip/address.ts';
 import type { BgpSpeaker } from '#pkg/overlay/bgp-speaker.ts';
 import { birdConfigTitle } from '#pkg/overlay/bird-config.ts';
 import { createRoutingDriver } from './routing-driver.ts';
+import { WrittenFiles } from './written-files.ts';
 
 let dir: string;
 let bgpd: Server;
@@ -50,6 +51,7 @@ function driverOf(daemon: 'bird' | 'frr') {
   return createRoutingDriver(bgp, {
     clock: { ...systemClock, sleep: async () => undefined },
     onLost: () => undefined,
+    written: new WrittenFiles(),
   });
 }
 

@@ -4,7 +4,7 @@ import type { NodeConfig } from '#pkg/config/node-config.ts';
 import { messageOf } from '#pkg/errors/agent-error.ts';
 import { renderBirdConfig } from '#pkg/overlay/bird-config.ts';
 import { frrSpeaker } from '#pkg/overlay/frr-config.ts';
-import { createBirdDriver } from './bird-driver.ts';
+import { createBirdDriver, type BirdContext } from './bird-driver.ts';
 import { createFrrDriver } from './frr-driver.ts';
 import type { RoutingDriver } from './round-parts.ts';
 
@@ -12,13 +12,14 @@ export interface RoutingContext {
   readonly clock: Clock;
   /** The daemon has ended, and has to be told again when it is back. */
   readonly onLost: () => void;
+  readonly written: BirdContext['written'];
 }
 
 export function createRoutingDriver(
   { daemon, ...options }: NodeConfig['bgp'],
-  { clock, onLost }: RoutingContext,
+  { clock, onLost, written }: RoutingContext,
 ): RoutingDriver & Disposable {
-  const bird = createBirdDriver(options, () => clock.monotonicMs());
+  const bird = createBirdDriver(options, { now: () => clock.monotonicMs(), written });
   const frr = createFrrDriver(options, { clock, onLost });
   /** Of taking back what a daemon said that is not ours any more. */
   let leftover: readonly string[] = [];

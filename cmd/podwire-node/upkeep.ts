@@ -3,6 +3,7 @@
  * and files. `sysctl --system`, as packages run it, and a cleaning of /etc/cni are the usual ways.
  */
 import type { Sysctl } from '#pkg/host-network/object.ts';
+import type { PluginInstaller } from './plugin-installer.ts';
 import type { WrittenFiles } from './written-files.ts';
 
 export interface Upkeep {
@@ -11,10 +12,12 @@ export interface Upkeep {
   /** Undefined when the kernel has no such setting. */
   readonly read: (path: string) => string | undefined;
   readonly files: Pick<WrittenFiles, 'notAsWritten'>;
+  /** Undefined = they are somebody else's to install. */
+  readonly plugins?: Pick<PluginInstaller, 'state'> | undefined;
 }
 
 /** Another text than before: something has changed. */
-export function upkeepText({ settings, read, files }: Upkeep): string {
+export function upkeepText({ settings, read, files, plugins }: Upkeep): string {
   const values = [...settings].map(({ path }) => `${path} ${read(path) ?? ''}`);
-  return [...values, ...files.notAsWritten()].join('\n');
+  return [...values, ...files.notAsWritten(), plugins?.state() ?? ''].join('\n');
 }

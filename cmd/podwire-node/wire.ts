@@ -18,7 +18,7 @@ import { createHostDriver, createTableDriver } from './host-driver.ts';
 import { concernsPodNetwork, createLinkNames, type KnownNetwork } from './kernel-events.ts';
 import { hasNft, runNft } from './nft-command.ts';
 import { nodeHealthRoutes } from './node-health.ts';
-import { createNetworkFiles } from './network-files.ts';
+import { createNetworkFiles, pluginInstaller } from './network-files.ts';
 import { createNodeMetrics } from './node-metrics.ts';
 import { openKubeSource } from './kube-source.ts';
 import type { NodeSource } from './node-source.ts';
@@ -92,8 +92,9 @@ export async function startNode(
     loop.request();
   };
   const watchedLinks = (): Iterable<string> => round.watchedLinks ?? [];
+  const written = new WrittenFiles();
   const backend = opened.use(
-    await openBackendParts(sys, config, { clock, log, metrics, watchedLinks, lookAgain }),
+    await openBackendParts(sys, config, { clock, log, metrics, watchedLinks, lookAgain, written }),
   );
   const names = createLinkNames(
     (index) => getLink(socket, index)?.name,
@@ -131,10 +132,11 @@ export async function startNode(
   const packetFilter = opened.use(
     new IptablesDriver({ run: runCommand, sys, log, onChange: () => loop.request() }),
   );
-  const written = new WrittenFiles();
+  const plugins = pluginInstaller(sys, config, log);
   opened.use(
     watchSilent({
-      read: () => upkeepText({ settings: round.settings, read: readSysctl, files: written }),
+      read: () =>
+        upkeepText({ settings: round.settings, read: readSysctl, files: written, plugins }),
       onChange: lookAgain,
       onError: (err) => log.warn({ err }, 'Cannot look at settings'),
     }),
@@ -155,7 +157,7 @@ export async function startNode(
     ),
     packetFilter,
     ownNode: source.ownNode,
-    files: createNetworkFiles(sys, config, { log, written }),
+    files: createNetworkFiles(config, { written, plugins }),
     status,
     metrics,
     clock,

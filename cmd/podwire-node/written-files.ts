@@ -5,10 +5,16 @@ import { writeFileIfChanged } from './write-file.ts';
 export class WrittenFiles {
   readonly #texts = new Map<string, string>();
 
-  /** Makes the file hold this text, as {@link writeFileIfChanged} does. */
-  async write(path: string, text: string): Promise<void> {
-    await writeFileIfChanged(path, text);
+  /** Makes the file hold this text, as {@link writeFileIfChanged} does. Returns whether it wrote. */
+  async write(path: string, text: string): Promise<boolean> {
+    const hasWritten = await writeFileIfChanged(path, text);
     this.#texts.set(path, text);
+    return hasWritten;
+  }
+
+  /** What becomes of the file concerns nobody any more. */
+  forget(path: string): void {
+    this.#texts.delete(path);
   }
 
   /** Paths of those that do not hold what was written last. Synchronous: they are small. */

@@ -17,6 +17,9 @@ export interface ScratchEtcd extends AsyncDisposable {
   start(): Promise<void>;
   /** Ends the process; what it has stored stays. */
   stop(): Promise<void>;
+  /** It hangs, and answers nobody, until it goes on. */
+  hang(): void;
+  goOn(): void;
 }
 
 export interface ScratchEtcdOptions {
@@ -93,7 +96,16 @@ export async function startScratchEtcd(options: ScratchEtcdOptions = {}): Promis
   opened.defer(stop);
   await start();
   const running = opened.move();
-  return { socket, dir, ctl, start, stop, [Symbol.asyncDispose]: () => running.disposeAsync() };
+  return {
+    socket,
+    dir,
+    ctl,
+    start,
+    stop,
+    hang: () => void child?.kill('SIGSTOP'),
+    goOn: () => void child?.kill('SIGCONT'),
+    [Symbol.asyncDispose]: () => running.disposeAsync(),
+  };
 }
 
 /** It refuses a read while users have to name themselves: an answer all the same. */

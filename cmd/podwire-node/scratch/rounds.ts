@@ -32,6 +32,7 @@ import { observeHostLinks } from '#cmd/podwire-node/host-facts.ts';
 import { createNodeMetrics } from '#cmd/podwire-node/node-metrics.ts';
 import { podNetworkOptions } from '#cmd/podwire-node/pod-network-options.ts';
 import { createRoutingDriver } from '#cmd/podwire-node/routing-driver.ts';
+import { WrittenFiles } from '#cmd/podwire-node/written-files.ts';
 import { PodNetworkRound } from '#cmd/podwire-node/round.ts';
 import { createUdpForwarder, openForwardingPorts } from '#cmd/podwire-node/udp-forwarder.ts';
 import { NodeStatus } from '#cmd/podwire-node/status.ts';
@@ -218,6 +219,7 @@ async function createNode(
       // A bgpd of the tests is given a tenth of the time to come to itself: it has little to read.
       clock: { ...systemClock, sleep: (ms, abort) => systemClock.sleep(ms / 10, abort) },
       onLost: () => undefined,
+      written: new WrittenFiles(),
     });
     routing = driver;
     const metrics = createNodeMetrics();
