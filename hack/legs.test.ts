@@ -55,6 +55,11 @@ it('has all end in order when the signal aborts', async () => {
   expect([isThere('a-over'), isThere('b-over')]).toEqual([true, true]);
 });
 
+it('has them end that begin after the signal aborted', async () => {
+  const [leg] = await run([sh('exec sleep 1000')], AbortSignal.abort());
+  expect(leg?.exitCode).toBeUndefined();
+});
+
 it('has them end when it is killed itself', async () => {
   const wait = `trap 'echo > ${note('over')}; exit 9' TERM; echo $$ > ${note('pid')}; while :; do sleep 0.01; done`;
   const program = `
