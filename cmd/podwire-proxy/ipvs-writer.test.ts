@@ -90,6 +90,17 @@ describe('ipvs writer', () => {
     );
   });
 
+  it('no listener of the host is open on an address that goes: it goes before its guard', async () => {
+    await write(cluster('10.1.0.2'));
+    kernel.take();
+    await write({ services: cluster().services.slice(1) }, 'a/a:p80/tcp');
+    const lines = kernel.take();
+    const [bare, guard] = ['ip addr del 10.96.0.1', 'ipset del KUBE-IPVS-IPS 10.96.0.1'];
+    expect(lines).toContain(guard);
+    expect(lines.indexOf(bare)).toBeGreaterThan(-1);
+    expect(lines.indexOf(bare)).toBeLessThan(lines.indexOf(guard));
+  });
+
   it('a change costs what it changes', async () => {
     await write(cluster('10.1.0.2'));
     kernel.take();
@@ -379,7 +390,29 @@ describe('a port of which something is refused', () => {
     expect([...kernel.bound].toSorted()).toEqual(['10.96.1.6', '10.96.1.8']);
   });
 
-  it('is tried again when it changed, and after ten minutes', async () => {
+  it.each<[string, Partial<Cluster>, RegExp]>([
+    ['its endpoints', { slices: [slice('a/s2', ['10.1.1.22'])] }, /-r 10\.1\.1\.2:/],
+    [
+      'its Service',
+      { services: [service('a/s2', { clusterIPs: ['10.96.1.22'] })] },
+      /-A -t 10\.96\.1\.2:/,
+    ],
+  ])('is tried again at once with a change of %s', async (_, change, refused) => {
+    kernel.refused = refused;
+    const { services, slices = [] } = many(1, 2);
+    await write({ services, slices });
+    expect(parked).toHaveLength(1);
+    const next = {
+      services: [services[0] ?? [], change.services ?? services[1] ?? []].flat(),
+      slices: [slices[0] ?? [], change.slices ?? slices[1] ?? []].flat(),
+    };
+    await write(next, keyOf(2));
+    expect(kernel.bound.size).toBe(2);
+    expect([...(await kernel.servers()).keys()]).toHaveLength(2);
+    expect(parked).toHaveLength(1);
+  });
+
+  it('is tried again after ten minutes', async () => {
     kernel.refused = /10\.96\.1\.2:/;
     await write(many(1, 2));
     kernel.refused = undefined;
