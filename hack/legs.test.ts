@@ -66,6 +66,11 @@ it('has all end in order when the signal aborts', async () => {
   expect(['a-over', 'b-over', 'c'].map(isThere)).toEqual([true, true, false]);
 });
 
+it('has them end that begin after the signal aborted', async () => {
+  const [leg] = await run([sh('exec sleep 1000')], AbortSignal.abort());
+  expect(leg?.exitCode).toBeUndefined();
+});
+
 it('has them end when it is killed itself', async () => {
   const wait = `trap 'echo > ${note('over')}; exit 9' TERM; echo $$ > ${note('pid')}; while :; do sleep 0.01; done`;
   const program = `

@@ -19,7 +19,7 @@ const server = (address: string, ...weights: number[]): VirtualServer => ({
 });
 const known: IpvsKnown = {
   servers: new Map([
-    ['-t 172.30.0.1:80', server('172.30.0.1', 1, 0)],
+    ['-t 172.30.0.1:80', { ...server('172.30.0.1', 1, 0), persistenceSeconds: 10_800 }],
     ['-t 172.30.0.2:80', server('172.30.0.2', 1)],
   ]),
   sets: new Map([
@@ -32,7 +32,7 @@ const known: IpvsKnown = {
 const proc = `IP Virtual Server version 1.2.1 (size=4096)
 Prot LocalAddress:Port Scheduler Flags
   -> RemoteAddress:Port Forward Weight ActiveConn InActConn
-TCP  AC1E0001:0050 rr persistent 10800 FFFFFFFF
+TCP  AC1E0001:0050 rr persistent 2700000 FFFFFFFF
   -> 0A010003:1F90      Masq    0      3          0
   -> 0A010002:1F90      Masq    1      0          4
 TCP  AC1E0002:0050 rr
@@ -83,6 +83,22 @@ describe('differencesBetween()', () => {
       procWith('AC1E0002:0050 rr', 'AC1E0002:0050 wlc'),
       /172.30.0.2:80 is another/,
     ],
+    [
+      'affinity that is gone',
+      procWith('persistent 2700000 FFFFFFFF', ''),
+      /172.30.0.1:80 is another/,
+    ],
+    [
+      'affinity where there is none',
+      procWith(/(0002:0050 rr)/, '$1 persistent 9 FFFFFFFF'),
+      /2:80 is/,
+    ],
+    [
+      'scheduling of single packets',
+      procWith('0002:0050 rr', '0002:0050 rr ops'),
+      /0.2:80 is another/,
+    ],
+    ['another way to forward', procWith('Masq    0', 'Route   0'), /172.30.0.1:80 is another/],
     ['another weight', procWith('Masq    0', 'Masq    1'), /172.30.0.1:80 is another/],
     ['an endpoint that is gone', procWith(/ {2}-> 0A010003.*\n/, ''), /172.30.0.1:80 is another/],
     [

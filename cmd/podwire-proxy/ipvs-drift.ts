@@ -111,7 +111,19 @@ export function differencesBetween(
 
 function isSame(known: VirtualServer, seen: ListedServer): boolean {
   if (known.scheduler !== seen.scheduler) return false;
+  if (known.persistenceSeconds > 0 !== seen.isPersistent) return false;
+  if (isForeign(seen, known)) return false;
   if (known.realServers.length !== seen.realServers.length) return false;
-  const weights = new Map(seen.realServers.map((real) => [endpointText(real), real.weight]));
-  return known.realServers.every((real) => weights.get(endpointText(real)) === real.weight);
+  const there = new Map(seen.realServers.map((real) => [endpointText(real), real]));
+  return known.realServers.every((real) => {
+    const found = there.get(endpointText(real));
+    return found?.weight === real.weight && !isForeign(found, real);
+  });
+}
+
+type Told = Pick<VirtualServer, 'foreign'>;
+
+/** Something was told to it that this proxy never says. The file has other words than ipvsadm. */
+function isForeign(seen: Told, known: Told): boolean {
+  return seen.foreign !== undefined && known.foreign === undefined;
 }

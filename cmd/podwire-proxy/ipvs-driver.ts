@@ -35,7 +35,8 @@ export interface IpvsSteps {
 
 /**
  * Virtual servers before packets are sent to them, and gone after nothing leads there. Addresses come
- * last: before, packets to them do not come in at all. Returns how many things were written.
+ * after the rest: before, packets to them do not come in at all. Those that go are first: without
+ * their sets, listeners of the host would be open on them. Returns how many things were written.
  *
  * @throws what a call rejects with, the rest being left undone; {@link isIpvsRefusal} tells of which
  *   kind it is
@@ -46,12 +47,14 @@ export async function applyInOrder(
   signal: AbortSignal,
 ): Promise<number> {
   await driver.applyServers(servers.puts, signal);
+  const { added, removed } = addresses;
+  applyAddresses(driver, { added: [], removed });
   await driver.applySets(sets, signal);
   const ruleSteps = (await writeRules?.()) ?? [];
-  applyAddresses(driver, addresses);
+  applyAddresses(driver, { added, removed: [] });
   await driver.applyServers(servers.deletions, signal);
   const counts = [servers.puts, servers.deletions, sets, ruleSteps];
-  const changed = addresses.added.length + addresses.removed.length;
+  const changed = added.length + removed.length;
   return counts.reduce((sum, list) => sum + list.length, changed);
 }
 

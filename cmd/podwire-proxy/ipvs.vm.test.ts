@@ -151,11 +151,12 @@ it('UDP: an endpoint that goes gets no more packets, at once', async () => {
 });
 
 describe.each(families)('SCTP, %s', (family) => {
-  const { pod, vip } = nets[family];
+  const { node, pod, vip } = nets[family];
   it('S155. a client reaches the endpoint, and the node need not load the module of SCTP for it', async () => {
     const sctp = service('demo/sctp', {
+      type: 'NodePort',
       clusterIPs: both(30),
-      ports: [{ name: 's', protocol: 'SCTP', port: 80, nodePort: 0 }],
+      ports: [{ name: 's', protocol: 'SCTP', port: 80, nodePort: 30_030 }],
     });
     const endpoints = slice('demo/sctp', [pod(3)], {
       ports: [{ name: 's', protocol: 'SCTP', port: 7000 }],
@@ -174,6 +175,13 @@ describe.each(families)('SCTP, %s', (family) => {
     expect(hasModule()).toBe(had);
     if (family === 'ip') expect(had).toBe(false);
     expect(await helloOverSctp(attempt)).toBe('hello');
+    // Masqueraded, which sets of this protocol's own ask for.
+    const fromOutside = { ...attempt, client: small.outside, address: node, port: 30_030 };
+    expect(await helloOverSctp(fromOutside)).toBe('hello');
+    const save = family === 'ip' ? 'iptables-nft-save' : 'ip6tables-nft-save';
+    const { stdout: rules } = await small.node.exec(save, ['-t', 'nat', '-c']);
+    const ofSctp = /^\[(\d+):\d+\] .* KUBE-\S*NODE-PORT-SCTP-HASH dst,dst -j KUBE-MARK-MASQ$/m;
+    expect(Number(ofSctp.exec(rules)?.[1])).toBeGreaterThan(0);
     await ipvs.write(cluster, key);
   });
 });
@@ -199,12 +207,13 @@ it('what others change is seen without reading everything', async () => {
   expect(await ipvs.differences()).toEqual([]);
   const changes = [
     ['ipvsadm', '-d', '-t', '172.30.0.1:80', '-r', '10.1.3.2:8080'],
+    ['ipvsadm', '-E', '-t', '172.30.0.3:80', '-s', 'rr', '-p', '60', '-M', '255.255.255.0'],
     ['ipset', 'flush', 'KUBE-6-CLUSTER-IP'],
     ['ip', 'addr', 'del', '172.30.0.2/32', 'dev', 'kube-ipvs0'],
   ];
   for (const [file = '', ...args] of changes) await small.node.exec(file, args);
   expect(await ipvs.differences()).toEqual([
-    'virtual server -t 172.30.0.1:80 is another one',
+    ...[1, 3].map((n) => `virtual server -t 172.30.0.${n}:80 is another one`),
     'address 172.30.0.2 is gone',
     expect.stringMatching(/^set KUBE-6-CLUSTER-IP has 0 of /),
   ]);

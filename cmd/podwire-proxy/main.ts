@@ -18,6 +18,7 @@ import { version } from '#cmd/version.ts';
 import { createLogger, type LogLevel } from '#pkg/log/logger.ts';
 import { openSys } from '#pkg/sys/open-sys.ts';
 import { cleanUp } from './cleanup.ts';
+import { loadConntrack } from './conntrack-module.ts';
 import { initializeHost } from './host-settings.ts';
 import { proxyHost } from './host.ts';
 import { readOptions, type ProxyOptions } from './options.ts';
@@ -80,6 +81,7 @@ async function perform(options: ProxyOptions, context: ProxyContext): Promise<0 
         await cleanUp({ log, excludeCIDRs: config.ipvs.excludeCIDRs }, stop.signal);
         return 0;
       case 'init-only':
+        await loadConntrack(log);
         initializeHost(config, proxyHost, log);
         return 0;
       case 'run': {

@@ -227,8 +227,7 @@ describe('podwire-proxy in nftables mode', () => {
     await ask('10.96.0.23', 3);
     expect(await sample('service', 'IPv4')()).toEqual(more(18));
     expect(await sample('service', 'IPv6')()).toMatchObject({ packets: [1, 1], bytes: [49, 64] });
-    const command = new URL('../podwire/main.ts', import.meta.url).pathname;
-    const args = [command, 'status', '--services', 'default/datagrams'];
+    const args = [programPath('podwire'), 'status', '--services', 'default/datagrams'];
     const { stdout } = await network.node.exec(process.execPath, args);
     const { bytes, packets } = more(18) as { bytes: number[]; packets: number[] };
     const row = [packets[0], bytes[0], packets[1], bytes[1]].join(' +');

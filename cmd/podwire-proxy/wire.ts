@@ -10,6 +10,7 @@ import type { Prefix } from '#pkg/ip/prefix.ts';
 import { onceWritten } from './once-written.ts';
 import { removeLeftovers } from './cleanup.ts';
 import { trackChanges } from './change-tracking.ts';
+import { loadConntrack } from './conntrack-module.ts';
 import { createEventRecorder } from '#pkg/kube/events.ts';
 import { createKubeClient } from '#pkg/kube/client.ts';
 import type { ClusterConfig } from '#pkg/kube/cluster-config.ts';
@@ -80,6 +81,7 @@ export async function runProxy(
   const startedMs = clock.now();
   let current = options;
   const config = liveView(() => current.config);
+  await loadConntrack(log);
   applyHostSettings(config, log);
 
   const about = aboutComponent(version, config.featureGates);

@@ -57,6 +57,24 @@ describe('unpackedPackage()', () => {
     const folders = await Promise.all([unpack(), unpack(), unpack()]);
     expect(new Set(folders)).toEqual(new Set([join(of.cache, 'tool_1.0')]));
     expect(readdirSync(of.cache)).toEqual(['tool_1.0']);
+    // Who was slower takes what is there, and does not begin again.
+    expect(calls('apt-get -q update')).toEqual([]);
+  });
+
+  it('has a name that every file system takes, whatever a version is', async () => {
+    writeFileSync(join(dir, 'version'), '2:1.0~rc+1-3');
+    expect(await unpack()).toBe(join(of.cache, 'tool_2_1.0_rc+1-3'));
+  });
+
+  it('reads what apt says in English, whatever the language here', async () => {
+    const words = 'case $LC_ALL in C) echo "  Candidate: 1.0";; *) echo "  Kandidat: 1.0";; esac';
+    program('apt-cache', words);
+    expect(await unpack()).toBe(join(of.cache, 'tool_1.0'));
+  });
+
+  it('says so when apt has no such package', async () => {
+    writeFileSync(join(dir, 'version'), '(none)');
+    await expect(unpack()).rejects.toThrow('Cannot download tool: apt knows no such package');
   });
 
   it('has apt read its lists, after another one, when the archive has not what they name', async () => {
@@ -114,10 +132,11 @@ describe('unpackedPackage()', () => {
   it('removes what killed runs left, and not what others are at', async () => {
     for (const name of ['new-dead', 'new-alive'])
       mkdirSync(join(of.cache, name), { recursive: true });
+    mkdirSync(join(of.cache, 'tool_0.9'));
     const hourAgo = Date.now() / 1000 - 3600;
-    utimesSync(join(of.cache, 'new-dead'), hourAgo, hourAgo);
+    for (const name of ['new-dead', 'tool_0.9']) utimesSync(join(of.cache, name), hourAgo, hourAgo);
     await unpack();
-    expect(readdirSync(of.cache).toSorted()).toEqual(['new-alive', 'tool_1.0']);
+    expect(readdirSync(of.cache).toSorted()).toEqual(['new-alive', 'tool_0.9', 'tool_1.0']);
   });
 });
 
@@ -130,6 +149,21 @@ describe('unpackedFile()', () => {
     expect(await file()).toBe(first);
     writeFileSync(join(dir, 'k.deb'), 'two');
     expect(readFileSync(join(await file(), 'unpacked'), 'utf8')).toBe('two');
+  });
+
+  it('is prepared once, before it has its name', async () => {
+    writeFileSync(join(dir, 'k.deb'), 'one');
+    const prepared: string[] = [];
+    const prepare = async (folder: string): Promise<void> => {
+      prepared.push(folder);
+      writeFileSync(join(folder, 'made'), '');
+    };
+    const get = (): Promise<string> => unpackedFile(of, join(dir, 'k.deb'), prepare);
+    const home = await get();
+    expect(await get()).toBe(home);
+    expect(readdirSync(home).toSorted()).toEqual(['made', 'unpacked']);
+    expect(prepared).toHaveLength(1);
+    expect(prepared).not.toContain(home);
   });
 
   it('says which file is not there', async () => {

@@ -112,8 +112,15 @@ it('a set that is full is made anew with room, while a rule asks it', async () =
 it('what the kernel refuses is an error, though ipvsadm ends well', async () => {
   await using netns = await createScratchNetns('pw-ipvs');
   const run: typeof runCommand = (file, args, options) => netns.exec(file, args, options);
-  const steps = [{ op: 'delete-server', key: '-t 10.96.0.1:80' }] as const;
+  const [server] = parseIpvsSave('-A -t 10.96.0.2:80 -s rr\n').values();
+  if (server === undefined) throw new Error('no server');
+  // By its exit code the last line counts.
+  const steps = [
+    { op: 'delete-server', key: '-t 10.96.0.1:80' },
+    { op: 'add-server', server },
+  ] as const;
   await expect(applyIpvs(run, steps, signal)).rejects.toThrow(
-    /No such service|Cannot (?:write|run)/,
+    /^Cannot write virtual servers: .*No such service/s,
   );
+  expect([...(await observeIpvs(run, signal)).values()]).toEqual([server]);
 });

@@ -107,6 +107,25 @@ describe('planIpvs()', () => {
     expect(text([], have, () => false, all)).toEqual({ puts: '', deletions: '' });
   });
 
+  it.each([
+    ['-A -t 10.96.0.1:80 -s rr -p 60 -M 255.255.255.0 -o', '-m'],
+    ['-A -t 10.96.0.1:80 -s rr -p 60 --pe sip', '-m'],
+    ['-A -t 10.96.0.1:80 -s rr -p 60', '-g'],
+    ['-A -t 10.96.0.1:80 -s rr -p 60', '-i --tun-type gue --tun-port 6080'],
+  ])('takes back what only others ask for: %s, %s', (line, forwarding) => {
+    const want = server({ persistenceSeconds: 60 }, '10.1.0.2');
+    const real = `-a -t 10.96.0.1:80 -r 10.1.0.2:8080 ${forwarding} -w 1`;
+    const have = parseIpvsSave(`${line}\n${real}\n`);
+    const steps = renderIpvsRestore(
+      planIpvs(byKey(want), have, { isOurs: all, mayEmpty: all }).puts,
+    );
+    expect(steps).toBe(
+      forwarding === '-m'
+        ? '-E -t 10.96.0.1:80 -s rr -p 60\n'
+        : '-e -t 10.96.0.1:80 -r 10.1.0.2:8080 -m -w 1\n',
+    );
+  });
+
   it('has nothing to do after it was done', () => {
     const want = server({}, '10.1.0.2');
     const have = server({}, '10.1.0.2', '10.1.0.3');

@@ -16,28 +16,49 @@ export function parseIpvsSave(text: string): Map<string, VirtualServer> {
     const protocol = protocols.get(words[1] ?? '');
     const at = endpointOf(words[2]);
     if (protocol === undefined || at === undefined) continue;
-    const option = (name: string): string | undefined => {
-      const i = words.indexOf(name, 3);
-      return i < 0 ? undefined : words[i + 1];
-    };
+    const options = optionsOf(words.slice(3));
     const key = serverKey({ protocol, ...at });
     if (words[0] === '-A') {
       servers.set(key, {
         family: at.address.includes(':') ? 'ip6' : 'ip',
         protocol,
         ...at,
-        scheduler: option('-s') ?? '',
-        flags: option('-b') ?? '',
-        persistenceSeconds: Number(option('-p') ?? 0),
+        scheduler: options.take('-s') ?? '',
+        flags: options.take('-b') ?? '',
+        persistenceSeconds: Number(options.take('-p') ?? 0),
         realServers: [],
+        ...options.rest(),
       });
     } else if (words[0] === '-a') {
-      const real = endpointOf(option('-r'));
-      const weight = Number(option('-w') ?? 1);
-      if (real !== undefined) servers.get(key)?.realServers.push({ ...real, weight });
+      const real = endpointOf(options.take('-r'));
+      const weight = Number(options.take('-w') ?? 1);
+      options.take('-m');
+      const found = { weight, ...options.rest() };
+      if (real !== undefined) servers.get(key)?.realServers.push({ ...real, ...found });
     }
   }
   return servers;
+}
+
+interface Options {
+  /** The value of an option, which is then spoken of no more; '' when it has none. */
+  take(name: string): string | undefined;
+  rest(): Pick<VirtualServer, 'foreign'>;
+}
+
+function optionsOf(words: readonly string[]): Options {
+  const left = [...words];
+  return {
+    take: (name) => {
+      const i = left.indexOf(name);
+      if (i < 0) return undefined;
+      const value = left[i + 1];
+      const hasValue = value !== undefined && !value.startsWith('-');
+      left.splice(i, hasValue ? 2 : 1);
+      return hasValue ? value : '';
+    },
+    rest: () => (left.length === 0 ? {} : { foreign: left.join(' ') }),
+  };
 }
 
 /**
@@ -69,8 +90,13 @@ function endpointOf(
   return parsed === undefined ? undefined : { address: formatAddress(parsed), port: Number(port) };
 }
 
-/** A virtual server as /proc/net/ip_vs tells of it: without flags and timeouts. */
-export interface ListedServer extends Pick<VirtualServer, 'address' | 'scheduler' | 'realServers'> {
+/** A virtual server as /proc/net/ip_vs tells of it: without a scheduler's flags. */
+export interface ListedServer extends Pick<
+  VirtualServer,
+  'address' | 'foreign' | 'realServers' | 'scheduler'
+> {
+  /** How long, the file has in the kernel's own unit, which it does not tell. */
+  readonly isPersistent: boolean;
   /** Of all its real servers, without those that are ending. */
   readonly activeConnections: number;
   /** Of each real server, with those that are ending, by "address:port". */
@@ -88,11 +114,13 @@ export function parseIpvsProc(text: string): Map<string, ListedServer> {
   const servers = new Map<string, ListedServer>();
   let current: OpenServer | undefined;
   for (const line of text.split('\n')) {
-    const [first = '', second = '', third = '', fourth, active, ending] = line.trim().split(/ +/);
+    const words = line.trim().split(/ +/);
+    const [first = '', second = '', third = '', fourth, active, ending] = words;
     if (first === '->') {
       const at = hexEndpoint(second);
       if (at === undefined || current === undefined) continue;
-      current.realServers.push({ ...at, weight: Number(fourth) });
+      const found = third === 'Masq' ? {} : { foreign: third };
+      current.realServers.push({ ...at, weight: Number(fourth), ...found });
       current.activeConnections += Number(active);
       current.connections.set(endpointText(at), Number(active) + Number(ending));
       continue;
@@ -105,6 +133,8 @@ export function parseIpvsProc(text: string): Map<string, ListedServer> {
     current = {
       address,
       scheduler: third,
+      isPersistent: words.includes('persistent', 3),
+      ...(words.includes('ops', 3) ? { foreign: 'ops' } : {}),
       realServers: [],
       activeConnections: 0,
       connections: new Map(),

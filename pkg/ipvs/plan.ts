@@ -93,7 +93,9 @@ function planReals(key: string, want: VirtualServer, have: readonly RealServer[]
     wanted.add(text);
     const there = present.get(text);
     if (there === undefined) puts.push({ op: 'add-real', key, real });
-    else if (there.weight !== real.weight) puts.push({ op: 'edit-real', key, real });
+    else if (there.weight !== real.weight || there.foreign !== undefined) {
+      puts.push({ op: 'edit-real', key, real });
+    }
   }
   for (const [text, real] of present) {
     if (wanted.has(text)) continue;
@@ -107,6 +109,7 @@ function sameSettings(a: VirtualServer, b: VirtualServer): boolean {
   return (
     a.scheduler === b.scheduler &&
     a.flags === b.flags &&
-    a.persistenceSeconds === b.persistenceSeconds
+    a.persistenceSeconds === b.persistenceSeconds &&
+    a.foreign === b.foreign
   );
 }

@@ -18,6 +18,8 @@ export interface VirtualServer {
   /** How long a client stays with its real server; 0 = no affinity. */
   readonly persistenceSeconds: number;
   readonly realServers: readonly RealServer[];
+  /** What else it was found to be told, by ipvsadm's options: "-M 255.255.255.0 -o". Never wanted. */
+  readonly foreign?: string;
 }
 
 /** Reached by NAT ("masquerading" in ipvsadm's words). */
@@ -26,6 +28,8 @@ export interface RealServer {
   readonly port: number;
   /** 0 = takes no new connections: it is leaving, and those it has go on. */
   readonly weight: number;
+  /** What else it was found to be told: "-g" for not by NAT. Never wanted. */
+  readonly foreign?: string;
 }
 
 /** How ipvsadm names a virtual server: "-t 10.96.0.1:80". Also its identity. */

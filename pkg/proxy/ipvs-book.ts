@@ -7,8 +7,8 @@ import type { MemberChange } from '#pkg/ipset/plan.ts';
 import type { VirtualServer } from '#pkg/ipvs/virtual-server.ts';
 import { IpvsClaims } from './ipvs-claims.ts';
 import type { IpvsOptions } from './ipvs-options.ts';
-import { ipvsPart, type IpvsPart } from './ipvs-port.ts';
-import { ipvsSets, setName, type SetId } from './ipvs-sets.ts';
+import { ipvsPart, type IpvsPart, type SetMember } from './ipvs-port.ts';
+import { ipvsSets, setName } from './ipvs-sets.ts';
 import type { ProxiedPort } from './proxied-port.ts';
 
 export interface IpvsChange {
@@ -110,7 +110,7 @@ export class IpvsBook {
     this.#countMembers(members, by);
   }
 
-  #countMembers(members: Iterable<readonly [set: SetId, member: string]>, by: 1 | -1): void {
+  #countMembers(members: Iterable<SetMember>, by: 1 | -1): void {
     for (const [set, member] of members) {
       this.#sets.get(setName(set, this.options.family))?.add(member, by);
     }

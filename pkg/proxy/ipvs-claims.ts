@@ -1,11 +1,7 @@
 /** Who has an address and port that several Service ports want: one virtual server, one fate. */
-import { addressAndPort } from '#pkg/ipset/ip-set.ts';
 import type { VirtualServer } from '#pkg/ipvs/virtual-server.ts';
-import type { IpvsEntry } from './ipvs-port.ts';
-import type { SetId } from './ipvs-sets.ts';
+import type { IpvsEntry, SetMember } from './ipvs-port.ts';
 import { byKey } from './proxied-port.ts';
-
-type Member = readonly [set: SetId, member: string];
 
 export class IpvsClaims {
   /** By serverKey(), then by the port that wants it. */
@@ -22,12 +18,9 @@ export class IpvsClaims {
     return server === undefined || server.realServers.length === 0 ? undefined : server;
   }
 
-  /** The sets that say what becomes of packets there that no endpoint may take. */
-  members(key: string): readonly Member[] {
-    const entry = this.#winner(key);
-    if (entry?.unserved === undefined) return [];
-    const { address, port, protocol } = entry.server;
-    return [[entry.unserved, addressAndPort(address, protocol, port)]];
+  /** What the rules must know of the place, by who has it. */
+  members(key: string): readonly SetMember[] {
+    return this.#winner(key)?.members ?? [];
   }
 
   keys(): Iterable<string> {

@@ -12,8 +12,11 @@ export interface IpvsPart {
   readonly entries: readonly IpvsEntry[];
   /** To be on the device for Services, so that the kernel takes their packets in. */
   readonly addresses: readonly string[];
-  readonly members: readonly (readonly [set: SetId, member: string])[];
+  /** Whoever has the places. */
+  readonly members: readonly SetMember[];
 }
+
+export type SetMember = readonly [set: SetId, member: string];
 
 /** A place that a port claims. */
 export interface IpvsEntry {
@@ -21,8 +24,8 @@ export interface IpvsEntry {
   readonly key: string;
   /** Without real servers: nobody may take what comes here. */
   readonly server: VirtualServer;
-  /** Of the sets that say so the one that names the place; undefined when all is served. */
-  readonly unserved: SetId | undefined;
+  /** What the rules must know of the place while it is this port's. */
+  readonly members: readonly SetMember[];
   readonly isNodePort: boolean;
 }
 
@@ -36,11 +39,7 @@ interface Place {
 export function ipvsPart(port: ProxiedPort, options: IpvsOptions): IpvsPart {
   const part = new PartBuilder(port, options);
   part.internal();
-  for (const address of port.externalIPs.filter(isReachable)) {
-    const set = port.externalPolicy === 'Local' ? 'EXTERNAL-IP-LOCAL' : 'EXTERNAL-IP';
-    if (part.external({ address, port: port.port })) part.member(set, address);
-    part.bind(address);
-  }
+  for (const address of port.externalIPs.filter(isReachable)) part.externalIP(address);
   for (const address of port.loadBalancerIPs.filter(isReachable)) part.loadBalancer(address);
   if (port.nodePort !== 0) part.nodePorts();
   if (port.healthCheckNodePort !== 0) {
@@ -53,7 +52,7 @@ export function ipvsPart(port: ProxiedPort, options: IpvsOptions): IpvsPart {
 class PartBuilder implements IpvsPart {
   readonly entries: IpvsEntry[] = [];
   readonly addresses: string[] = [];
-  readonly members: [SetId, string][] = [];
+  readonly members: SetMember[] = [];
   readonly #port: ProxiedPort;
   readonly #options: IpvsOptions;
 
@@ -66,64 +65,45 @@ class PartBuilder implements IpvsPart {
     const { clusterIP: address, endpoints, internalPolicy, port } = this.#port;
     const reached = internalPolicy === 'Local' ? endpoints.local : endpoints.cluster;
     this.bind(address);
-    if (!endpoints.hasAny) this.#claim({ address, port }, [], 'NO-ENDPOINT');
-    else if (reached.length === 0) this.#claim({ address, port }, [], 'NO-LOCAL-IP');
-    else {
-      this.#claim({ address, port }, reached);
-      this.member('CLUSTER-IP', address);
-    }
+    const place = { address, port };
+    if (!endpoints.hasAny) this.#claim(place, [], [this.#at('NO-ENDPOINT', place)]);
+    else if (reached.length === 0) this.#claim(place, [], [this.#at('NO-LOCAL-IP', place)]);
+    else this.#claim(place, reached, [this.#at('CLUSTER-IP', place)]);
   }
 
-  /**
-   * Serves an address that leads in from outside; false when nobody is there. A virtual server has
-   * one list of endpoints, whoever asks: with policy Local those of this node. When it has none,
-   * pods and the node itself still reach the others, and outsiders are dropped before.
-   */
-  external(place: Place, isNodePort = false): boolean {
-    const { endpoints, externalPolicy } = this.#port;
-    if (!endpoints.hasAny) {
-      this.#claim(place, [], 'NO-ENDPOINT', isNodePort);
-      return false;
-    }
-    if (externalPolicy === 'Cluster' || endpoints.local.length === 0) {
-      const unserved = externalPolicy === 'Cluster' ? undefined : 'NO-LOCAL-EXTERNAL';
-      this.#claim(place, endpoints.cluster, unserved, isNodePort);
-    } else this.#claim(place, endpoints.local, undefined, isNodePort);
-    return true;
+  externalIP(address: string): void {
+    const place = { address, port: this.#port.port };
+    const isLocal = this.#port.externalPolicy === 'Local';
+    this.bind(address);
+    this.#external(place, [this.#at(isLocal ? 'EXTERNAL-IP-LOCAL' : 'EXTERNAL-IP', place)]);
   }
 
   loadBalancer(address: string): void {
-    const { externalPolicy, port, protocol, sourceRanges } = this.#port;
+    const place = { address, port: this.#port.port };
     this.bind(address);
-    if (!this.external({ address, port })) return;
-    this.member('LOAD-BALANCER', address);
-    if (externalPolicy === 'Local') this.member('LOAD-BALANCER-LOCAL', address);
-    if (sourceRanges.length === 0) return;
-    this.member('LOAD-BALANCER-FW', address);
-    const at = addressAndPort(address, protocol, port);
-    for (const range of sourceRanges) {
-      this.members.push(['LOAD-BALANCER-SOURCE-CIDR', `${at},${networkText(range)}`]);
-    }
-    // The node may own the load balancer's address and then uses it as the source towards it.
-    const { nodeAddress } = this.#options;
-    const node = nodeAddress === undefined ? undefined : parseAddress(nodeAddress);
-    if (node !== undefined && sourceRanges.some((range) => containsAddress(range, node))) {
-      this.members.push(['LOAD-BALANCER-SOURCE-IP', `${at},${address}`]);
-    }
+    this.#external(place, [
+      this.#at('LOAD-BALANCER', place),
+      ...(this.#port.externalPolicy === 'Local' ? [this.#at('LOAD-BALANCER-LOCAL', place)] : []),
+      ...this.#guards(place),
+    ]);
   }
 
   nodePorts(): void {
-    const { externalPolicy, nodePort: port, protocol } = this.#port;
+    const { endpoints, externalPolicy, nodePort: port, protocol } = this.#port;
     const isLocal = externalPolicy === 'Local';
-    let served = false;
+    const ofSctp: readonly SetId[] = isLocal
+      ? ['NODE-PORT-SCTP-HASH', 'NODE-PORT-LOCAL-SCTP-HASH']
+      : ['NODE-PORT-SCTP-HASH'];
     for (const address of this.#options.nodePortAddresses) {
-      const isServed = this.external({ address, port }, true);
-      served ||= isServed;
-      if (protocol !== 'sctp' || !isServed) continue;
-      this.member('NODE-PORT-SCTP-HASH', address, port);
-      if (isLocal) this.member('NODE-PORT-LOCAL-SCTP-HASH', address, port);
+      const place = { address, port };
+      this.#external(
+        place,
+        protocol === 'sctp' ? ofSctp.map((set) => this.#at(set, place)) : [],
+        true,
+      );
     }
-    if (!served || protocol === 'sctp') return;
+    const isServed = endpoints.hasAny && this.#options.nodePortAddresses.length > 0;
+    if (!isServed || protocol === 'sctp') return;
     this.portMember(protocol === 'tcp' ? 'NODE-PORT-TCP' : 'NODE-PORT-UDP', port);
     if (!isLocal) return;
     this.portMember(protocol === 'tcp' ? 'NODE-PORT-LOCAL-TCP' : 'NODE-PORT-LOCAL-UDP', port);
@@ -150,18 +130,55 @@ class PartBuilder implements IpvsPart {
     this.members.push(['IPVS-IPS', address]);
   }
 
-  member(set: SetId, address: string, port = this.#port.port): void {
-    this.members.push([set, addressAndPort(address, this.#port.protocol, port)]);
-  }
-
   portMember(set: SetId, port: number): void {
     this.members.push([set, String(port)]);
+  }
+
+  /**
+   * An address that leads in from outside. A virtual server has one list of endpoints, whoever asks:
+   * with policy Local those of this node. When it has none, pods and the node itself still reach the
+   * others, and outsiders are dropped before.
+   *
+   * @param members while it is served
+   */
+  #external(place: Place, members: readonly SetMember[], isNodePort = false): void {
+    const { endpoints, externalPolicy } = this.#port;
+    if (!endpoints.hasAny) {
+      this.#claim(place, [], [this.#at('NO-ENDPOINT', place)], isNodePort);
+    } else if (externalPolicy === 'Local' && endpoints.local.length === 0) {
+      const barred = this.#at('NO-LOCAL-EXTERNAL', place);
+      this.#claim(place, endpoints.cluster, [...members, barred], isNodePort);
+    } else {
+      const reached = externalPolicy === 'Local' ? endpoints.local : endpoints.cluster;
+      this.#claim(place, reached, members, isNodePort);
+    }
+  }
+
+  /** Who may come to a load balancer's address. */
+  #guards(place: Place): readonly SetMember[] {
+    const { protocol, sourceRanges } = this.#port;
+    if (sourceRanges.length === 0) return [];
+    const at = addressAndPort(place.address, protocol, place.port);
+    const admitted = sourceRanges.map((range): SetMember => {
+      return ['LOAD-BALANCER-SOURCE-CIDR', `${at},${networkText(range)}`];
+    });
+    // The node may own the load balancer's address and then uses it as the source towards it.
+    const { nodeAddress } = this.#options;
+    const node = nodeAddress === undefined ? undefined : parseAddress(nodeAddress);
+    const isNodeAdmitted =
+      node !== undefined && sourceRanges.some((range) => containsAddress(range, node));
+    const self: SetMember = ['LOAD-BALANCER-SOURCE-IP', `${at},${place.address}`];
+    return [this.#at('LOAD-BALANCER-FW', place), ...admitted, ...(isNodeAdmitted ? [self] : [])];
+  }
+
+  #at(set: SetId, { address, port }: Place): SetMember {
+    return [set, addressAndPort(address, this.#port.protocol, port)];
   }
 
   #claim(
     { address, port }: Place,
     endpoints: readonly Endpoint[],
-    unserved?: SetId,
+    members: readonly SetMember[],
     isNodePort = false,
   ): void {
     const { affinitySeconds, protocol } = this.#port;
@@ -176,7 +193,7 @@ class PartBuilder implements IpvsPart {
       persistenceSeconds: affinitySeconds,
       realServers: endpoints.map((e) => ({ address: e.address, port: e.port, weight: 1 })),
     };
-    this.entries.push({ key: serverKey(server), server, unserved, isNodePort });
+    this.entries.push({ key: serverKey(server), server, members, isNodePort });
   }
 }
 

@@ -89,6 +89,36 @@ testVerdicts([
     ],
   })),
   {
+    title:
+      'of two Services that claim one address the policy and ranges of the second mean nothing',
+    cluster: (at) => {
+      const ingress = [{ ip: at.loadBalancer, ipMode: 'VIP' }] as const;
+      const claim = { type: 'LoadBalancer', loadBalancerIngress: ingress } as const;
+      return {
+        services: [
+          service('ns1/svc1', {
+            ...claim,
+            clusterIPs: [at.clusterIP],
+            externalIPs: [at.externalIP],
+            externalTrafficPolicy: 'Local',
+          }),
+          service('ns1/svc2', {
+            ...claim,
+            clusterIPs: [at.clusterIP2],
+            externalIPs: [at.externalIP],
+            loadBalancerSourceRanges: ['203.0.113.0/25', '2001:db8::/64'],
+          }),
+        ],
+        slices: [slice('ns1/svc1', [local(at.near)]), slice('ns1/svc2', [at.far])],
+      };
+    },
+    packets: [
+      ['outside', 'externalIP:80', 'near:80'],
+      ['outside', 'loadBalancer:80', 'near:80'],
+      ['blocked', 'loadBalancer:80', 'near:80'],
+    ],
+  },
+  {
     title: 'of two Services without endpoints that claim one address the first says what becomes',
     cluster: (at) => ({
       services: ['ns1/svc1', 'ns1/svc2'].map((name, i) =>
