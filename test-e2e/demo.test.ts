@@ -127,18 +127,18 @@ describe('podwire demo --keep', () => {
     if (!(await hasKubectl()))
       context.skip('needs kubectl, which Debian has too old or not at all');
     await kubectl('run', 'another', '--image=any', '--labels=app=echo');
-    await kubectl('wait', '--for=condition=Ready', 'pod/another', '--timeout=20s');
+    await kubectl('wait', '--for=condition=Ready', 'pod/another', '--timeout=60s');
     const ip = await kubectl('get', 'pod', 'another', '-o', 'jsonpath={.status.podIP}');
     const endpoints = (): Promise<string> =>
       kubectl('get', 'endpointslices', '-l', 'kubernetes.io/service-name=echo', '-o', 'yaml');
     await eventually('the new endpoint', async () => (await endpoints()).includes(`- ${ip}\n`));
-    await kubectl('delete', 'pod', 'another', '--timeout=20s');
+    await kubectl('delete', 'pod', 'another', '--timeout=60s');
     await eventually('its end', async () => !(await endpoints()).includes(`- ${ip}\n`));
   });
 
   async function kubectl(...args: string[]): Promise<string> {
     const { stdout } = await runCommand('kubectl', ['--kubeconfig', kubeconfig, ...args], {
-      timeoutMs: 30_000,
+      timeoutMs: 120_000,
     });
     return `${stdout}\n`.replace(/^(\S+)\n$/, '$1');
   }
@@ -179,7 +179,7 @@ function startDemo(args = ['demo'], prefix: readonly string[] = []): Demo {
 }
 
 async function hasKubectl(): Promise<boolean> {
-  return await runCommand('kubectl', ['version', '--client'], { timeoutMs: 10_000 }).then(
+  return await runCommand('kubectl', ['version', '--client'], { timeoutMs: 60_000 }).then(
     () => true,
     () => false,
   );

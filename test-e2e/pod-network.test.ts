@@ -176,7 +176,7 @@ function timesReady(node: NodeName): number {
 
 function settled(): Promise<void> {
   const phase = { reachesNode3: true, sharedL2: 'plain' } as const;
-  return pathsSettled(test.cluster.topology, phase, { clock: systemClock, withinMs: 15_000 });
+  return pathsSettled(test.cluster.topology, phase, { clock: systemClock, withinMs: 60_000 });
 }
 
 /** What a command shows, sorted and without times, so that equal state gives equal text. */

@@ -26,7 +26,7 @@ describe('a Service', () => {
     const counts = new Map<string, number>();
     const calls = 300;
     for (let i = 0; i < calls; i++) {
-      const server = await serverOf(clusterIP('echo', family));
+      const server = await serverOf(clusterIP('echo', family), 20_000);
       counts.set(server, (counts.get(server) ?? 0) + 1);
     }
     expect([...counts.keys()].toSorted()).toEqual(['echo-1', 'echo-2', 'echo-3']);
@@ -133,10 +133,17 @@ function clusterIP(service: string, family: Family): { address: string; port: nu
   return { address: test.facts.clusterIP(service, family), port: 80 };
 }
 
-/** Who answers a new connection of the client pod. */
-async function serverOf(target: { address: string; port: number }): Promise<string> {
+/**
+ * Who answers a new connection of the client pod.
+ *
+ * @param timeoutMs little for who asks again
+ */
+async function serverOf(
+  target: { address: string; port: number },
+  timeoutMs = 1000,
+): Promise<string> {
   const socket = agentSocket(test.cluster.run.path, client);
-  const outcome = await callFrom(socket, { protocol: 'tcp', ...target, timeoutMs: 1000 });
+  const outcome = await callFrom(socket, { protocol: 'tcp', ...target, timeoutMs });
   return outcome.ok ? outcome.server : 'nobody answered';
 }
 

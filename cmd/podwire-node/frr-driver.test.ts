@@ -12,6 +12,8 @@ let sockets: Socket[];
 /** What bgpd was told, but for questions; what it answers to some of them. */
 let told: string[];
 let asked: string[];
+/** What bgpd has read at a time: before it has carried that out it does nothing else. */
+let strokes: string[][];
 let answers: Record<string, readonly [text: string, status?: number]>;
 let lost: number;
 let slept: number[];
@@ -45,7 +47,7 @@ const running = (...neighbors: readonly string[]): string =>
 
 beforeEach(async () => {
   dir = mkdtempSync(join(tmpdir(), 'podwire-frr-'));
-  [sockets, told, asked, lost, slept] = [[], [], [], 0, []];
+  [sockets, told, asked, strokes, lost, slept] = [[], [], [], [], 0, []];
   onSleep = () => undefined;
   answers = { 'show running-config': [running()], 'show bgp summary json': ['{}'] };
   await startBgpd();
@@ -77,16 +79,21 @@ async function startBgpd(): Promise<void> {
     sockets.push(socket);
     socket.on('error', () => undefined);
     socket.on('data', (bytes: Buffer) => {
-      const command = bytes.toString().slice(0, -1);
-      (command.startsWith('show ') ? asked : told).push(command);
-      const [text, status = 0] = answers[command] ?? [''];
-      const answer = Buffer.from(`${text}\0\0\0${String.fromCodePoint(status)}`);
+      const commands = bytes.toString().slice(0, -1).split('\0');
+      strokes.push(commands);
+      for (const command of commands) (command.startsWith('show ') ? asked : told).push(command);
+      const answer = Buffer.concat(commands.map(answerTo));
       // In pieces, as a long one comes: the second when the first has been read.
       socket.write(answer.subarray(0, -2));
       setImmediate(() => setImmediate(() => socket.write(answer.subarray(-2))));
     });
   });
   await new Promise<void>((resolve) => server?.listen(vtySocket(), resolve));
+}
+
+function answerTo(command: string): Buffer {
+  const [text, status = 0] = answers[command] ?? [''];
+  return Buffer.from(`${text}\0\0\0${String.fromCodePoint(status)}`);
 }
 
 async function stopBgpd(): Promise<void> {
@@ -114,6 +121,16 @@ describe('the FRR driver', () => {
     answers['show running-config'] = [running('192.168.1.2', '192.168.1.3')];
     await driver.apply(speaker('192.168.1.2', '192.168.1.3'), signal);
     expect(told).toEqual([]);
+  });
+
+  test('a neighbour is told at one stroke: it may connect before the next one', async () => {
+    await driver.apply(speaker('192.168.1.2', '192.168.1.3'), signal);
+    expect(strokes.filter((commands) => commands.length > 1)).toEqual(
+      ['192.168.1.2', '192.168.1.3'].map((address) => [
+        `neighbor ${address} peer-group PODWIRE-4`,
+        `neighbor ${address} graceful-restart`,
+      ]),
+    );
   });
 
   test('a bgpd that ends is heard of at once, and told all when it is back', async () => {
@@ -156,7 +173,7 @@ describe('the FRR driver', () => {
       code: 'FrrRefused',
       message: `Cannot configure FRR: it refuses "${command}": % Configure the peer-group first`,
     });
-    expect(told.slice(-2)).toEqual([command, 'end']);
+    expect(told.slice(-3)).toEqual([command, 'neighbor 192.168.1.2 graceful-restart', 'end']);
     // What it has now is not known.
     asked = [];
     await driver.apply(speaker(), signal);

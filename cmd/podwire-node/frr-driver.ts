@@ -8,7 +8,9 @@ import type { Clock } from '#pkg/clock/clock.ts';
 import { AgentError, isErrno } from '#pkg/errors/agent-error.ts';
 import { parseFrrConfig, type FrrConfig, type FrrSpeaker } from '#pkg/frr/config.ts';
 import { planFrr } from '#pkg/frr/plan.ts';
+import { inStrokes } from '#pkg/frr/strokes.ts';
 import { isAnnounced, sessionReason, sessionStates } from '#pkg/frr/state.ts';
+import type { VtyReply } from '#pkg/frr/vty-codec.ts';
 import { VtySession } from '#pkg/frr/vty.ts';
 
 export interface FrrOptions {
@@ -119,7 +121,11 @@ async function observe(vty: VtySession, signal: AbortSignal): Promise<FrrConfig>
 
 /** @throws {AgentError} FrrRefused, with FRR's reason */
 async function ask(vty: VtySession, command: string, signal: AbortSignal): Promise<string> {
-  const { status, text } = await vty.run(command, signal);
+  return textOf(command, await vty.run(command, signal));
+}
+
+/** @throws {AgentError} FrrRefused, with FRR's reason */
+function textOf(command: string, { status, text }: VtyReply): string {
   if (status === 0) return text;
   const reason = text.trim().replaceAll(/\s*\n\s*/g, ' ') || `status ${status}`;
   throw new AgentError('FrrRefused', `Cannot configure FRR: it refuses "${command}": ${reason}`);
@@ -133,7 +139,10 @@ async function give(
   if (commands.length === 0) return;
   await ask(vty, 'configure terminal', signal);
   try {
-    for (const command of commands) await ask(vty, command, signal);
+    for (const stroke of inStrokes(commands)) {
+      const replies = await vty.runTogether(stroke, signal);
+      for (const [i, reply] of replies.entries()) textOf(stroke[i] ?? '', reply);
+    }
   } finally {
     // Out of all blocks, also of one in which a command was refused.
     if (vty.isOpen) await vty.run('end', signal);

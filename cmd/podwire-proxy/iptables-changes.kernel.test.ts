@@ -22,7 +22,7 @@ import { iptablesOptions } from './round-options.ts';
 import { createRulesWriter } from './rules-writer.ts';
 
 const probes = await probeBackends();
-const signal = AbortSignal.timeout(300_000);
+const signal = new AbortController().signal;
 const host = {
   addresses: () => [],
   conntrackLiberal: () => false,

@@ -72,7 +72,9 @@ function putSlice(family: 'IPv4' | 'IPv6', addresses: readonly string[], name = 
 async function answersBecome(expected: readonly string[], host = '10.96.0.10'): Promise<void> {
   const { network } = node;
   const answers = async (): Promise<string[]> => [
-    ...new Set(await network.connect(network.client, { host, port: 80, count: 10 })),
+    ...new Set(
+      await network.connect(network.client, { host, port: 80, count: 10, timeoutMs: 2_000 }),
+    ),
   ];
   await expect.poll(answers, slow).toEqual(expected);
 }
@@ -120,7 +122,7 @@ describe('podwire-proxy in nftables mode', () => {
       .poll(() => guardedFrom(network.outside), slow)
       .toEqual([expect.stringMatching(/^one /)]);
     const refused = (): Promise<string[]> =>
-      network.connect(network.client, { host: '10.96.0.21', port: 80, count: 1 });
+      network.connect(network.client, { host: '10.96.0.21', port: 80, count: 1, timeoutMs: 2_000 });
     await expect.poll(refused, slow).toEqual(['ECONNREFUSED']);
 
     const podwireStatus = async (): Promise<string> => {

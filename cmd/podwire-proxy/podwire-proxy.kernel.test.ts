@@ -73,7 +73,9 @@ async function answersBecome(expected: string[], host = '10.96.0.10'): Promise<v
   const answers = async (): Promise<string[]> => {
     const count = expected.length === 1 ? 1 : 20;
     return [
-      ...new Set(await network.connect(network.client, { host, port: 80, count })),
+      ...new Set(
+        await network.connect(network.client, { host, port: 80, count, timeoutMs: 2_000 }),
+      ),
     ].toSorted();
   };
   await expect.poll(answers, slow).toEqual(expected);
@@ -211,7 +213,10 @@ describe('podwire-proxy', () => {
     await expect.poll(setting, slow).toBe('1');
     // The setting may be there before the endpoint is.
     await expect
-      .poll(() => network.connect(network.node, { host: '127.0.0.1', port: 30080 }), slow)
+      .poll(
+        () => network.connect(network.node, { host: '127.0.0.1', port: 30080, timeoutMs: 2_000 }),
+        slow,
+      )
       .toEqual(['one 10.1.2.1']);
   });
 

@@ -1,3 +1,4 @@
+import { setImmediate } from 'node:timers/promises';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { NETLINK_NETFILTER } from '#pkg/netlink/constants.ts';
 import { NetlinkSocket } from '#pkg/netlink/socket.ts';
@@ -9,7 +10,7 @@ import type { FlowSearch } from './flow.ts';
 import { entryCreation, parseEntry } from './testdata/entry.ts';
 
 const sys = await openSys();
-const signal = AbortSignal.timeout(60_000);
+const signal = new AbortController().signal;
 const die = (error: Error): never => {
   throw error;
 };
@@ -128,9 +129,13 @@ describe('on the real kernel', () => {
       port: 53,
     }));
     let turns = 0;
-    const timer = setInterval(() => (turns += 1), 1);
+    let isDone = false;
+    const others = (async () => {
+      for (; !isDone; turns++) await setImmediate();
+    })();
     const removed = await removeFlows(kernel, search({ destinations }), signal);
-    clearInterval(timer);
+    isDone = true;
+    await others;
     expect(removed).toEqual({ deleted: 20, listed: count, requests: 21, complete: true });
     expect(turns).toBeGreaterThan(5);
   });

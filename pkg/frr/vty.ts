@@ -7,8 +7,10 @@ import { encodeVtyCommand, takeVtyReply, type VtyReply } from './vty-codec.ts';
 const timeoutMs = 10_000;
 
 interface Waiting {
-  readonly command: string;
-  readonly resolve: (reply: VtyReply) => void;
+  /** How many answers. */
+  readonly count: number;
+  readonly replies: VtyReply[];
+  readonly resolve: (replies: readonly VtyReply[]) => void;
   readonly reject: (cause: unknown) => void;
 }
 
@@ -66,10 +68,25 @@ export class VtySession implements Disposable {
    * @throws {AgentError} FrrUnreachable, with the errno of what failed as its cause
    */
   async run(command: string, signal: AbortSignal): Promise<VtyReply> {
+    const [reply] = await this.runTogether([command], signal);
+    // There are as many as there are commands.
+    return reply as VtyReply;
+  }
+
+  /**
+   * Gives some commands at once, which the daemon carries out before it does anything else, and waits for
+   * the answer to each: after one that is refused the others are carried out all the same.
+   *
+   * @throws {AgentError} FrrUnreachable, with the errno of what failed as its cause
+   */
+  async runTogether(
+    commands: readonly string[],
+    signal: AbortSignal,
+  ): Promise<readonly VtyReply[]> {
     signal.throwIfAborted();
-    const bytes = encodeVtyCommand(command);
-    const { promise, resolve, reject } = Promise.withResolvers<VtyReply>();
-    this.#waiting = { command, resolve, reject };
+    const bytes = Buffer.concat(commands.map(encodeVtyCommand));
+    const { promise, resolve, reject } = Promise.withResolvers<readonly VtyReply[]>();
+    this.#waiting = { count: commands.length, replies: [], resolve, reject };
     const timer = setTimeout(() => this.#socket.destroy(new Error('no answer in time')), timeoutMs);
     const abort = (): void => void this.#socket.destroy(new Error('given up'));
     signal.addEventListener('abort', abort, { once: true });
@@ -79,7 +96,7 @@ export class VtySession implements Disposable {
       return await promise;
     } catch (cause) {
       signal.throwIfAborted();
-      const what = `Cannot ask FRR at ${this.#socketPath} for "${command}"`;
+      const what = `Cannot ask FRR at ${this.#socketPath} for "${commands.join('", "')}"`;
       throw new AgentError('FrrUnreachable', what, { cause });
     } finally {
       clearTimeout(timer);
@@ -95,11 +112,16 @@ export class VtySession implements Disposable {
 
   #take(part: Buffer): void {
     this.#bytes = Buffer.concat([this.#bytes, part]);
-    const taken = takeVtyReply(this.#bytes);
-    if (taken === undefined) return;
-    this.#bytes = this.#bytes.subarray(taken.length);
-    this.#waiting?.resolve(taken.reply);
-    this.#waiting = undefined;
+    const waiting = this.#waiting;
+    for (;;) {
+      const taken = takeVtyReply(this.#bytes);
+      if (taken === undefined) return;
+      this.#bytes = this.#bytes.subarray(taken.length);
+      if (waiting === undefined || waiting.replies.push(taken.reply) < waiting.count) continue;
+      this.#waiting = undefined;
+      waiting.resolve(waiting.replies);
+      return;
+    }
   }
 
   #fail(cause: unknown): void {

@@ -8,7 +8,7 @@ import { observeIpSets } from './observe.ts';
 import { planIpSets } from './plan.ts';
 import type { IpSet } from './ip-set.ts';
 
-const signal = AbortSignal.timeout(60_000);
+const signal = new AbortController().signal;
 const set = (...members: string[]): IpSet => ({
   name: 'KUBE-CLUSTER-IP',
   type: 'hash:ip,port',

@@ -15,7 +15,7 @@ describe.each(probes)('iptables, backend $title', ({ backend, usable }) => {
   it.skipIf(!usable)('S2. iptables-save shows the expected text, in both families', async () => {
     await using netns = await createScratchNetns('pw-golden');
     const tools = await scratchTools(netns, backend);
-    const signal = AbortSignal.timeout(60_000);
+    const signal = new AbortController().signal;
     for (const family of families) {
       const tool = tools(family);
       const want = ruleset(fortyServices, { family, randomFully: true });

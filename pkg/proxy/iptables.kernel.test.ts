@@ -17,7 +17,9 @@ import { testServicePackets } from './testdata/service-packets.ts';
 import { sendStraySegment } from './testdata/stray-segment.ts';
 
 const probes = await probeBackends();
-const signal = AbortSignal.timeout(300_000);
+const signal = new AbortController().signal;
+/** Of the Service shortSticky. */
+const affinityMs = 1_000;
 
 describe.each(probes)('iptables, backend $title', ({ backend, usable }) => {
   describe.skipIf(!usable)('real packets', () => {
@@ -58,30 +60,42 @@ describe.each(probes)('iptables, backend $title', ({ backend, usable }) => {
         servesLocalhost: true,
         localForAll: false,
         attempts: 20,
-        patienceMs: 2000,
+        patienceMs: 20_000,
       });
     });
 
     it('S148. affinity ends when the client was away for its time', async () => {
-      const asks = await Promise.all(
-        families.map(async (family) => {
-          const { pod, vip } = nets[family];
-          const sources = Array.from({ length: 20 }, (_, i) => `${pod(1).slice(0, -1)}${i + 10}`);
-          for (const address of sources) {
-            const prefix = `${address}/${family === 'ip' ? 24 : 64}`;
-            await small.client.ip(`addr add ${prefix} dev eth0 preferred_lft 0`);
-          }
-          const to = { host: `${vip}${numbers.shortSticky}`, port: 80, sources };
-          return () => small.connect(small.client, to);
-        }),
-      );
-      const all = (): Promise<string[][]> => Promise.all(asks.map((ask) => ask()));
+      const clients: AskRequest[] = [];
+      for (const family of families) {
+        const { pod, vip } = nets[family];
+        for (let i = 10; i < 30; i++) {
+          const address = `${pod(1).slice(0, -1)}${i}`;
+          const prefix = `${address}/${family === 'ip' ? 24 : 64}`;
+          await small.client.ip(`addr add ${prefix} dev eth0 preferred_lft 0`);
+          const sources = [address, address];
+          clients.push({ host: `${vip}${numbers.shortSticky}`, port: 80, sources });
+        }
+      }
+      /** Of one that comes twice within its time; on a machine under load it may be late. */
+      const stays = async (client: AskRequest): Promise<string> => {
+        for (;;) {
+          const startMs = performance.now();
+          const [first, second] = await small.connect(small.client, client);
+          if (performance.now() - startMs >= affinityMs) continue;
+          expect(second).toBe(first);
+          return first ?? '';
+        }
+      };
+      const all = async (): Promise<string[]> => {
+        const answers: string[] = [];
+        for (const client of clients) answers.push(await stays(client));
+        return answers;
+      };
       const first = await all();
-      expect(await all()).toEqual(first);
-      await systemClock.sleep(1_500);
+      await systemClock.sleep(affinityMs + 500);
       const later = await all();
       // All twenty of a family choose as before once in a million runs.
-      for (const i of families.keys()) expect(later[i]).not.toEqual(first[i]);
+      for (const i of [0, 20]) expect(later.slice(i, i + 20)).not.toEqual(first.slice(i, i + 20));
     });
 
     it('S158. S116. a packet out of the window does not reset a connection', async () => {
@@ -90,7 +104,7 @@ describe.each(probes)('iptables, backend $title', ({ backend, usable }) => {
       const stray = async (key: string): Promise<string | undefined> => {
         await agent.openStream(key, lasting);
         await sendStraySegment(small.servers[0], 8081);
-        return (await agent.closeStream(key)).error;
+        return (await agent.closeStream(key, 5_000)).error;
       };
       expect(await stray('guarded')).toBeUndefined();
       // Without the rule it reaches the client untranslated, and the client resets the server.

@@ -6,6 +6,7 @@ import type { ScratchNetns } from '#pkg/netns/scratch.ts';
 import {
   addChain,
   ask,
+  briefly,
   callPlugin,
   connectOutside,
   delChain,
@@ -288,6 +289,7 @@ describe('packets', () => {
       const got = await ask(
         pod,
         addresses.map((host) => ['tcp', host, 80] as const),
+        briefly,
       );
       answers[name] = got.map((text) => text.split(' ')[0] ?? '');
     }
@@ -299,7 +301,7 @@ describe('packets', () => {
 
   it.each(['iptables', 'nftables'])('118. %s: open lets all through', async (backend) => {
     await addPods({ backend });
-    expect(await reaches()).toEqual({
+    await expect.poll(reaches).toEqual({
       neighbour: yes('pod1'),
       otherBridge: yes('pod2'),
       outside: yes('outside'),
@@ -308,7 +310,7 @@ describe('packets', () => {
 
   it.each(['iptables', 'nftables'])('118. %s: same-bridge keeps bridges apart', async (backend) => {
     await addPods({ backend, ingressPolicy: 'same-bridge' });
-    expect(await reaches()).toEqual({
+    await expect.poll(reaches).toEqual({
       neighbour: yes('pod1'),
       otherBridge: no,
       outside: yes('outside'),
@@ -325,7 +327,7 @@ describe('packets', () => {
       .catch(() => undefined);
     if (probe === undefined && bridged === '1') return;
     await addPods({ backend, ingressPolicy: 'isolated' });
-    expect(await reaches()).toEqual({
+    await expect.poll(reaches).toEqual({
       neighbour: no,
       otherBridge: no,
       outside: yes('outside'),
@@ -337,9 +339,9 @@ describe('packets', () => {
       await node.netns.exec(program, ['-P', 'FORWARD', 'DROP']);
     }
     await addPods({ backend: 'iptables' });
-    expect(await reaches()).toMatchObject({ outside: yes('outside') });
+    await expect.poll(reaches).toMatchObject({ outside: yes('outside') });
     // Only answers: nobody outside opens a connection.
-    expect(await ask(outside, [['tcp', '10.1.1.2', 80]])).toEqual(['no answer']);
+    expect(await ask(outside, [['tcp', '10.1.1.2', 80]], briefly)).toEqual(['no answer']);
     await node.netns.exec('iptables', ['-A', 'CNI-ADMIN', '-d', '10.1.1.2', '-j', 'ACCEPT']);
     expect(await ask(outside, [['tcp', '10.1.1.2', 80]])).toEqual(['pod0 192.0.2.2']);
     expect(await delChain(node, chainOf(0, { backend: 'iptables' }))).toMatchObject({

@@ -3,7 +3,7 @@ import { describe, expect, it } from 'vitest';
 import { eachOnScratchNode } from '#cmd/podwire-cni/scratch-each.ts';
 import { eventually, type ScratchNode } from '#cmd/podwire-cni/scratch-node.ts';
 import type { ScratchNetns } from '#pkg/netns/scratch.ts';
-import { addChain, ask, connectOutside, delChain, startServer } from './scratch-chain.ts';
+import { addChain, ask, briefly, connectOutside, delChain, startServer } from './scratch-chain.ts';
 
 let node: ScratchNode;
 let pod: ScratchNetns;
@@ -77,7 +77,7 @@ describe.each(['iptables', 'nftables'])('%s', (backend) => {
       near: from('10.1.2.1'),
     });
     await del({ id: 'a', netns: pod.path, ports, conf });
-    expect(await ask(outside, onEach('192.0.2.1'))).not.toContain('pod 192.0.2.2');
+    expect(await ask(outside, onEach('192.0.2.1'), briefly)).not.toContain('pod 192.0.2.2');
   });
 
   it('105. IPv6: from outside, from the host, from the pod itself and its neighbour', async () => {
@@ -91,7 +91,7 @@ describe.each(['iptables', 'nftables'])('%s', (backend) => {
       ask(node.netns, onEach('fd00:9::1')),
       ask(pod, onEach('fd00:9::1')),
       ask(neighbour, onEach('fd00:1::1')),
-      ask(node.netns, onEach('::1')),
+      ask(node.netns, onEach('::1'), briefly),
     ]);
     expect({ far, host, itself, near }).toEqual({
       far: from('fd00:9::2'),
@@ -116,7 +116,7 @@ describe.each(['iptables', 'nftables'])('%s', (backend) => {
     await add({ id: 'a', netns: pod.path, ports: one, conf });
     await startServer(pod, 'pod', [80]);
     expect(await ask(outside, onEach('192.0.2.7'))).toEqual(['pod 192.0.2.2', 'pod 192.0.2.2']);
-    const elsewhere = await ask(outside, onEach('192.0.2.1'));
+    const elsewhere = await ask(outside, onEach('192.0.2.1'), briefly);
     expect(elsewhere.filter((answer) => answer.startsWith('pod'))).toEqual([]);
   });
 
@@ -179,7 +179,7 @@ it.each([
     add chain ip forge in { type filter hook prerouting priority -300; }
     add rule ip forge in ip saddr 127.0.0.1 ip saddr set 10.9.9.9`;
   await pod.exec('nft', ['-f', '-'], { input: forge });
-  expect(await ask(pod, [['tcp', '10.9.9.9', 9]])).toEqual(['no answer']);
+  expect(await ask(pod, [['tcp', '10.9.9.9', 9]], briefly)).toEqual(['no answer']);
   const [program = '', ...args] = unguard;
   await node.netns.exec(program, args);
   expect(await ask(pod, [['tcp', '10.9.9.9', 9]])).toEqual(['host 10.1.2.2']);

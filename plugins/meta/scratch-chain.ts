@@ -131,7 +131,7 @@ export async function startServer(
 const client = `
 const net = require('node:net'), dgram = require('node:dgram');
 const ask = ([protocol, host, port]) => new Promise((resolve) => {
-  const timer = setTimeout(() => resolve('no answer'), 1500);
+  const timer = setTimeout(() => resolve('no answer'), patienceMs);
   const done = (text) => { clearTimeout(timer); resolve(text.replace('::ffff:', '')); };
   if (protocol === 'tcp') {
     let text = '';
@@ -143,17 +143,27 @@ const ask = ([protocol, host, port]) => new Promise((resolve) => {
     u.connect(port, host, (e) => (e ? done(e.code) : u.send('?')));
   }
 });
+const patienceMs = Number(process.argv[2]);
 Promise.all(JSON.parse(process.argv[1]).map(ask)).then((answers) => {
   console.log(JSON.stringify(answers));
   process.exit();
 });`;
 
-/** What `startServer` answers to each question, "no answer", or an error's code. */
+/** For who expects none. */
+export const briefly = 1_500;
+
+/**
+ * What `startServer` answers to each question, "no answer", or an error's code.
+ *
+ * @param patienceMs for what comes, if late on a machine under load
+ */
 export async function ask(
   netns: ScratchNetns,
   questions: readonly (readonly ['tcp' | 'udp', string, number])[],
+  patienceMs = 20_000,
 ): Promise<string[]> {
-  const { stdout } = await netns.exec(process.execPath, ['-e', client, JSON.stringify(questions)]);
+  const args = ['-e', client, JSON.stringify(questions), `${patienceMs}`];
+  const { stdout } = await netns.exec(process.execPath, args);
   return JSON.parse(stdout) as string[];
 }
 

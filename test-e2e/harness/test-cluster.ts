@@ -25,7 +25,7 @@ export interface TestCluster extends AsyncDisposable {
   readonly cluster: Cluster;
   /** Addresses as they were at the start. */
   readonly facts: ClusterFacts;
-  /** What does not hold, of the probes of these rows (all when empty), within some seconds. */
+  /** What does not hold, of the probes of these rows (all when empty), within a minute. */
   problems(...rows: string[]): Promise<string[]>;
 }
 
@@ -61,7 +61,7 @@ function testCluster(cluster: Cluster, facts: ClusterFacts): TestCluster {
     problems: async (...rows) => {
       const now = await readFacts(cluster, forever);
       const probes = probeList(now, true).filter((p) => rows.length === 0 || rows.includes(p.row));
-      const options = { run: cluster.run, clock: systemClock, patienceMs: 15_000 };
+      const options = { run: cluster.run, clock: systemClock, patienceMs: 60_000 };
       const results = await sendProbes(options, probes, forever);
       return results.flatMap(({ problem }) => (problem === undefined ? [] : [problem]));
     },

@@ -14,6 +14,7 @@ import {
   type Daemon,
   type ProxiedNode,
 } from '#cmd/podwire-proxy/scratch/proxied-node.ts';
+import type { ScratchNetns } from '#pkg/netns/scratch.ts';
 import { programs } from '#test/test-cluster.ts';
 import { RandomChanges } from './random-changes.ts';
 
@@ -47,6 +48,10 @@ describe.each(probes)('iptables, backend $title', ({ backend, usable }) => {
 
       const { network } = node;
       const users = [network.client, network.node].map((netns) => network.agent(netns));
+      // Not on the node, where the daemon that dies has connections, too.
+      const sentAgain = (): Promise<number[]> =>
+        Promise.all([network.client, ...network.servers].map(retransmitted));
+      const before = await sentAgain();
       for (const user of users) {
         expect(await user.openStream('stream', { host: steadyIP, port: 81 })).toHaveProperty(
           'localPort',
@@ -71,13 +76,13 @@ describe.each(probes)('iptables, backend $title', ({ backend, usable }) => {
         const stream = await user.closeStream('stream');
         expect(stream.error).toBeUndefined();
         expect(stream.answered).toBeGreaterThan(100);
-        // A lost packet takes 200 ms at least to be sent again; the rest is a busy machine's.
-        expect(stream.longestMs).toBeLessThan(1500);
         const { answers, count, failures } = await user.stopConnecting('new');
         expect(failures).toEqual([]);
         expect(Object.values(answers).reduce((sum, n) => sum + n, 0)).toBe(count);
         expect(count).toBeGreaterThan(50);
       }
+      // What is lost is sent again. How long an answer takes is the machine's matter.
+      expect(await sentAgain()).toEqual(before);
       await daemon.kill('SIGKILL');
 
       // What the survivor of all this holds is what a newcomer writes into an empty kernel.
@@ -137,6 +142,15 @@ async function differences({ configPath, network }: ProxiedNode): Promise<string
   );
   if (exitCode === 0) return '';
   return exitCode === 1 ? stdout : `${exitCode}: ${stderr}`;
+}
+
+/** How many TCP segments were sent again, by whomever of the namespace, the first of a connection too. */
+async function retransmitted(netns: ScratchNetns): Promise<number> {
+  const [names = [], values = []] = (await netns.exec('cat', ['/proc/net/snmp'])).stdout
+    .split('\n')
+    .filter((line) => line.startsWith('Tcp: '))
+    .map((line) => line.split(' '));
+  return Number(values[names.indexOf('RetransSegs')]);
 }
 
 /** Everything of ours in both families, without what changes by itself and orders of no meaning. */

@@ -68,7 +68,7 @@ function patchService(
 async function answersBecome(expected: string[], host: string, port = 80): Promise<void> {
   const { client } = node.network;
   const answers = async (): Promise<string[]> => [
-    ...new Set(await node.network.connect(client, { host, port, count: 12, timeoutMs: 500 })),
+    ...new Set(await node.network.connect(client, { host, port, count: 12, timeoutMs: 2_000 })),
   ];
   await expect.poll(async () => (await answers()).toSorted(), slow).toEqual(expected);
 }

@@ -5,6 +5,8 @@ import { exchange } from './datagram.ts';
 import type { RoundNode } from './rounds.ts';
 
 export interface Flow {
+  /** Packets so far. */
+  sent(): number;
   stop(): Promise<{ readonly sent: number; readonly problems: readonly string[] }>;
 }
 
@@ -27,6 +29,7 @@ export function startFlow(from: RoundNode, to: RoundNode): Flow {
     }
   })();
   return {
+    sent: () => sent,
     stop: async () => {
       stopped = true;
       await running;

@@ -29,7 +29,7 @@ export interface Capture extends AsyncDisposable {
 const vxlanPort = 8472;
 /** "Discard" (RFC 863): nobody answers there. */
 const markerPort = 9;
-const startMs = 10_000;
+const startMs = 60_000;
 
 /** Watches the bridge that node1, node2 and the router share: all traffic between nodes is on it. */
 export async function startCapture(

@@ -25,7 +25,7 @@ export async function startApi({
   const program = startProgram(run, { name: 'api', file, args });
   await waitFor(
     `API server, see ${program.logPath}`,
-    { clock, withinMs: 20_000, signal },
+    { clock, withinMs: 60_000, signal },
     async () => {
       if (program.hasEnded())
         throw new AgentError(

@@ -59,8 +59,9 @@ export const countRows = {
   plain: 'pod packets not in VXLAN',
 } as const;
 
-const settleMs = 30_000;
-const probePatienceMs = 10_000;
+/** Limits only, for a machine that has other work, too. */
+const settleMs = 60_000;
+const probePatienceMs = 60_000;
 
 /** Waits until the nodes have followed the backend, then probes with tcpdump running. */
 export async function runPhase(

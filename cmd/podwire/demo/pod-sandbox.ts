@@ -35,7 +35,7 @@ export interface PodSandbox {
 }
 
 const defaultPort = 8080;
-const programStartMs = 10_000;
+const programStartMs = 60_000;
 
 /**
  * Starts a pod in the order of a container runtime: namespace, network, program. What fails on the

@@ -43,7 +43,7 @@ export async function scratchTools(
       return Promise.reject(new AgentError('CommandMissing', `Cannot run ${file}: hidden`));
     }
     return netns.exec(file, args, options);
-  }, AbortSignal.timeout(60_000));
+  }, new AbortController().signal);
   const found = (family: Family): IptablesTool => {
     const tool = tools.get(family);
     if (tool?.backend === backend) return tool;

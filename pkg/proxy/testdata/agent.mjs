@@ -10,9 +10,11 @@ import { createInterface } from 'node:readline';
 
 const [name, port] = process.argv.slice(2);
 const streams = new Map();
+/** For what comes, if late on a machine under load; who expects silence says how long it listens. */
+const patience = 20_000;
 const plain = (address) => address.replace(/^::ffff:/, '');
 
-function askTcp({ host, port: to, source, timeoutMs = 2000 }) {
+function askTcp({ host, port: to, source, timeoutMs = patience }) {
   return new Promise((resolve) => {
     const socket = connect({ host, port: to, ...(source === undefined ? {} : { localAddress: source }) });
     let text = '';
@@ -24,7 +26,7 @@ function askTcp({ host, port: to, source, timeoutMs = 2000 }) {
 }
 
 /** A connected socket: it hears of a refusal. */
-function askUdp({ host, port: to, source, timeoutMs = 2000 }) {
+function askUdp({ host, port: to, source, timeoutMs = patience }) {
   return new Promise((resolve) => {
     const socket = createSocket(isIPv6(host) ? 'udp6' : 'udp4');
     const done = (answer) => {
@@ -80,7 +82,7 @@ function openStream({ key, host, port: to, intervalMs = 5 }) {
 }
 
 /** Ends after some more answers, so that one was asked for since the call, or that long. */
-async function closeStream({ key, patienceMs = 2000 }) {
+async function closeStream({ key, patienceMs = patience }) {
   const state = streams.get(key);
   const enough = state.answered + 5;
   const deadline = performance.now() + patienceMs;

@@ -10,6 +10,7 @@ export interface AskRequest {
   readonly protocol?: 'tcp' | 'udp';
   /** One connection from each of these addresses of the namespace, instead of `count`. */
   readonly sources?: readonly string[];
+  /** 20 s when undefined: less for who expects silence, or asks again. */
   readonly timeoutMs?: number;
 }
 
@@ -18,7 +19,7 @@ export interface Agent extends AsyncDisposable {
   ask(request: AskRequest): Promise<string[]>;
   /** Opens a connection on which something goes forth and back until it is closed. */
   openStream(key: string, to: { host: string; port: number }): Promise<{ localPort?: number; error?: string }>;
-  /** `error` is "STALLED" when no answer came for two seconds, or as long as one has patience. */
+  /** `error` is "STALLED" when no answer came for twenty seconds, or as long as one has patience. */
   closeStream(key: string, patienceMs?: number): Promise<{ answered: number; error?: string; longestMs: number }>;
   /** Connects anew all the time until it is stopped. */
   startConnecting(key: string, to: { host: string; port: number; intervalMs?: number }): Promise<void>;
