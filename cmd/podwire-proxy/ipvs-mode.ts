@@ -30,8 +30,8 @@ import { iptablesOptions } from './round-options.ts';
 import { createRulesWriter } from './rules-writer.ts';
 
 export interface IpvsModeParts extends IptablesModeParts {
-  /** Canonical addresses of other hosts. */
-  readonly otherHosts: () => ReadonlySet<string>;
+  /** Canonical addresses of other hosts; undefined while they are not known. */
+  readonly otherHosts: () => ReadonlySet<string> | undefined;
 }
 
 /**

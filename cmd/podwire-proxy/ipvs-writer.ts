@@ -29,8 +29,8 @@ export interface IpvsWriterParts {
     node: NodeRecord | undefined,
     hostAddresses: readonly string[],
   ) => Omit<IpvsOptions, 'foreignAddresses'>;
-  /** Canonical addresses of other hosts. */
-  readonly otherHosts: () => ReadonlySet<string>;
+  /** Canonical addresses of other hosts; undefined while they are not known. */
+  readonly otherHosts: () => ReadonlySet<string> | undefined;
   /** Whether an unwanted virtual server may be deleted. */
   readonly isOurs: (server: VirtualServer) => boolean;
   readonly observeIntervalMs: number;
@@ -187,7 +187,7 @@ export function createIpvsWriter(parts: IpvsWriterParts): IpvsWriter {
     known = undefined;
     const options = {
       ...parts.options(node, driver.ownAddresses()),
-      foreignAddresses: foreignAddresses(ports.values(), parts.otherHosts()),
+      foreignAddresses: foreignAddresses(ports.values(), parts.otherHosts),
     };
     const released = parked.release(changed);
     const keys = changed === 'all' ? changed : new Set([...changed, ...released]);

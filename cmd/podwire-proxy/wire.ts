@@ -43,7 +43,7 @@ import type { ProxyOptions } from './options.ts';
 import { createProblemLog } from './problem-log.ts';
 import { createProxyEvents } from './proxy-events.ts';
 import { adjustHost, requireLive, reread } from './reconfigure.ts';
-import { watchOtherHosts } from './other-hosts.ts';
+import { createOtherHosts, hasExternalAddress } from './other-hosts.ts';
 import { createRound } from './round.ts';
 import { isEligible } from './round-options.ts';
 import { runTogether } from './run-together.ts';
@@ -91,7 +91,7 @@ export async function runProxy(
   let onDrift = (): void => undefined;
   let onProblem: (problem: Problem) => void = () => undefined;
   let serviceCIDRs = (): readonly Prefix[] => [];
-  let otherHosts = (): ReadonlySet<string> => new Set();
+  let otherHosts = (): ReadonlySet<string> | undefined => undefined;
   const chosen = await createMode(
     {
       ...parts,
@@ -132,7 +132,7 @@ export async function runProxy(
   // Only the ipvs mode makes addresses of Services the host's own.
   const others =
     mode.name === 'ipvs'
-      ? watchOtherHosts({ client, clock, log, nodeName, server: cluster.server }, signal)
+      ? createOtherHosts({ client, clock, log, nodeName, server: cluster.server }, signal)
       : undefined;
   if (others !== undefined) otherHosts = () => others.current();
   if (chosen.fallback !== undefined) {
@@ -246,7 +246,8 @@ export async function runProxy(
     // An empty store is not an empty cluster: before all have synced nothing is written.
     await Promise.all(stores.map((store) => store.whenSynced(until)));
     await ranges?.whenKnown(until);
-    await others?.whenKnown(until);
+    // What the last proxy took need not be given back for a moment.
+    if (hasExternalAddress(services.snapshot().values())) await others?.whenKnown(until);
     events.ofNode({ type: 'Normal', reason: 'Starting', message: '' });
     using changes = new DisposableStack();
     for (const store of stores) changes.use(store.onChange(request));

@@ -34,17 +34,19 @@ export interface IpvsOptions {
 /**
  * Of other hosts' addresses those that Services claim: so that others come and go without a word.
  *
- * @param others canonical
+ * @param others canonical, undefined while they are not known: then none is this host's to take. Asked
+ *   only when a Service claims an address at all
  */
 export function foreignAddresses(
   ports: Iterable<Pick<ProxiedPort, 'externalIPs' | 'loadBalancerIPs'>>,
-  others: ReadonlySet<string>,
+  others: () => ReadonlySet<string> | undefined,
 ): readonly string[] {
-  if (others.size === 0) return [];
-  const found = new Set<string>();
+  const claimed = new Set<string>();
   for (const { externalIPs, loadBalancerIPs } of ports) {
-    for (const address of externalIPs) if (others.has(address)) found.add(address);
-    for (const address of loadBalancerIPs) if (others.has(address)) found.add(address);
+    for (const address of externalIPs) claimed.add(address);
+    for (const address of loadBalancerIPs) claimed.add(address);
   }
-  return [...found].toSorted();
+  if (claimed.size === 0) return [];
+  const known = others();
+  return [...claimed].filter((address) => known?.has(address) !== false).toSorted();
 }
