@@ -1,3 +1,4 @@
+import { existsSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
 import { AgentError } from '#pkg/errors/agent-error.ts';
 import { parsePrefix } from '#pkg/ip/prefix.ts';
@@ -13,15 +14,22 @@ import {
   type MasqueradeBackend,
 } from './ip-masquerade.ts';
 
-/** A host where only some of the programs are, or work; it keeps what nft and iptables were fed. */
+/**
+ * A host where only some of the programs are, or work; it keeps what nft and iptables were fed. The
+ * latter answers those only who have locked it, since between reading and writing nobody else may write.
+ */
 function hostWith(programs: Readonly<Record<string, 'works' | 'fails'>>): {
   readonly system: CniSystem;
   readonly fed: string[];
 } {
   const fed: string[] = [];
+  let lock: number | undefined;
+  const sys = { flock: (fd: number) => void (lock = fd) } as unknown as Sys;
+  const isLocked = (): boolean => lock !== undefined && existsSync(`/proc/self/fd/${lock}`);
   const runProgram: RunProgram = (file, { input }) => {
     const state = programs[file.replace(/-(save|restore)$/, '')];
     if (state === undefined) throw new AgentError('ENOENT', `spawn ${file}`);
+    if (file !== 'nft' && !isLocked()) throw new Error(`${file} was called without the lock`);
     if (state === 'fails') return { exitCode: 1, stdout: '', stderr: 'no such table' };
     if (input !== '') fed.push(`${file}: ${input}`);
     const empty = file === 'nft' ? '{"nftables":[]}' : '*nat\n:POSTROUTING ACCEPT [0:0]\nCOMMIT\n';
@@ -30,7 +38,7 @@ function hostWith(programs: Readonly<Record<string, 'works' | 'fails'>>): {
   const die = (error: AgentError): never => {
     throw error;
   };
-  return { fed, system: { sys: {} as Sys, runProgram, delegates: new Map(), die } };
+  return { fed, system: { sys, runProgram, delegates: new Map(), die } };
 }
 
 const request: CniRequest = {
@@ -55,7 +63,7 @@ describe('without a backend named', () => {
     const { system, fed } = hostWith({ iptables: 'works', ip6tables: 'works', nft: 'works' });
     add(system, undefined);
     expect(fed).toHaveLength(2);
-    expect(fed[0]).toContain(':CNI-3ce8a0924fdef86d56ad1df1 - [0:0]');
+    expect(fed[0]).toContain('-N CNI-3ce8a0924fdef86d56ad1df1\n');
     expect(fed[0]).toContain('! -d 224.0.0.0/4');
     expect(fed[0]).toContain('-A POSTROUTING -s 10.1.2.3/32');
     expect(fed[1]).toContain('! -d ff00::/8');

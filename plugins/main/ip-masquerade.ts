@@ -10,7 +10,8 @@ import { readValidAttachments, type NetworkConfig } from '#pkg/cni/config.ts';
 import type { CniRequest } from '#pkg/cni/plugin.ts';
 import type { Prefix } from '#pkg/ip/prefix.ts';
 import type { CniSystem } from '#plugins/cni-system.ts';
-import { netfilterRunner, type RunNetfilter } from '#plugins/meta/run-netfilter.ts';
+import { withHostLock } from '#plugins/meta/host-lock.ts';
+import { netfilterRunner } from '#plugins/meta/run-netfilter.ts';
 import {
   addIptablesMasquerade,
   collectIptablesMasquerade,
@@ -62,15 +63,15 @@ export function addMasquerade(
   const { request, config, prefixes, undo } = context;
   const run = netfilterRunner(system, request);
   const owner = ownerOf(request);
-  undo.defer(() => removeRules(run, owner));
+  undo.defer(() => removeRules(system, request));
   if (config.backend === 'nftables') return addNftMasquerade(run, owner, prefixes);
   try {
-    addIptablesMasquerade(run, owner, prefixes);
+    withHostLock(system.sys, () => addIptablesMasquerade(run, owner, prefixes));
   } catch (error) {
     const unusable = isErrno(error, 'CommandMissing') || isErrno(error, 'CommandFailed');
     if (config.backend === 'iptables' || !unusable) throw error;
     // A family may have got its rules before the other failed.
-    removeRules(run, owner);
+    removeRules(system, request);
     addNftMasquerade(run, owner, prefixes);
   }
 }
@@ -89,7 +90,7 @@ export function hasMasquerade(system: CniSystem, request: CniRequest): boolean {
 
 /** Removes the rules of an attachment. Idempotent, and needs nothing but names. */
 export function deleteMasquerade(system: CniSystem, request: CniRequest): void {
-  removeRules(netfilterRunner(system, request), ownerOf(request));
+  removeRules(system, request);
 }
 
 /** Removes the rules of this network that belong to no valid attachment. */
@@ -98,14 +99,16 @@ export function collectMasquerade(system: CniSystem, request: CniRequest): void 
   const { name } = request.config;
   const run = netfilterRunner(system, request);
   withBoth(
-    () => collectIptablesMasquerade(run, name, valid),
+    () => withHostLock(system.sys, () => collectIptablesMasquerade(run, name, valid)),
     () => collectNftMasquerade(run, name, valid),
   );
 }
 
-function removeRules(run: RunNetfilter, owner: MasqueradeOwner): void {
+function removeRules(system: CniSystem, request: CniRequest): void {
+  const run = netfilterRunner(system, request);
+  const owner = ownerOf(request);
   withBoth(
-    () => deleteIptablesMasquerade(run, owner),
+    () => withHostLock(system.sys, () => deleteIptablesMasquerade(run, owner)),
     () => deleteNftMasquerade(run, owner),
   );
 }

@@ -84,9 +84,12 @@ function leadsTo(rule: string, chains: ReadonlySet<string>): boolean {
   return mentioned && chains.has(jumpTarget(rule) ?? '');
 }
 
-/** A line that makes the chain unless it is there; on one that is, it would empty it. */
+/**
+ * A line that makes the chain unless it is there. It fails on one that somebody has made since, so that
+ * the table is read again; the other way of saying it, ":CHAIN - [0:0]", would empty that.
+ */
 export function ensureChain(saved: SavedTable, chain: string): string[] {
-  return saved.has(chain) ? [] : [`:${chain} - [0:0]`];
+  return saved.has(chain) ? [] : [`-N ${chain}`];
 }
 
 /** A line that adds the rule, at the end or as the first, unless the chain has it. */

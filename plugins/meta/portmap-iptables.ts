@@ -55,7 +55,7 @@ export function planPorts(saved: SavedTable, wish: PortmapWish): string[] {
   const replaced = new Set([chain, ...owners.filter(leadsHere).map((owner) => owner.chain)]);
   return [
     ...sharedChains(saved, config),
-    ...(saved.has(chain) ? [] : [`:${chain} - [0:0]`]),
+    ...ensureChain(saved, chain),
     ...removeChains(saved, replaced).filter((line) => line !== `-X ${chain}`),
     ...chainRules(wish).map((rule) => `-A ${chain} ${rule}`),
     ...entryRules(wish).map(

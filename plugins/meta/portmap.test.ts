@@ -73,7 +73,11 @@ describe('planPorts()', () => {
   /** The table after the lines, which are those of an empty one. */
   const saved = (lines: readonly string[]): string =>
     ['*nat', ':PREROUTING ACCEPT [0:0]', ':OUTPUT ACCEPT [0:0]', ':POSTROUTING ACCEPT [0:0]']
-      .concat(lines.map((line) => line.replace(/^-I (\S+) 1/, '-A $1')))
+      .concat(
+        lines.map((line) =>
+          line.replace(/^-I (\S+) 1/, '-A $1').replace(/^-N (\S+)/, ':$1 - [0:0]'),
+        ),
+      )
       .join('\n');
 
   it('107. plans nothing but its own rules anew where all is there', () => {
