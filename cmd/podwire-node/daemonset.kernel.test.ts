@@ -15,6 +15,7 @@ import {
   startContainer,
   type DaemonSet,
 } from '#cmd/scratch/deployment.ts';
+import { setInternalIPs } from './scratch/cluster.ts';
 import { buildDaemon } from './scratch/daemon.ts';
 
 const name = 'node-one';
@@ -22,6 +23,11 @@ const listOptions = { group: 'meta.k8s.io', kind: 'ListOptions', plural: 'listop
 const noStreams = invalid(listOptions, '', [
   { field: 'sendInitialEvents', message: 'Forbidden', reason: 'FieldValueForbidden' },
 ]);
+const announced = {
+  'podwire.dev/backend-type': 'vxlan',
+  'podwire.dev/backend-data': '{"VNI":1,"VtepMAC":"02:00:00:00:00:02"}',
+  'podwire.dev/public-ip': '192.168.1.2',
+};
 const slow = { timeout: 20_000, interval: 50 };
 const bin = new URL('../../dist', import.meta.url).pathname;
 
@@ -42,7 +48,7 @@ afterEach(async () => {
   await rm(dir, { recursive: true, force: true });
 });
 
-test('the DaemonSet works as it is, and uses all of its rights', async () => {
+test('the DaemonSet works as it is, uses all of its rights, and goes as the README says', async () => {
   const { rules } = await manifest<{ rules: PolicyRule[] }>(
     'podwire-node/rbac.yaml',
     'ClusterRole',
@@ -62,13 +68,15 @@ test('the DaemonSet works as it is, and uses all of its rights', async () => {
     used.add(verbOf(method, path, query.has('watch')));
     return undefined;
   });
-  api.objects.create({
-    apiVersion: 'v1',
-    kind: 'Node',
-    metadata: { name },
-    spec: { podCIDRs: ['10.244.1.0/24'] },
-    status: { addresses: [{ type: 'InternalIP', address: '192.168.1.1' }] },
-  });
+  for (const [n, of] of [name, 'neighbour'].entries()) {
+    api.objects.create({
+      apiVersion: 'v1',
+      kind: 'Node',
+      metadata: { name: of, annotations: n === 0 ? {} : announced },
+      spec: { podCIDRs: [`10.244.${n + 1}.0/24`] },
+    });
+    setInternalIPs(api, of, [`192.168.1.${n + 1}`]);
+  }
   const { child, log } = await startContainer(node, pod, { dir, bin, ca, data, nodeName: name });
   try {
     const [{ livenessProbe, readinessProbe }] = pod.containers;
@@ -97,6 +105,9 @@ test('the DaemonSet works as it is, and uses all of its rights', async () => {
     expect(log()).not.toContain('"level":50');
     child.kill('SIGTERM');
     expect((await child).exitCode).toBe(0);
+    expect(await leftOver()).toMatch(/podwire\.1.*proto 220.*podwire-masquerade.*PODWIRE-FORWARD/s);
+    await node.exec('sh', ['-c', `${await removalByReadme()}\ntrue`]);
+    expect(await leftOver()).toBe('');
   } finally {
     child.kill('SIGKILL');
     await child;
@@ -118,6 +129,25 @@ test("every folder that the daemon or its plugin writes is the host's, under one
   const { cniBinDir, cniConfDir, runDir, stateDir } = config;
   for (const folder of [cniBinDir, cniConfDir, runDir, stateDir]) expect(shared).toContain(folder);
 });
+
+/** What of the daemon's the kernel has. */
+async function leftOver(): Promise<string> {
+  const list = 'ip -br link; ip -N route; ip -N -6 route; nft list tables; iptables-save';
+  const { stdout } = await node.exec('sh', ['-ec', list]);
+  return stdout
+    .split('\n')
+    .filter((line) => /podwire|proto 220/i.test(line))
+    .join('\n');
+}
+
+/** The README's lines, but for the last, which is of files; where there is no IPv6, some fail. */
+async function removalByReadme(): Promise<string> {
+  const readme = await readFile(new URL('../../README.md', import.meta.url), 'utf8');
+  const [, lines = ''] =
+    /What the daemon made stays[^]*?```sh\n([^]*?)\npodwire uninstall/.exec(readme) ?? [];
+  expect(lines).toContain('ip link del');
+  return lines;
+}
 
 /** "patch nodes/status", as RBAC names what a request does. */
 function verbOf(method: string, path: string, isWatch: boolean): string {

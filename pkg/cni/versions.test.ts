@@ -80,7 +80,7 @@ describe('a result without addresses', () => {
   it.each([
     ['0.4.0', { dns: {} }],
     ['1.0.0', {}],
-  ] as const)('has just what %s wants', (to, more) => {
+  ] as const)('40. has just what %s wants', (to, more) => {
     expect(convert(bare, to)).toEqual({ cniVersion: to, interfaces: [{ name: 'lo' }], ...more });
   });
 });
