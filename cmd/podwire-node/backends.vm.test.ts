@@ -76,12 +76,9 @@ test('a backend leaves nothing of itself to any other', async () => {
   cluster.setPodFamilies(families);
   const problems = await switchingProblems(cluster, {
     vxlan: 'backend: vxlan',
-    'host-gw': 'backend: host-gw',
     ipip: 'backend: ipip\ndirectRouting: false',
-    'ipip with direct routing': 'backend: ipip',
     wireguard: 'backend: wireguard',
     'one wireguard device': 'backend: wireguard\nwireguard: { mode: auto }',
-    'one wireguard device over IPv6': 'backend: wireguard\nwireguard: { mode: ipv6 }',
   });
   expect(problems).toEqual([]);
 });

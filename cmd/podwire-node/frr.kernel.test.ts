@@ -58,6 +58,16 @@ beforeAll(async () => {
       `route add fd00:10:244:${i + 1}::/64 via ${addresses.ip6}`,
     ]),
   );
+  // What a node sends of its own has another address, by which nobody knows it.
+  for (const { netns, addresses } of [a, b, c]) {
+    const subnet = addresses.ip.replace(/\d+$/, '');
+    const other = addresses.ip.replace(/\d+$/, '10$&');
+    await netns.batch([
+      `addr add ${other}/32 dev eth0`,
+      `route replace ${subnet}0/24 dev eth0 proto kernel scope link src ${other}`,
+      `route replace default via ${subnet}254 src ${other}`,
+    ]);
+  }
   frrs = {
     a: frrIn(a.netns, { dir, name: 'a', zebraConfig: viaDefault }),
     b: frrIn(b.netns, { dir, name: 'b', config: theirs, zebraConfig: viaDefault }),

@@ -396,6 +396,19 @@ describe('what belongs to others', () => {
   });
 });
 
+it('a route under our number on a device that is not ours is named with the remedy, too', async () => {
+  // What stays of a device that has lost its mark, when another backend takes its place.
+  await scratch.ip('route add 10.0.1.0/24 dev eth0 proto 220');
+  const want = familyNetwork('ip', 1);
+  const failure = await applyHostNetwork(kernel, plan(want), never).catch((e: unknown) => e);
+  const remedy = 'ip route del 10.0.1.0/24 dev eth0 proto 220';
+  expect(messageOf((failure as AggregateError).errors[0])).toContain(
+    `there is one of somebody else's; if nobody needs it any more: ${remedy}`,
+  );
+  await scratch.ip(remedy.slice('ip '.length));
+  await converge(want);
+});
+
 it('a missing underlay fails its device alone, and what lives on it waits', async () => {
   const want = vxlanNetwork(1).map((object) =>
     object.kind === 'vxlan' && object.link === 'podwire.7'

@@ -27,12 +27,12 @@ export function withHolders(
     const family = familyOf(object.destination);
     if (!listed.has(family)) {
       listed.add(family);
-      for (const route of listRoutes(socket, { family })) {
-        if (route.protocol !== podwireRouteProtocol) holders.set(placeOf(route), route);
-      }
+      for (const route of listRoutes(socket, { family })) holders.set(placeOf(route), route);
     }
     const holder = holders.get(placeOf(object));
     if (holder === undefined) return cause;
+    // One of ours is changed, not added; that of a device that is not ours is in the way all the same.
+    if (holder.protocol === podwireRouteProtocol && !isErrno(cause, 'EEXIST')) return cause;
     const destination = formatPrefix(networkOf(object.destination));
     const remedy = `ip ${family === 'ip' ? '' : '-6 '}route del ${destination} ${wayOf(socket, holder)}`;
     return new AgentError(

@@ -48,8 +48,9 @@ async function stateOf({ nodes }: RoundCluster): Promise<string> {
     .map((line) => /^[^@\s]+/.exec(line)?.[0]);
   const texts: string[] = [];
   for (const link of links.filter((name) => name?.startsWith('podwire'))) {
-    // Indices are new each time.
-    texts.push((await netns.ip(`-d link show ${link}`)).replace(/^\d+: /, ''));
+    // Indices are new each time, and so is what a tunnel has for a hardware address.
+    const device = await netns.ip(`-d link show ${link}`);
+    texts.push(device.replace(/^\d+: /, '').replace(/ permaddr \S+/, ''));
     texts.push(...(await netns.ip(`-o addr show dev ${link}`)).split('\n').map(withoutIndex));
     texts.push(await netns.ip(`neigh show dev ${link} nud permanent`));
     texts.push((await netns.exec('bridge', ['fdb', 'show', 'dev', link ?? ''])).stdout);
