@@ -1,7 +1,9 @@
+import { setImmediate } from 'node:timers/promises';
 import { beforeEach, describe, expect, it } from 'vitest';
-import { service, slice, type Cluster } from '#pkg/proxy/testdata/records.ts';
+import { portsOf, service, slice, type Cluster } from '#pkg/proxy/testdata/records.ts';
 import { IpvsRig } from './scratch/ipvs-rig.ts';
 
+const signal = new AbortController().signal;
 let rig: IpvsRig;
 beforeEach(() => {
   rig = new IpvsRig();
@@ -174,7 +176,27 @@ describe('ipvs writer', () => {
     expect(rig.parked).toEqual([]);
   });
 
-  it('a second rig.writer finds nothing to do', async () => {
+  it('takes many Services in by slices: others have their turn between', async () => {
+    const many = Array.from({ length: 5_000 }, (_, i) => `${i >> 8}.${i & 255}`);
+    const to = {
+      services: many.map((n) => service(`a/s${n}`, { clusterIPs: [`10.96.${n}`] })),
+      slices: many.map((n) => slice(`a/s${n}`, [`10.1.${n}`, `10.2.${n}`])),
+    };
+    const ports = portsOf(to);
+    let turns = 0;
+    let isDone = false;
+    const others = (async () => {
+      for (; !isDone; turns++) await setImmediate();
+    })();
+    await rig.writer.write({ ports, changed: 'all', node: undefined }, signal);
+    isDone = true;
+    await others;
+    expect(rig.kernel.bound.size).toBe(many.length);
+    // A kernel in memory makes nobody wait.
+    expect(turns).toBeGreaterThan(3);
+  });
+
+  it('a second writer finds nothing to do', async () => {
     await rig.write(cluster('10.1.0.2'));
     rig.writer = rig.createWriter();
     expect(await rig.write(cluster('10.1.0.2'))).toEqual({ kind: 'full', written: 0 });

@@ -13,6 +13,7 @@ import { foreignAddresses, type IpvsOptions } from '#pkg/proxy/ipvs-options.ts';
 import { ipvsRuleset } from '#pkg/proxy/ipvs-rules.ts';
 import { ipvsSets } from '#pkg/proxy/ipvs-sets.ts';
 import type { ProxiedPort } from '#pkg/proxy/proxied-port.ts';
+import { inSlices } from '#pkg/reconcile/slices.ts';
 import { compareAll, keepLeaving, unwantedBeside } from './ipvs-comparison.ts';
 import { leavingOf, takeIdle } from './ipvs-drain.ts';
 import { applyInOrder, isIpvsRefusal, type IpvsDriver } from './ipvs-driver.ts';
@@ -174,8 +175,9 @@ export function createIpvsWriter(parts: IpvsWriterParts): IpvsWriter {
       if (count !== undefined) return { kind: 'partial', written: count };
     }
     if (book === undefined || changed === 'all' || !isDeepStrictEqual(book.options, options)) {
-      book = new IpvsBook(options);
-      book.update(ports, ports.keys());
+      const whole = new IpvsBook(options);
+      await inSlices(ports.keys(), (key) => whole.update(ports, [key]));
+      book = whole;
     } else {
       // Keys of a failed write come again: the book may be ahead of the kernel, never behind.
       book.update(ports, changed);

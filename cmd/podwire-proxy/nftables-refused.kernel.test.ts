@@ -96,3 +96,42 @@ it('are not blamed for a table that is refused whatever is in it', async () => {
   expect(parked).toEqual([]);
   expectAllBut(all, []);
 });
+
+it('none is, though several claim one address, and a name goes on where another ends', async () => {
+  const unnamed = [{ name: '', protocol: 'TCP', port: 80, nodePort: 0 }] as const;
+  const claim = (name: string, n: number, endpoints: readonly string[]) =>
+    portsOf(
+      {
+        services: [
+          service(name, {
+            clusterIPs: [`172.30.1.${n}`],
+            externalIPs: ['203.0.113.9'],
+            ports: unnamed,
+            affinitySeconds: n,
+          }),
+        ],
+        slices: [slice(name, endpoints, { ports: unnamed })],
+      },
+      'ip',
+    );
+  const others = claim('ns/a-b', 6, ['10.1.0.2', '10.1.0.3']);
+  const parked: string[] = [];
+  const newWriter = () => rig.newWriter({}, ({ name }) => parked.push(name));
+  await newWriter().write({ ports: new Map(), changed: 'all', node: undefined }, signal);
+  for (const [endpoints, served] of [
+    [['10.1.0.1'], ['10.1.0.1 . 80']],
+    [[], ['10.1.0.2 . 80', '10.1.0.3 . 80']],
+  ] as const) {
+    const all = new Map([...claim('ns/a', 5, endpoints), ...others]);
+    // As the next process does, over what the former one left.
+    await newWriter().write({ ports: all, changed: 'all', node: undefined }, signal);
+    expectAllBut(all, []);
+    const slots = [...rig.driver.read('endpoints')]
+      .flat()
+      .filter(({ key: slot }) => slot.startsWith('203.0.113.9 '));
+    expect(slots.map(({ value }) => value).toSorted()).toEqual(served);
+    const again = await newWriter().write({ ports: all, changed: 'all', node: undefined }, signal);
+    expect(again).toEqual({ kind: 'full', written: 0 });
+  }
+  expect(parked).toEqual([]);
+});

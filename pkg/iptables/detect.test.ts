@@ -90,6 +90,17 @@ describe('detectIptables() tells', () => {
     });
   });
 
+  it('a family that failed while the kernel was still loading its filter', async () => {
+    const run = machine(versions);
+    let refusals = 1;
+    const early: CommandRunner = (file, args, options) => {
+      const isNat = file === 'ip6tables-nft-save' && args.includes('nat');
+      if (!isNat || refusals-- <= 0) return run(file, args, options);
+      return Promise.reject(new AgentError('CommandFailed', 'Could not fetch rule set'));
+    };
+    expect(await chosen(early)).toBe(nft);
+  });
+
   it('why a family cannot be used', async () => {
     const run = machine(versions, { 'ip6tables-nft-save': 'broken' });
     const { failures, tools } = await detectIptables(run, signal);

@@ -72,23 +72,22 @@ async function toolsOf(
   run: CommandRunner,
   signal: AbortSignal,
 ): Promise<DetectedIptables> {
-  const tools = new Map<Family, IptablesTool>();
+  const tools = new Map(families.map((family) => [family, toolOf(family, variant, run)]));
   const failures = new Map<Family, AgentError>();
-  const attempts = families.map(async (family) => {
-    const tool = toolOf(family, variant, run);
+  const attempt = async (family: Family, save: string): Promise<void> => {
     try {
-      await run(tool.save, ['-t', 'nat'], { timeoutMs: 60_000, signal });
-      return { family, tool };
+      await run(save, ['-t', 'nat'], { timeoutMs: 60_000, signal });
+      failures.delete(family);
     } catch (error) {
       signal.throwIfAborted();
       if (!(error instanceof AgentError)) throw error;
-      return { family, error };
+      failures.set(family, error);
     }
-  });
-  for (const { error, family, tool } of await Promise.all(attempts)) {
-    if (tool === undefined) failures.set(family, error);
-    else tools.set(family, tool);
-  }
+  };
+  await Promise.all([...tools].map(([family, { save }]) => attempt(family, save)));
+  // The first who ask have the kernel load its filter, and one may be told that there is none yet.
+  for (const [family, { save }] of tools) if (failures.has(family)) await attempt(family, save);
+  for (const family of failures.keys()) tools.delete(family);
   return { tools, failures };
 }
 
