@@ -16,6 +16,7 @@ import { join } from 'node:path';
 import { selections } from './kernel-selections.ts';
 import { runLegs, type EndedLeg, type Leg } from './legs.ts';
 import { closingLine, countsOfVm, countsOfVitest, type Counts } from './test-counts.ts';
+import { beginTestRun, removeRemains } from './test-run.ts';
 
 const root = join(import.meta.dirname, '..');
 const node = [process.execPath, '--disable-warning=ExperimentalWarning'] as const;
@@ -30,11 +31,15 @@ for (const name of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
   });
 }
 const work = mkdtempSync(join(tmpdir(), 'podwire-tests-'));
+const run = beginTestRun();
 try {
   const exitCode = await main(process.argv.slice(2));
   if (!stop.signal.aborted) process.exitCode = exitCode;
 } finally {
   rmSync(work, { recursive: true, force: true });
+  // Of legs that were stopped; those that came to their end have removed what is theirs.
+  const remains = await removeRemains(run);
+  if (remains.length > 0) console.log(['Removed what was left:', ...remains].join('\n  '));
 }
 
 async function main(given: readonly string[]): Promise<number> {
