@@ -6,15 +6,21 @@ import { beginTestRun, removeRemains } from '#hack/test-run.ts';
 import { createScratchNetns, createScratchNetnses, testRunVariable } from './scratch.ts';
 
 let outer: string | undefined;
-let run: string;
+const runs: string[] = [];
 beforeEach(() => {
   outer = process.env[testRunVariable];
-  run = beginTestRun();
 });
-afterEach(() => {
+afterEach(async () => {
+  for (const run of runs.splice(0)) await removeRemains(run);
   if (outer === undefined) delete process.env[testRunVariable];
   else process.env[testRunVariable] = outer;
 });
+
+function begin(): string {
+  const run = beginTestRun();
+  runs.push(run);
+  return run;
+}
 
 /** A shell that hears no signal but the one that nobody can miss. */
 async function deaf(command = 'sh', ...args: string[]): Promise<ChildProcess> {
@@ -25,11 +31,12 @@ async function deaf(command = 'sh', ...args: string[]): Promise<ChildProcess> {
 }
 
 test('what is left of a run goes, processes and namespaces, and nothing of another', async () => {
+  const run = begin();
   const [one, [two]] = [await createScratchNetns('pw-run'), await createScratchNetnses(['pw-run'])];
   const children = [await deaf(), await deaf('ip', 'netns', 'exec', one.name, 'sh')];
   const ended = children.map((child) => once(child, 'exit'));
-  const other = beginTestRun();
-  await using three = await createScratchNetns('pw-run');
+  const other = begin();
+  const three = await createScratchNetns('pw-run');
   const stranger = await deaf();
 
   const remains = await removeRemains(run);
@@ -45,9 +52,11 @@ test('what is left of a run goes, processes and namespaces, and nothing of anoth
 
   expect(existsSync(three.path)).toBe(true);
   expect([stranger.exitCode, stranger.signalCode]).toEqual([null, null]);
-  const end = once(stranger, 'exit');
   expect(await removeRemains(run)).toEqual([]);
-  stranger.kill('SIGKILL');
+  const end = once(stranger, 'exit');
+  expect(await removeRemains(other)).toContainEqual(
+    expect.stringContaining(`process ${stranger.pid} sh -c trap`),
+  );
   await end;
-  expect(other).not.toBe(run);
+  expect(await removeRemains(other)).toEqual([]);
 });
