@@ -89,7 +89,7 @@ describe('podwire-proxy in nftables mode', () => {
     await answersBecome(['one fd00:10:1::2'], 'fd00:96::10');
     putSlice('IPv4', ['10.1.3.2']);
     await answersBecome(['two 10.1.1.2']);
-    expect(daemon.log()).toContain('Using nftables');
+    await expect.poll(() => daemon.log()).toContain('Using nftables');
     const { status, body } = await node.ask('http://127.0.0.1:10249/proxyMode');
     expect([status, body]).toEqual([200, 'nftables']);
     expect(await listing()).not.toContain('KUBE-');
@@ -322,7 +322,7 @@ describe('podwire-proxy in nftables mode', () => {
     await answersBecome(['two 10.1.1.2']);
     await node.network.node.exec('nft', ['flush', 'ruleset']);
     await answersBecome(['two 10.1.1.2']);
-    expect(daemon.log()).toContain('Somebody changed our table');
+    await expect.poll(() => daemon.log()).toContain('Somebody changed our table');
   });
 
   test('when stopped it leaves its rules, and they serve', async () => {
