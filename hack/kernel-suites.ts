@@ -21,6 +21,7 @@ import {
   failuresOfVitest,
   failuresOfVm,
 } from './test-results.ts';
+import { beginTestRun, removeRemains } from './test-run.ts';
 import { suitesByMachine } from './vm/suites.ts';
 
 const root = join(import.meta.dirname, '..');
@@ -38,11 +39,15 @@ for (const name of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
   });
 }
 const work = mkdtempSync(join(tmpdir(), 'podwire-tests-'));
+const run = beginTestRun();
 try {
   const exitCode = await main(process.argv.slice(2));
   if (!stop.signal.aborted) process.exitCode = exitCode;
 } finally {
   rmSync(work, { recursive: true, force: true });
+  // Of legs that were stopped; those that came to their end have removed what is theirs.
+  const remains = await removeRemains(run);
+  if (remains.length > 0) console.log(['Removed what was left:', ...remains].join('\n  '));
 }
 
 async function main(given: readonly string[]): Promise<number> {

@@ -165,7 +165,7 @@ describe.runIf(canBuild)('a call by the launcher', () => {
     await runIn(other, { id: 'pod-1', netns: pod.path });
     expect(await other.ip('-br link')).toContain('veth');
     expect(await node.netns.ip('-br link')).not.toContain('veth');
-    expect(daemon.log()).toContain('it is in another network namespace');
+    await expect.poll(() => daemon.log()).toContain('it is in another network namespace');
   });
 });
 
@@ -209,7 +209,8 @@ describe.runIf(canBuild)('a daemon', () => {
     expect(await call({ netns: pod.path, program })).toMatchObject({ exitCode: 0 });
     const tookMs = performance.now() - startMs;
     expect(tookMs).toBeGreaterThan(950);
-    expect(tookMs).toBeLessThan(10_000);
+    // The other launchers here have patience for 20 s.
+    expect(tookMs).toBeLessThan(20_000);
     hanging.process.kill('SIGCONT');
     // Behind it in the daemon's queue: when it has been served, so has everything before it.
     expect(await call({ command: 'STATUS', program })).toMatchObject({ exitCode: 0 });
@@ -265,7 +266,7 @@ describe.runIf(canBuild)('a daemon', () => {
     await started('DEL', 'pod-1');
     await daemon[Symbol.asyncDispose]();
     expect(daemon.process.exitCode).toBe(0);
-    expect(daemon.log()).toContain('Left CNI calls behind');
+    await expect.poll(() => daemon.log()).toContain('Left CNI calls behind');
     rmSync(hold('DEL'));
     expect(await deleting).toMatchObject({ exitCode: 0 });
   });
@@ -340,7 +341,7 @@ describe.runIf(canBuild)('many calls', () => {
     rmSync(hold('ADD'));
     expect(await deleting).toMatchObject({ exitCode: 0 });
     expect(await node.netns.ip('-br link')).not.toContain('veth');
-    expect(daemon.log()).toContain('Took back an ADD of pod-1');
+    await expect.poll(() => daemon.log()).toContain('Took back an ADD of pod-1');
   });
 });
 

@@ -135,7 +135,7 @@ describe('three agents and etcd', () => {
     expect(reservation.lease).toBeUndefined();
     expect(reservation.value).toMatchObject({ BackendType: 'vxlan' });
     expect(await network.nodes.a.netns.ip('route show proto 220')).toContain('dev podwire.3');
-    expect(a.log()).toContain('Cannot read a subnet in etcd');
+    await expect.poll(() => a.log()).toContain('Cannot read a subnet in etcd');
   });
 
   test('a lease that is lost is told, and another taken', async () => {
@@ -184,7 +184,7 @@ describe('three agents and etcd', () => {
     await a.kill('SIGKILL');
     const again = await start('a');
     await expect.poll(() => again.log(), slow).toContain('Pod network is ready');
-    expect(again.log()).toContain('"subnet":"10.244.1.0-24&fd00:10:244:1::-64"');
+    await expect.poll(() => again.log()).toContain('"subnet":"10.244.1.0-24&fd00:10:244:1::-64"');
     expect(again.log()).not.toContain('Masquerade table changed');
     expect(await etcd.ctl('get', '--prefix', '--keys-only', `${subnets}10.244.1.0`)).toContain(
       keyOf(1),

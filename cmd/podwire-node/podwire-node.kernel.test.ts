@@ -165,7 +165,7 @@ describe('podwire-node on three nodes', () => {
     expect(await netns('a').ip('route show proto 220')).toBe(
       '10.244.2.0/24 via 192.168.1.2 dev eth0 ',
     );
-    expect(a.log()).toContain('192.168.2.3 is not on the L2 network of link eth0');
+    await expect.poll(() => a.log()).toContain('192.168.2.3 is not on the L2 network of link eth0');
   });
 
   test('135. udp: the built daemon’s threads carry both families, across the router too', async () => {

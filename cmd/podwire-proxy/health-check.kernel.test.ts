@@ -123,7 +123,7 @@ describe('a load balancer', () => {
       },
     ]);
     // In IPv6 nobody was in the way.
-    expect(await health('[2001:db8::1]')).toBe('200 1');
+    await expect.poll(() => health('[2001:db8::1]')).toBe('200 1');
     taken.abort();
     await holder;
     putService('other', { healthCheckNodePort: port + 1 });

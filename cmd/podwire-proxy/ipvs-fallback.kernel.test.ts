@@ -49,7 +49,7 @@ describe.skipIf((await whyNoIpvs()) === undefined)('without IPVS (skipped: has i
     const flags = ['--config', node.configPath, '--hostname-override', nodeName, '--strict-mode'];
     const daemon = node.startDaemon(flags);
     expect(await daemon.exited).toBe(1);
-    expect(daemon.log()).toContain('Cannot use IPVS here');
+    await expect.poll(() => daemon.log()).toContain('Cannot use IPVS here');
     expect(await node.save('ip')).not.toContain('KUBE-');
   });
 });

@@ -89,7 +89,7 @@ describe('podwire-proxy in nftables mode', () => {
     await answersBecome(['one fd00:10:1::2'], 'fd00:96::10');
     putSlice('IPv4', ['10.1.3.2']);
     await answersBecome(['two 10.1.1.2']);
-    expect(daemon.log()).toContain('Using nftables');
+    await expect.poll(() => daemon.log()).toContain('Using nftables');
     const { status, body } = await node.ask('http://127.0.0.1:10249/proxyMode');
     expect([status, body]).toEqual([200, 'nftables']);
     expect(await listing()).not.toContain('KUBE-');
@@ -194,9 +194,10 @@ describe('podwire-proxy in nftables mode', () => {
         endpoints: [{ addresses: [address], conditions: { ready: true } }],
       });
     }
-    const ask = (host: string, count: number): Promise<string[]> =>
-      network.connect(network.client, { host, port: 53, count, protocol: 'udp', timeoutMs: 500 });
-    const sample = (of: 'service' | 'endpoint', family: string) => async (): Promise<unknown> => {
+    const ask = (host: string, count: number, timeoutMs?: number): Promise<string[]> =>
+      network.connect(network.client, { host, port: 53, count, protocol: 'udp', timeoutMs });
+    type Sample = Readonly<Record<'packets' | 'bytes', readonly [number, number]>>;
+    const sample = (of: 'service' | 'endpoint', family: string) => async (): Promise<Sample> => {
       const { body } = await node.ask('http://127.0.0.1:10249/metrics');
       const read = (unit: string, direction: string): number => {
         const labels = `\\{[^}]*"datagrams"[^}]*"${family}"[^}]*"${direction}"\\}`;
@@ -209,15 +210,23 @@ describe('podwire-proxy in nftables mode', () => {
         bytes: [read('bytes', into), read('bytes', out)],
       };
     };
-    await expect.poll(() => ask('10.96.0.23', 1), slow).toEqual(['two 10.1.1.2']);
-    await expect.poll(() => ask('fd00:96::23', 1), slow).toEqual(['two fd00:10:1::2']);
+    await expect.poll(() => ask('10.96.0.23', 1, 500), slow).toEqual(['two 10.1.1.2']);
+    await expect.poll(() => ask('fd00:96::23', 1, 500), slow).toEqual(['two fd00:10:1::2']);
     // Those of before there was an answer are none of the Service's, or ended without one.
-    const before = (await sample('service', 'IPv4')()) as { packets: number[]; bytes: number[] };
-    // "?" in 29 bytes of IPv4, and "two 10.1.1.2" in 40.
-    const more = (count: number): unknown => ({
-      packets: before.packets.map((packets) => packets + count),
-      bytes: [(before.bytes[0] ?? 0) + count * 29, (before.bytes[1] ?? 0) + count * 40],
+    const before = await sample('service', 'IPv4')();
+    const before6 = await sample('service', 'IPv6')();
+    await ask('fd00:96::23', 1);
+    /** So many packets to the Service of `sizes[0]` bytes each, and as many back of `sizes[1]`. */
+    const plus = (
+      { packets, bytes }: Sample,
+      count: number,
+      sizes: readonly [number, number],
+    ): Sample => ({
+      packets: [packets[0] + count, packets[1] + count],
+      bytes: [bytes[0] + count * sizes[0], bytes[1] + count * sizes[1]],
     });
+    // "?" in 29 bytes of IPv4, and "two 10.1.1.2" in 40.
+    const more = (count: number): Sample => plus(before, count, [29, 40]);
     await ask('10.96.0.23', 10);
     expect(await sample('service', 'IPv4')()).toEqual(more(10));
     expect(await sample('endpoint', 'IPv4')()).toEqual(more(10));
@@ -228,10 +237,10 @@ describe('podwire-proxy in nftables mode', () => {
     expect(await sample('service', 'IPv4')()).toEqual(more(15));
     await ask('10.96.0.23', 3);
     expect(await sample('service', 'IPv4')()).toEqual(more(18));
-    expect(await sample('service', 'IPv6')()).toMatchObject({ packets: [1, 1], bytes: [49, 64] });
+    expect(await sample('service', 'IPv6')()).toEqual(plus(before6, 1, [49, 64]));
     const args = [programPath('podwire'), 'status', '--services', 'default/datagrams'];
     const { stdout } = await network.node.exec(process.execPath, args);
-    const { bytes, packets } = more(18) as { bytes: number[]; packets: number[] };
+    const { bytes, packets } = more(18);
     const row = [packets[0], bytes[0], packets[1], bytes[1]].join(' +');
     expect(stdout).toMatch(new RegExp(`PACKETS IN  BYTES IN  PACKETS OUT  BYTES OUT\\n`));
     expect(stdout).toMatch(new RegExp(` 10\\.96\\.0\\.23 .* ${row}\\n`));
@@ -312,7 +321,7 @@ describe('podwire-proxy in nftables mode', () => {
     await answersBecome(['two 10.1.1.2']);
     await node.network.node.exec('nft', ['flush', 'ruleset']);
     await answersBecome(['two 10.1.1.2']);
-    expect(daemon.log()).toContain('Somebody changed our table');
+    await expect.poll(() => daemon.log()).toContain('Somebody changed our table');
   });
 
   test('when stopped it leaves its rules, and they serve', async () => {

@@ -161,7 +161,7 @@ describe('podwire-proxy', () => {
     }
     await network.node.exec('nft', ['flush', 'ruleset']);
     await expect.poll(() => node.save('ip'), slow).toEqual(before);
-    expect(daemon.log()).toContain('Rules were changed by somebody else');
+    await expect.poll(() => daemon.log()).toContain('Rules were changed by somebody else');
 
     // What the proxy itself writes and what others add for themselves is no reason to compare.
     const comparisons = await fullSyncs();

@@ -154,7 +154,7 @@ it('a scratch namespace goes with everything that runs in it', async () => {
   await expect
     .poll(
       async () =>
-        (await runCommand('ip', ['netns', 'pids', other.name], { timeoutMs: 5000 })).stdout,
+        (await runCommand('ip', ['netns', 'pids', other.name], { timeoutMs: 60_000 })).stdout,
     )
     .not.toBe('');
   await other[Symbol.asyncDispose]();

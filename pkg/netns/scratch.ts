@@ -30,6 +30,9 @@ export interface ScratchNetns extends AsyncDisposable {
  */
 const timeoutMs = 240_000;
 
+/** In the environment of who runs tests: its value is in the names of all namespaces they make. */
+export const testRunVariable = 'PODWIRE_TEST_RUN';
+
 /**
  * Makes a namespace with its loopback device up. Disposing kills what still runs inside, then
  * deletes it.
@@ -37,7 +40,7 @@ const timeoutMs = 240_000;
  * @param prefix start of its name; a random end makes it unique on the machine
  */
 export async function createScratchNetns(prefix: string): Promise<ScratchNetns> {
-  const name = `${prefix}-${randomBytes(4).toString('hex')}`;
+  const name = nameOf(prefix);
   await runCommand('ip', ['netns', 'add', name], { timeoutMs });
   const scratch = scratchNetns(name);
   try {
@@ -56,12 +59,22 @@ export async function createScratchNetns(prefix: string): Promise<ScratchNetns> 
 export async function createScratchNetnses<const T extends readonly string[]>(
   prefixes: T,
 ): Promise<{ readonly [K in keyof T]: ScratchNetns }> {
-  const names = prefixes.map((prefix) => `${prefix}-${randomBytes(4).toString('hex')}`);
+  const names = prefixes.map(nameOf);
   const input = names.map((name) => `netns add ${name}\n`).join('');
   await runCommand('ip', ['-batch', '-'], { input, timeoutMs });
   return names.map((name) => scratchNetns(name, ['nsenter', `--net=/run/netns/${name}`])) as {
     [K in keyof T]: ScratchNetns;
   };
+}
+
+/** One that is there already, by its name. */
+export function openScratchNetns(name: string): ScratchNetns {
+  return scratchNetns(name);
+}
+
+function nameOf(prefix: string): string {
+  const run = process.env[testRunVariable];
+  return [prefix, ...(run === undefined ? [] : [run]), randomBytes(4).toString('hex')].join('-');
 }
 
 function scratchNetns(

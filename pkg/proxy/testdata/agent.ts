@@ -11,7 +11,7 @@ export interface AskRequest {
   /** One connection from each of these addresses of the namespace, instead of `count`. */
   readonly sources?: readonly string[];
   /** 20 s when undefined: less for who expects silence, or asks again. */
-  readonly timeoutMs?: number;
+  readonly timeoutMs?: number | undefined;
 }
 
 export interface Agent extends AsyncDisposable {
