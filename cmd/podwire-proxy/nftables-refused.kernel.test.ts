@@ -129,7 +129,8 @@ it('none is, though several claim one address, and a name goes on where another 
     const slots = [...rig.driver.read('endpoints')]
       .flat()
       .filter(({ key: slot }) => slot.startsWith('203.0.113.9 '));
-    expect(slots.map(({ value }) => value).toSorted()).toEqual(served);
+    expect(slots).toHaveLength(served.length);
+    expect(new Set(slots.map(({ value }) => value))).toEqual(new Set(served));
     const again = await newWriter().write({ ports: all, changed: 'all', node: undefined }, signal);
     expect(again).toEqual({ kind: 'full', written: 0 });
   }
