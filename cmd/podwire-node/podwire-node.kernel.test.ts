@@ -22,6 +22,13 @@ const removed = async (): Promise<void> => {
 const names: readonly NodeName[] = ['a', 'b', 'c'];
 const slow = { timeout: 60_000, interval: 50 };
 
+/**
+ * What changed is put back because it was noticed, and not by the look that comes unasked 30 s after the
+ * last round. How soon it is noticed is in the tests of who looks (silent-watch.test.ts, pkg/netlink and
+ * pkg/nftables monitor tests), by their clocks: here a machine under load may take its time.
+ */
+const noticed = { timeout: 20_000, interval: 50 };
+
 /** Registers all Nodes and starts all daemons; resolves when every one has written its conflist. */
 async function up(config = ''): Promise<Record<NodeName, Daemon>> {
   for (const name of names) cluster.register(cluster.network.nodes[name]);
@@ -213,9 +220,7 @@ describe('podwire-node on three nodes', () => {
     expect(await netns('a').ip('route show 10.244.1.2')).toBe('');
     // Deleted by hand.
     await rm(join(bin, 'podwire'));
-    const startMs = performance.now();
-    await expect.poll(() => existsSync(join(bin, 'podwire')), slow).toBe(true);
-    expect(performance.now() - startMs).toBeLessThan(2_000);
+    await expect.poll(() => existsSync(join(bin, 'podwire')), noticed).toBe(true);
     // While no daemon ran: the next start heals.
     await a.kill('SIGTERM');
     await rm(join(bin, 'podwire'));
@@ -238,11 +243,9 @@ describe('podwire-node on three nodes', () => {
       const before = await readFile(bird.included, 'utf8');
       expect(before).toContain('route 10.244.1.0/24 unreachable;');
       await rm(bird.included);
-      const startMs = performance.now();
       await expect
-        .poll(() => readFile(bird.included, 'utf8').catch(() => 'nothing'), slow)
+        .poll(() => readFile(bird.included, 'utf8').catch(() => 'nothing'), noticed)
         .toBe(before);
-      expect(performance.now() - startMs).toBeLessThan(2_000);
     } finally {
       await bird.end();
     }
@@ -279,14 +282,10 @@ describe('podwire-node on three nodes', () => {
     await expect.poll(() => daemon.log(), slow).toContain('Pod network is ready');
     await quiet('a');
     await host.ip('route add 203.0.113.0/24 via 192.168.1.254 dev eth1 onlink proto 17 metric 10');
-    const startMs = performance.now();
-    await expect.poll(device, slow).toContain('local 192.168.1.11 dev eth1 ');
-    expect(performance.now() - startMs).toBeLessThan(2_000);
+    await expect.poll(device, noticed).toContain('local 192.168.1.11 dev eth1 ');
     await quiet('a');
-    const againMs = performance.now();
     await host.ip('route del 203.0.113.0/24 dev eth1');
-    await expect.poll(device, slow).toContain('local 192.168.1.1 dev eth0 ');
-    expect(performance.now() - againMs).toBeLessThan(2_000);
+    await expect.poll(device, noticed).toContain('local 192.168.1.1 dev eth0 ');
   });
 
   test('follows a node that leaves, comes back, and changes its address', async () => {
@@ -405,13 +404,6 @@ describe('podwire-node on three nodes', () => {
     }
   });
 });
-
-/**
- * What changed is put back because it was noticed, and not by the look that comes unasked 30 s after the
- * last round. How soon it is noticed is in the tests of who looks (silent-watch.test.ts, pkg/netlink and
- * pkg/nftables monitor tests), by their clocks: here a machine under load may take its time.
- */
-const noticed = { timeout: 20_000, interval: 50 };
 
 // One cluster for all: each test leaves it as whole as it found it, or fails.
 describe('podwire-node heals', () => {
