@@ -9,7 +9,7 @@ import { messageOf } from '#pkg/errors/agent-error.ts';
 import { families, type Family } from '#pkg/ip/address.ts';
 import { answerTunnel, exchange, sendDatagrams } from './scratch/datagram.ts';
 import { matrixProblems, type Placement } from './scratch/matrix.ts';
-import { createRoundCluster, nodeNames, type RoundCluster } from './scratch/rounds.ts';
+import { createRoundCluster, nodeNames, outside, type RoundCluster } from './scratch/rounds.ts';
 import { switchingProblems } from './scratch/switching.ts';
 
 let cluster: RoundCluster;
@@ -226,6 +226,29 @@ test('152. the MTU follows that of the link below', async () => {
   };
   expect(await follow(1400)).toEqual(['1350', '1330', 1330]);
   expect(await follow(1500)).toEqual(['1450', '1430', 1430]);
+});
+
+test('141. pods keep their addresses where nonMasqueradeCIDRs says so, in both families', async () => {
+  const from = cluster.nodes.a;
+  const sources = (): Promise<readonly string[]> =>
+    Promise.all(
+      families.map(async (family) => {
+        const pod = { address: from.pods[family], inside: from.inside };
+        const beyond = { address: outside[family], inside: cluster.insideRouter };
+        const { source } = await exchange(pod, beyond, { bytes: 64, fragment: 'never' });
+        return source;
+      }),
+    );
+  await run('backend: vxlan', families);
+  expect(await sources()).toEqual(families.map((family) => from.addresses[family]));
+  for (const family of families) {
+    await cluster.router.ip(`route add ${from.pods[family]} via ${from.addresses[family]}`);
+  }
+  await run('backend: vxlan\nnonMasqueradeCIDRs: [203.0.113.0/24, "2001:db8::/32"]', families);
+  expect(await sources()).toEqual(families.map((family) => from.pods[family]));
+  for (const family of families) {
+    await cluster.router.ip(`route del ${from.pods[family]} via ${from.addresses[family]}`);
+  }
 });
 
 test('a backend leaves nothing of itself to any other', { timeout: 180_000 }, async () => {

@@ -103,6 +103,26 @@ describe.each(backends)('iptables, $title', ({ backend, usable }) => {
     expect(told).toBe(0);
   });
 
+  test.skipIf(!usable)(
+    'pods keep their addresses where they are to, in both families',
+    async () => {
+      const nonMasqueradeCIDRs = ['192.0.2.0/24', '2001:db8::/32'].map(parsePrefix);
+      const kept = { ...masquerade, nonMasqueradeCIDRs };
+      const keeping = packetFilterRulesets({ ownPodCIDRs, forward: true, masquerade: kept });
+      await driver.converge(keeping, signal);
+      const to = ['192.0.2.2', '2001:db8::2'];
+      // Outside knows no way to pods, until it is told one.
+      for (const address of to) expect([address, await reaches(address)]).toEqual([address, false]);
+      await outside.ip('route add 10.244.1.0/24 via 192.0.2.1');
+      await outside.ip('-6 route add fd00:244:1::/64 via 2001:db8::1');
+      for (const address of to) expect([address, await reaches(address)]).toEqual([address, true]);
+      await outside.ip('route del 10.244.1.0/24');
+      await outside.ip('-6 route del fd00:244:1::/64');
+      expect(await driver.converge(want, signal)).not.toEqual([]);
+      for (const address of to) expect([address, await reaches(address)]).toEqual([address, true]);
+    },
+  );
+
   test.skipIf(!usable)('132. tells of what others delete, and brings it back', async () => {
     const [program] = programs;
     for (const args of [

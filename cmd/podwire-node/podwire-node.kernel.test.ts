@@ -336,6 +336,9 @@ describe('podwire-node on three nodes', () => {
     const before = await overlayOf('a');
     const second = await cluster.startDaemon('a', 'backend: host-gw\n');
     await expect.poll(() => second.log(), slow).toContain('Waits until another podwire-node');
+    const third = await cluster.startDaemon('a', 'backend: host-gw\n');
+    await expect.poll(() => third.log(), slow).toContain('Waits until another podwire-node');
+    expect(await third.kill('SIGTERM')).toBe(0);
     // Two of them would have changed the routes to and fro since.
     cluster.api.objects.delete({ apiVersion: 'v1', kind: 'Node', name: 'b' });
     await expect.poll(() => netns('a').ip('route show proto 220'), slow).not.toContain('10.244.2.');
