@@ -296,6 +296,9 @@ describe('what people change by hand heals', () => {
 
 describe('what belongs to others', () => {
   it('149. stays untouched', async () => {
+    // The kernel says only after a while that both ends are up.
+    const ends = (): Promise<string> => scratch.ip('-br link show type veth');
+    await expect.poll(ends).toMatch(/^(?:\S+ +UP .*\n?){2}$/);
     await scratch.ip('link add other type bridge');
     await scratch.ip('link set other addrgenmode none up');
     await scratch.ip('addr add 10.50.0.1/24 dev other');
