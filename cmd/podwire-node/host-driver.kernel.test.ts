@@ -20,7 +20,8 @@ beforeEach(async () => {
   router = await createScratchNetns('pw-ra-router');
   await host.ip(`link add wan type veth peer name lan netns ${router.name}`);
   await host.ip('link set wan up');
-  await router.ip('link set lan addrgenmode none up');
+  await router.ip('link set lan addrgenmode none');
+  await router.ip('link set lan up');
   await router.ip('addr add fe80::1/64 dev lan nodad');
 });
 afterEach(async () => {

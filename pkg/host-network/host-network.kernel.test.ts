@@ -26,10 +26,13 @@ let kernel: HostKernel;
 
 beforeEach(async () => {
   scratch = await createScratchNetns('pw-host');
-  // Link-local addresses would come some time later, when the kernel has made sure of them.
+  // Link-local addresses would come some time later, when the kernel has made sure of them. They are
+  // forbidden before the link is up: of one command the kernel does that last.
   await scratch.ip('link add eth0 address 02:ee:00:00:00:01 type veth peer name wire');
-  await scratch.ip('link set wire addrgenmode none up');
-  await scratch.ip('link set eth0 addrgenmode none up');
+  await scratch.ip('link set wire addrgenmode none');
+  await scratch.ip('link set wire up');
+  await scratch.ip('link set eth0 addrgenmode none');
+  await scratch.ip('link set eth0 up');
   await scratch.ip('addr add 192.0.2.1/24 dev eth0');
   await scratch.ip('addr add 2001:db8::1/64 dev eth0 nodad');
   const inside = <T>(fn: () => T): T => withNetns(sys, scratch.path, fn as never, die) as T;
@@ -300,10 +303,12 @@ describe('what belongs to others', () => {
     const ends = (): Promise<string> => scratch.ip('-br link show type veth');
     await expect.poll(ends).toMatch(/^(?:\S+ +UP .*\n?){2}$/);
     await scratch.ip('link add other type bridge');
-    await scratch.ip('link set other addrgenmode none up');
+    await scratch.ip('link set other addrgenmode none');
+    await scratch.ip('link set other up');
     await scratch.ip('addr add 10.50.0.1/24 dev other');
     await scratch.ip('link add vxlan9 type vxlan id 9 dstport 4789 local 192.0.2.1 dev eth0');
-    await scratch.ip('link set vxlan9 addrgenmode none up');
+    await scratch.ip('link set vxlan9 addrgenmode none');
+    await scratch.ip('link set vxlan9 up');
     await scratch.ip('neigh add 10.50.0.9 lladdr 02:cc:00:00:00:01 dev vxlan9 nud permanent');
     await scratch.exec('bridge', 'fdb add 02:cc:00:00:00:02 dev vxlan9 dst 198.18.8.8'.split(' '));
     await scratch.ip('route add 10.60.0.0/16 via 192.0.2.9');
