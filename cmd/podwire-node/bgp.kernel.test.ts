@@ -2,7 +2,7 @@
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 import { families } from '#pkg/ip/address.ts';
 import { birdIn, birdReflectorIn, hasBird, type BirdProgram } from './scratch/bird.ts';
 import { startFlow } from './scratch/flow.ts';
@@ -114,7 +114,8 @@ describe.each(rows)('backend bgp, with %s through a route reflector', (title, wo
     await expect.poll(() => flow.sent(), slow).toBeGreaterThan(before + 20);
     await which.start(true);
     // As the node's daemon does when it hears of it.
-    if (name !== undefined) await cluster.round(name);
+    // And again, when the program is too young to be told all.
+    if (name !== undefined) await vi.waitFor(() => cluster.round(name), slow);
     await expect.poll(() => programs[name ?? 'a'].established(), slow).toBe(2);
     await expect.poll(() => which.isRecovering(), slow).toBe(false);
     const { problems } = await flow.stop();
