@@ -178,7 +178,7 @@ describe.each(families)('SCTP, %s', (family) => {
     // Masqueraded, which sets of this protocol's own ask for.
     const fromOutside = { ...attempt, client: small.outside, address: node, port: 30_030 };
     expect(await helloOverSctp(fromOutside)).toBe('hello');
-    const save = family === 'ip' ? 'iptables-nft-save' : 'ip6tables-nft-save';
+    const save = family === 'ip' ? 'iptables-save' : 'ip6tables-save';
     const { stdout: rules } = await small.node.exec(save, ['-t', 'nat', '-c']);
     const ofSctp = /^\[(\d+):\d+\] .* KUBE-\S*NODE-PORT-SCTP-HASH dst,dst -j KUBE-MARK-MASQ$/m;
     expect(Number(ofSctp.exec(rules)?.[1])).toBeGreaterThan(0);
