@@ -1,16 +1,34 @@
 import { execa } from 'execa';
 import { expect, onTestFinished, test } from 'vitest';
-import { systemClock } from '#pkg/clock/clock.ts';
+import { systemClock, type Clock } from '#pkg/clock/clock.ts';
+import { AF_UNIX, SOCK_CLOEXEC, SOCK_STREAM } from '#pkg/sys/constants.ts';
+import { openListenSys } from '#pkg/sys/listen-sys.ts';
 import { openSys } from '#pkg/sys/open-sys.ts';
 import { onlyOne } from './only-one.ts';
 
 const sys = await openSys();
 const never = new AbortController().signal;
 
-function lock(program: string, signal = never) {
+function lock(program: string, signal = never, clock = systemClock) {
   const logged: unknown[] = [];
   const log = { warn: (...words: readonly unknown[]) => void logged.push(words) };
-  return { held: onlyOne(program, { log, sys, clock: systemClock }, signal), logged };
+  return { held: onlyOne(program, { log, sys, clock }, signal), logged };
+}
+
+/** struct sockaddr_un of an abstract name. */
+function addressOf(program: string): Uint8Array {
+  const bytes = Buffer.from(`\0${program}`);
+  const address = new Uint8Array(2 + bytes.byteLength);
+  new Uint16Array(address.buffer, 0, 1)[0] = AF_UNIX;
+  address.set(bytes, 2);
+  return address;
+}
+
+/** A socket that has the name and does not listen. */
+function bound(program: string): number {
+  const fd = sys.socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  sys.bind(fd, addressOf(program));
+  return fd;
 }
 
 function name(of: string): string {
@@ -80,3 +98,44 @@ test.skipIf(process.getuid?.() !== 0)(
     expect(logged).toEqual([[{ uid: 65_533 }, expect.stringContaining('without a lock')]]);
   },
 );
+
+test('who has the name without listening, which tells nobody who it is, stops nobody', async () => {
+  const program = name('deaf');
+  const fd = bound(program);
+  onTestFinished(() => sys.close(fd));
+  const { held, logged } = lock(program);
+  using _ = await held;
+  expect(logged).toEqual([[{}, expect.stringMatching(/without a lock.*does not listen/)]]);
+});
+
+test('one that hangs is waited for, too, however many have asked it who it is', async () => {
+  const program = name('hangs');
+  const fd = bound(program);
+  // The first who asks fills the queue.
+  openListenSys().listen(fd, 0);
+  let looks = 0;
+  const sleep: Clock['sleep'] = (ms, signal) => {
+    looks += 1;
+    return systemClock.sleep(Math.min(ms, 5), signal);
+  };
+  const { held, logged } = lock(program, never, { ...systemClock, sleep });
+  let isHeld = false;
+  void held.then(() => (isHeld = true));
+  await expect.poll(() => looks > 20 || isHeld).toBe(true);
+  expect(isHeld).toBe(false);
+  sys.close(fd);
+  using _ = await held;
+  expect(logged).toHaveLength(1);
+});
+
+test('one that has answered nobody yet stops nobody', async () => {
+  const program = name('mute');
+  const fd = bound(program);
+  openListenSys().listen(fd, 0);
+  const first = sys.socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  sys.connect(first, addressOf(program));
+  onTestFinished(() => [fd, first].forEach((each) => sys.close(each)));
+  const { held, logged } = lock(program);
+  using _ = await held;
+  expect(logged).toEqual([[{}, expect.stringMatching(/without a lock.*answers nobody/)]]);
+});

@@ -4,6 +4,7 @@
  * the daemons write does, and ends with its process, however that ends.
  */
 import { once } from 'node:events';
+import { readFileSync } from 'node:fs';
 import { createServer, type Server } from 'node:net';
 import type { Clock } from '#pkg/clock/clock.ts';
 import { isErrno } from '#pkg/errors/agent-error.ts';
@@ -21,6 +22,9 @@ export interface OnlyOneOptions {
 /** So soon after the other one's end this one goes on. */
 const lookEachMs = 200;
 
+/** One that is about to listen, or has just ended, does not listen for a moment. */
+const mostRefusals = 5;
+
 /**
  * Resolves when no other process of this program runs in this network namespace; none will until it
  * is disposed. One that is about to end, as when a DaemonSet is updated, is waited for.
@@ -31,26 +35,42 @@ export async function onlyOne(
   signal: AbortSignal,
 ): Promise<Disposable> {
   let isTold = false;
+  let refusals = 0;
+  /** The socket of who was seen to hold the lock rightly. */
+  let rightful: string | undefined;
   for (;;) {
     signal.throwIfAborted();
     const server = await tryListen(program);
     if (server !== undefined) return { [Symbol.dispose]: () => void server.close() };
+    // Before it is asked: another one after it is not taken for it.
+    const inode = listenerOf(program);
     const holder = holderOf(sys, program);
-    if (holder !== 'gone') {
-      // The name is anybody's to take. Nobody without rights shall stop a node's network by it.
-      if (!mayHold(holder.uid)) {
-        log.warn(
-          { uid: holder.uid },
-          `Goes on without a lock: a process of a user without rights has its name, ${program}`,
-        );
-        return { [Symbol.dispose]: () => undefined };
+    refusals = holder === 'refuses' ? refusals + 1 : 0;
+    // The name is anybody's to take. Nobody without rights shall stop a node's network by it.
+    if (refusals === mostRefusals)
+      return without(log, {}, `what has its name, ${program}, does not listen`);
+    if (holder === 'silent') {
+      // More than enough are waiting for it: those who asked before, where it hangs.
+      if (inode === undefined || inode !== rightful) {
+        return without(log, {}, `what has its name, ${program}, answers nobody`);
       }
+    } else if (holder !== 'refuses') {
+      if (!mayHold(holder.uid)) {
+        const { uid } = holder;
+        return without(log, { uid }, `a process of a user without rights has its name, ${program}`);
+      }
+      rightful = inode;
       const which = holder.pid === 0 ? {} : { pid: holder.pid };
       if (!isTold) log.warn(which, `Waits until another ${program} on this node has ended`);
       isTold = true;
     }
     await clock.sleep(lookEachMs, signal);
   }
+}
+
+function without(log: OnlyOneOptions['log'], fields: object, reason: string): Disposable {
+  log.warn(fields, `Goes on without a lock: ${reason}`);
+  return { [Symbol.dispose]: () => undefined };
 }
 
 /** Undefined when somebody has the name. */
@@ -74,7 +94,8 @@ interface Holder {
   readonly uid: number;
 }
 
-function holderOf(sys: Sys, program: string): Holder | 'gone' {
+/** `refuses`: it has gone, or does not listen. `silent`: as many as may are waiting for its answer. */
+function holderOf(sys: Sys, program: string): Holder | 'refuses' | 'silent' {
   const SOCK_NONBLOCK = 0o4000;
   const fd = sys.socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
   try {
@@ -90,9 +111,8 @@ function holderOf(sys: Sys, program: string): Holder | 'gone' {
     openListenSys().getsockopt({ fd, level: SOL_SOCKET, name: SO_PEERCRED, value });
     return { pid: credentials[0] ?? 0, uid: credentials[1] ?? nobody };
   } catch (error) {
-    if (isErrno(error, 'ECONNREFUSED')) return 'gone';
-    // It answers nobody: more than enough are waiting for it already.
-    if (isErrno(error, 'EAGAIN')) return { pid: 0, uid: nobody };
+    if (isErrno(error, 'ECONNREFUSED')) return 'refuses';
+    if (isErrno(error, 'EAGAIN')) return 'silent';
     throw error;
   } finally {
     sys.close(fd);
@@ -100,6 +120,15 @@ function holderOf(sys: Sys, program: string): Holder | 'gone' {
 }
 
 const nobody = 65_534;
+
+/** The inode of the socket that listens at the name (proc(5), /proc/net/unix); undefined for none. */
+function listenerOf(program: string): string | undefined {
+  const __SO_ACCEPTCON = '00010000';
+  return readFileSync('/proc/self/net/unix', 'utf8')
+    .split('\n')
+    .map((line) => line.split(/\s+/))
+    .find(([, , , flags, , , , name]) => flags === __SO_ACCEPTCON && name === `@${program}`)?.[6];
+}
 
 function mayHold(uid: number): boolean {
   return uid === 0 || uid === process.getuid?.();
