@@ -28,8 +28,18 @@ export interface ListenSys {
   exitNow(code: number): void;
 }
 
-/** Loads libc through node:ffi. */
+/**
+ * A thread's own, as a module is. What node:ffi loads takes some 30 KiB outside of the heap, which come
+ * back with a garbage collection that does not know of them: by many loads a process grows to 400 MB.
+ */
+let opened: ListenSys | undefined;
+
+/** Loads libc through node:ffi, once. */
 export function openListenSys(): ListenSys {
+  return (opened ??= loadLibc());
+}
+
+function loadLibc(): ListenSys {
   const load = createRequire(import.meta.url);
   const { dlopen, getInt32 } = load('node:ffi') as typeof NodeFfi;
   const { functions: libc } = dlopen(null, {

@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect, it } from 'vitest';
 import { LOCK_EX, LOCK_NB, LOCK_UN, POLLIN, SOCK_CLOEXEC, SOCK_RAW } from './constants.ts';
+import { openListenSys } from './listen-sys.ts';
 import { openSys } from './open-sys.ts';
 
 const AF_NETLINK = 16;
@@ -86,4 +87,9 @@ it('errno is that of the call, also under garbage collection', () => {
   }
   closeSync(netns);
   expect(wrong).toEqual([]);
+});
+
+it('libc is loaded once, however often it is asked for: its memory comes back late', async () => {
+  expect(await openSys()).toBe(sys);
+  expect(openListenSys()).toBe(openListenSys());
 });

@@ -10,11 +10,22 @@ import { sysFromLibc } from './libc.ts';
 import type { Sys } from './sys.ts';
 
 /**
- * Resolves libc from the running process, so it needs no file name and works on glibc and musl.
+ * A thread's own, as a module is. What node:ffi loads takes some 30 KiB outside of the heap, which come
+ * back with a garbage collection that does not know of them: by many loads a process grows to 400 MB.
+ */
+let opened: Sys | undefined;
+
+/**
+ * Resolves libc from the running process, so it needs no file name and works on glibc and musl. The
+ * same one each time.
  *
  * @throws {AgentError} FfiUnusable
  */
 export function openNodeSys(): Sys {
+  return (opened ??= loadLibc());
+}
+
+function loadLibc(): Sys {
   // Not an import statement: a bundle for Bun would look for node:ffi when it starts, and end there.
   const load = createRequire(import.meta.url);
   const { dlopen, getInt32 } = load('node:ffi') as typeof NodeFfi;
