@@ -49,9 +49,10 @@ export async function openEtcdSource(
   const key = `${etcd.prefix}/config`;
   const configText = await readNetConf(client, key, context);
   const netConf = parseNetConf(configText, `${key} in etcd`);
-  for (const notice of netConfNotices(netConf, `${key} in etcd`)) log.warn({}, notice);
+  const whole = options.withNetConf(netConf, `${key} in etcd`);
+  for (const notice of netConfNotices(netConf, `${key} in etcd`, whole)) log.warn({}, notice);
   const config = {
-    ...options.withNetConf(netConf, `${key} in etcd`),
+    ...whole,
     // Nobody sees it there: it is only how records of nodes say what leases say.
     annotationPrefix: defaultAnnotationPrefix,
   };

@@ -45,6 +45,20 @@ describe('readOptions()', () => {
   });
 
   test.each([
+    ['vxlan', 'host-gw', ['Backend']],
+    ['vxlan', 'vxlan', ['Backend.note']],
+    ['none', 'alloc', ['Backend.note']],
+  ])('backend: %s and a Backend of Type %s: nobody reads %j', async (backend, type, ignored) => {
+    const path = join(dir, 'node.yaml');
+    const netConf = join(dir, 'net-conf.json');
+    await writeFile(path, `backend: ${backend}\nnetConf: ${netConf}\n`);
+    await writeFile(netConf, JSON.stringify({ Backend: { Type: type, note: 'x' } }));
+    const options = await readOptions(['--config', path], { NODE_NAME: 'a' }, '1');
+    const notices = [`${netConf}: nobody reads ${ignored.join(', ')}`];
+    expect(options).toMatchObject({ config: { backend }, notices });
+  });
+
+  test.each([
     [
       ['--node-name', 'a', '--annotation-prefix', 'A B'],
       '--annotation-prefix: expected a DNS name',

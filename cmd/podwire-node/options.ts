@@ -2,7 +2,7 @@
 import { readFile } from 'node:fs/promises';
 import { hostname } from 'node:os';
 import { Command, CommanderError } from 'commander';
-import { ignoredKeys, parseNetConf, type NetConf } from '#pkg/config/net-conf.ts';
+import { backendOf, ignoredKeys, parseNetConf, type NetConf } from '#pkg/config/net-conf.ts';
 import { parseNodeConfig, type NodeConfig } from '#pkg/config/node-config.ts';
 import { AgentError, messageOf } from '#pkg/errors/agent-error.ts';
 
@@ -91,13 +91,19 @@ async function readConfig({
   const config = parseNodeConfig(text, source, undefined, flags);
   if (config.netConf === undefined) return { config, withNetConf, notices: [] };
   const netConf = parseNetConf(await readText(config.netConf, 'netConf'), config.netConf);
-  const notices = netConfNotices(netConf, config.netConf);
-  return { config: withNetConf(netConf, config.netConf), withNetConf, notices };
+  const whole = withNetConf(netConf, config.netConf);
+  const notices = netConfNotices(netConf, config.netConf, whole);
+  return { config: whole, withNetConf, notices };
 }
 
 /** A sentence on keys that mean nothing, flannel's silence being no help to who mistyped one. */
-export function netConfNotices(netConf: NetConf, source: string): readonly string[] {
-  const keys = ignoredKeys(netConf);
+export function netConfNotices(
+  netConf: NetConf,
+  source: string,
+  { backend }: Pick<NodeConfig, 'backend'>,
+): readonly string[] {
+  const isOther = netConf.Backend !== undefined && backend !== backendOf(netConf);
+  const keys = isOther ? [...netConf.unknownKeys, 'Backend'] : ignoredKeys(netConf);
   return keys.length === 0 ? [] : [`${source}: nobody reads ${keys.join(', ')}`];
 }
 

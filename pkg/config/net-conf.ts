@@ -200,6 +200,13 @@ const otherBackends: Readonly<Record<string, string>> = {
   'tencent-vpc': ofClouds,
 };
 
+/** The backend of ours that the Backend block asks for; undefined where we have none. */
+export function backendOf({ Backend }: NetConf): string | undefined {
+  const { Type: type } = Backend ?? { Type: 'udp' };
+  if (mappings[type] === undefined) return undefined;
+  return type === 'alloc' ? 'none' : type;
+}
+
 /**
  * Keys of our configuration that the Backend block stands for, flannel's defaults included, to be
  * checked as if they were written there.
@@ -222,7 +229,7 @@ export function backendKeys(netConf: NetConf, source: string): Readonly<Record<s
   });
   if (problems.length > 0) throw invalid(source, problems);
   return mergedKeys(
-    { backend: type === 'alloc' ? 'none' : type },
+    { backend: backendOf(netConf) },
     // flannel goes around its tunnel only where it is told to.
     known['DirectRouting'] === undefined ? {} : { directRouting: false },
     ...settings,

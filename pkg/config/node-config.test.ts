@@ -165,6 +165,25 @@ describe('parseNodeConfig()', () => {
     expect(config.wireguard).toMatchObject({ mode: 'auto', listenPort: 6000 });
   });
 
+  test.each([
+    ['udp', '{"Type":"vxlan","VNI":7,"Port":4789,"MTU":1450}', { vni: 1 }],
+    ['vxlan', '{"Type":"udp","Port":8285}', {}],
+    ['ipip', '{"Type":"vxlan","DirectRouting":false}', { directRouting: true }],
+    ['wireguard', '{"Type":"ipsec","PSK":"secret"}', { wireguard: { mode: 'separate' } }],
+    ['vxlan', '{"Type":"VXLAN","Port":4789}', { port: 4789, directRouting: false }],
+  ])("backend: %s takes no settings of flannel's for another: %s", (backend, block, expected) => {
+    const json = `{"Network":"10.5.0.0/16","Backend":${block}}`;
+    const netConf = { content: parseNetConf(json, 'net-conf.json'), source: 'net-conf.json' };
+    const config = parseNodeConfig(`backend: ${backend}`, 'node.yaml', netConf);
+    expect({ port: undefined, mtu: undefined, ...config }).toMatchObject({
+      backend,
+      port: undefined,
+      mtu: undefined,
+      ...expected,
+    });
+    expect(config.clusterCIDRs.map(formatPrefix)).toEqual(['10.5.0.0/16']);
+  });
+
   test('what is wrong is named as it is where it was given', () => {
     const json = '{"Backend":{"Type":"wireguard","ListenPort":0,"Mode":"fast"}}';
     const netConf = { content: parseNetConf(json, 'net-conf.json'), source: 'net-conf.json' };

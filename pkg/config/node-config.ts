@@ -17,7 +17,7 @@ import {
 } from './config-layers.ts';
 import { etcdSchema, ipAddress } from './etcd-config.ts';
 import { nearestName } from './nearest-name.ts';
-import { backendKeys, backendNames, type NetConf } from './net-conf.ts';
+import { backendKeys, backendNames, backendOf, type NetConf } from './net-conf.ts';
 import { yamlReason } from './yaml-reason.ts';
 
 const podRange = z.string().transform((text, context): Prefix => {
@@ -189,7 +189,8 @@ export type NodeConfig = Readonly<z.output<typeof schema>>;
 /**
  * The configuration in this YAML text; an empty text is all defaults.
  *
- * @param netConf flannel's, whose settings stand where the text has none
+ * @param netConf flannel's, whose settings stand where the text has none; those of its Backend, unless
+ *   the text names another backend
  * @param flags keys and values that win over both; a flag's name is that of the key, with dashes
  * @throws {AgentError} InvalidConfig, naming every wrong key where it was given and, for unknown
  *   ones, the nearest
@@ -201,9 +202,10 @@ export function parseNodeConfig(
   flags: Readonly<Record<string, unknown>> = {},
 ): NodeConfig {
   const file = parseText(text, source);
+  const own = isMapping(file) ? file : {};
   const layers: readonly Layer[] = [
-    ...(netConf === undefined ? [] : [netConfLayer(netConf)]),
-    { source, keys: isMapping(file) ? file : {} },
+    ...(netConf === undefined ? [] : [netConfLayer(netConf, own['backend'])]),
+    { source, keys: own },
     { source: 'the command line', keys: flags, nameOf: flagOf },
   ];
   const data = isMapping(file) ? mergedKeys(...layers.map(({ keys }) => keys)) : file;
@@ -222,17 +224,16 @@ function parseText(text: string, source: string): unknown {
   }
 }
 
-function netConfLayer({
-  content,
-  source,
-}: {
-  readonly content: NetConf;
-  readonly source: string;
-}): Layer {
+/** @param backend the file's own: settings that are for another are not for it */
+function netConfLayer(
+  { content, source }: { readonly content: NetConf; readonly source: string },
+  backend: unknown,
+): Layer {
   const names = backendNames(content);
+  const isMeant = backend === undefined || backend === backendOf(content);
   return {
     source,
-    keys: { ...networkKeys(content), ...backendKeys(content, source) },
+    keys: { ...networkKeys(content), ...(isMeant ? backendKeys(content, source) : {}) },
     nameOf: (path) => names.get(path) ?? path,
   };
 }
