@@ -128,6 +128,16 @@ test('one that hangs is waited for, too, however many have asked it who it is', 
   expect(logged).toHaveLength(1);
 });
 
+test('nobody passes for the one that hangs by a name with a line of /proc/net/unix in it', async () => {
+  const program = name('forged');
+  const [fd, forger] = [bound(program), bound(`x\n0: 2 0 00010000 1 1 7 @${program}`)];
+  openListenSys().listen(fd, 0);
+  onTestFinished(() => [fd, forger].forEach((each) => sys.close(each)));
+  const { held, logged } = lock(program);
+  using _ = await held;
+  expect(logged.at(-1)).toEqual([{}, expect.stringMatching(/without a lock.*answers nobody/)]);
+});
+
 test('one that has answered nobody yet stops nobody', async () => {
   const program = name('mute');
   const fd = bound(program);

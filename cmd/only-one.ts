@@ -121,13 +121,18 @@ function holderOf(sys: Sys, program: string): Holder | 'refuses' | 'silent' {
 
 const nobody = 65_534;
 
-/** The inode of the socket that listens at the name (proc(5), /proc/net/unix); undefined for none. */
+/**
+ * The inode of the socket that listens at the name (proc(5), /proc/net/unix); undefined for none, or when
+ * it cannot be told: others may have a name with a line of their making in it.
+ */
 function listenerOf(program: string): string | undefined {
   const __SO_ACCEPTCON = '00010000';
-  return readFileSync('/proc/self/net/unix', 'utf8')
+  const [inode, ...others] = readFileSync('/proc/self/net/unix', 'utf8')
     .split('\n')
+    .filter((line) => line.endsWith(` @${program}`))
     .map((line) => line.split(/\s+/))
-    .find(([, , , flags, , , , name]) => flags === __SO_ACCEPTCON && name === `@${program}`)?.[6];
+    .flatMap(([, , , flags, , , number = '']) => (flags === __SO_ACCEPTCON ? [number] : []));
+  return others.length === 0 ? inode : undefined;
 }
 
 function mayHold(uid: number): boolean {
