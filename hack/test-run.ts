@@ -32,7 +32,7 @@ export async function removeRemains(run: string): Promise<readonly string[]> {
       throw new Error(`Cannot end what the tests left: processes ${pids.join(', ')}`);
     }
     for (const pid of pids) {
-      if (!found.has(pid)) found.set(pid, `process ${pid} ${read(pid, 'cmdline').slice(0, 150)}`);
+      if (!found.has(pid)) found.set(pid, `process ${pid} ${wordsOf(pid).slice(0, 150)}`);
       kill(pid);
     }
   }
@@ -46,7 +46,7 @@ function processesOf(run: string): readonly number[] {
   return readdirSync('/proc')
     .map(Number)
     .filter((pid) => pid > 0 && pid !== process.pid)
-    .filter((pid) => read(pid, 'environ').split(' ').includes(mark));
+    .filter((pid) => read(pid, 'environ').split('\0').includes(mark));
 }
 
 function namespacesOf(run: string): readonly string[] {
@@ -62,10 +62,14 @@ function namespacesOf(run: string): readonly string[] {
 /** Empty for one that has just ended, and for those of others. */
 function read(pid: number, file: 'environ' | 'cmdline'): string {
   try {
-    return readFileSync(`/proc/${pid}/${file}`, 'utf8').replaceAll('\0', ' ').trim();
+    return readFileSync(`/proc/${pid}/${file}`, 'utf8');
   } catch {
     return '';
   }
+}
+
+function wordsOf(pid: number): string {
+  return read(pid, 'cmdline').replaceAll('\0', ' ').trim();
 }
 
 function kill(pid: number): void {

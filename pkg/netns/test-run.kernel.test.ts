@@ -60,3 +60,19 @@ test('what is left of a run goes, processes and namespaces, and nothing of anoth
   await end;
   expect(await removeRemains(other)).toEqual([]);
 });
+
+test('a process that only speaks of the run goes on', async () => {
+  const run = begin();
+  delete process.env[testRunVariable];
+  process.env['NOTE'] = `of ${testRunVariable}=${run} I know`;
+  try {
+    const stranger = await deaf('sh');
+    expect(await removeRemains(run)).toEqual([]);
+    expect([stranger.exitCode, stranger.signalCode]).toEqual([null, null]);
+    const end = once(stranger, 'exit');
+    stranger.kill('SIGKILL');
+    await end;
+  } finally {
+    delete process.env['NOTE'];
+  }
+});
