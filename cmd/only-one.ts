@@ -18,6 +18,12 @@ export interface OnlyOneOptions {
   readonly clock: Clock;
 }
 
+/** Held until it is disposed. */
+export interface OnlyOne extends Disposable {
+  /** Another one ran meanwhile: what was read before may have changed. */
+  readonly hasWaited: boolean;
+}
+
 /** So soon after the other one's end this one goes on. */
 const lookEachMs = 200;
 
@@ -29,12 +35,14 @@ export async function onlyOne(
   program: string,
   { log, sys, clock }: OnlyOneOptions,
   signal: AbortSignal,
-): Promise<Disposable> {
+): Promise<OnlyOne> {
   let isTold = false;
   for (;;) {
     signal.throwIfAborted();
     const server = await tryListen(program);
-    if (server !== undefined) return { [Symbol.dispose]: () => void server.close() };
+    if (server !== undefined) {
+      return { hasWaited: isTold, [Symbol.dispose]: () => void server.close() };
+    }
     const holder = holderOf(sys, program);
     if (holder !== 'gone') {
       // The name is anybody's to take. Nobody without rights shall stop a node's network by it.
@@ -43,7 +51,7 @@ export async function onlyOne(
           { uid: holder.uid },
           `Goes on without a lock: a process of a user without rights has its name, ${program}`,
         );
-        return { [Symbol.dispose]: () => undefined };
+        return { hasWaited: isTold, [Symbol.dispose]: () => undefined };
       }
       const which = holder.pid === 0 ? {} : { pid: holder.pid };
       if (!isTold) log.warn(which, `Waits until another ${program} on this node has ended`);
