@@ -1,16 +1,18 @@
+import { setImmediate } from 'node:timers/promises';
 import { execa } from 'execa';
 import { expect, onTestFinished, test } from 'vitest';
-import { systemClock } from '#pkg/clock/clock.ts';
+import { systemClock, type Clock } from '#pkg/clock/clock.ts';
+import { AF_UNIX, SOCK_CLOEXEC, SOCK_STREAM } from '#pkg/sys/constants.ts';
 import { openSys } from '#pkg/sys/open-sys.ts';
 import { onlyOne } from './only-one.ts';
 
 const sys = await openSys();
 const never = new AbortController().signal;
 
-function lock(program: string, signal = never) {
+function lock(program: string, signal = never, clock: Clock = systemClock) {
   const logged: unknown[] = [];
   const log = { warn: (...words: readonly unknown[]) => void logged.push(words) };
-  return { held: onlyOne(program, { log, sys, clock: systemClock }, signal), logged };
+  return { held: onlyOne(program, { log, sys, clock }, signal), logged };
 }
 
 function name(of: string): string {
@@ -69,6 +71,27 @@ test('who is told to stop while waiting does', async () => {
   await expect.poll(() => logged.length).toBeGreaterThan(0);
   stop.abort(new Error('told to'));
   await expect(held).rejects.toThrow('told to');
+});
+
+test('a name that is taken by one who never listens stops nobody', async () => {
+  const program = name('deaf');
+  const fd = sys.socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  onTestFinished(() => sys.close(fd));
+  const address = Buffer.from(`\0\0\0${program}`);
+  address[0] = AF_UNIX;
+  sys.bind(fd, address);
+  let sleeps = 0;
+  const clock: Clock = {
+    ...systemClock,
+    sleep: async (ms) => {
+      sleeps += ms;
+      await setImmediate();
+    },
+  };
+  const { held, logged } = lock(program, never, clock);
+  using _ = await held;
+  expect(sleeps).toBe(5_000);
+  expect(logged).toEqual([[{}, expect.stringContaining('without a lock')]]);
 });
 
 test.skipIf(process.getuid?.() !== 0)(

@@ -26,6 +26,8 @@ export interface OnlyOne extends Disposable {
 
 /** So soon after the other one's end this one goes on. */
 const lookEachMs = 200;
+/** A daemon that has the name listens at once: one who does not for so long is none. */
+const silentForMs = 5_000;
 
 /**
  * Resolves when no other process of this program runs in this network namespace; none will until it
@@ -37,6 +39,7 @@ export async function onlyOne(
   signal: AbortSignal,
 ): Promise<OnlyOne> {
   let isTold = false;
+  let silentMs = 0;
   for (;;) {
     signal.throwIfAborted();
     const server = await tryListen(program);
@@ -44,7 +47,12 @@ export async function onlyOne(
       return { hasWaited: isTold, [Symbol.dispose]: () => void server.close() };
     }
     const holder = holderOf(sys, program);
-    if (holder !== 'gone') {
+    silentMs = holder === 'silent' ? silentMs + lookEachMs : 0;
+    if (silentMs > silentForMs) {
+      log.warn({}, `Goes on without a lock: somebody has its name, ${program}, and never listens`);
+      return { hasWaited: isTold, [Symbol.dispose]: () => undefined };
+    }
+    if (holder !== 'silent') {
       // The name is anybody's to take. Nobody without rights shall stop a node's network by it.
       if (!mayHold(holder.uid)) {
         log.warn(
@@ -82,7 +90,8 @@ interface Holder {
   readonly uid: number;
 }
 
-function holderOf(sys: Sys, program: string): Holder | 'gone' {
+/** Silent is who has just ended, or has not begun to listen. */
+function holderOf(sys: Sys, program: string): Holder | 'silent' {
   const SOCK_NONBLOCK = 0o4000;
   const fd = sys.socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
   try {
@@ -98,7 +107,7 @@ function holderOf(sys: Sys, program: string): Holder | 'gone' {
     openListenSys().getsockopt({ fd, level: SOL_SOCKET, name: SO_PEERCRED, value });
     return { pid: credentials[0] ?? 0, uid: credentials[1] ?? nobody };
   } catch (error) {
-    if (isErrno(error, 'ECONNREFUSED')) return 'gone';
+    if (isErrno(error, 'ECONNREFUSED')) return 'silent';
     // It answers nobody: more than enough are waiting for it already.
     if (isErrno(error, 'EAGAIN')) return { pid: 0, uid: nobody };
     throw error;
