@@ -54,7 +54,8 @@ test('the second waits, saying for whom, and goes on when the first is done', as
     'waits',
   );
   first[Symbol.dispose]();
-  using _ = await second.held;
+  using held = await second.held;
+  expect([first.hasWaited, held.hasWaited]).toEqual([false, true]);
   const { pid } = process;
   expect(second.logged).toEqual([
     [{ pid }, `Waits until another ${program} on this node has ended`],

@@ -19,11 +19,17 @@ export interface OnlyOneOptions {
   readonly clock: Clock;
 }
 
+/** Held until it is disposed. */
+export interface OnlyOne extends Disposable {
+  /** Another one ran meanwhile: what was read before may have changed. */
+  readonly hasWaited: boolean;
+}
+
 /** So soon after the other one's end this one goes on. */
 const lookEachMs = 200;
 
-/** One that is about to listen, or has just ended, does not listen for a moment. */
-const mostRefusals = 5;
+/** One that is about to listen, or has just ended, does not listen for a moment: not for five seconds. */
+const mostRefusals = 25;
 
 /**
  * Resolves when no other process of this program runs in this network namespace; none will until it
@@ -33,31 +39,37 @@ export async function onlyOne(
   program: string,
   { log, sys, clock }: OnlyOneOptions,
   signal: AbortSignal,
-): Promise<Disposable> {
+): Promise<OnlyOne> {
   let isTold = false;
+  const withoutLock = (fields: object, reason: string): OnlyOne => {
+    log.warn(fields, `Goes on without a lock: ${reason}`);
+    return { hasWaited: isTold, [Symbol.dispose]: () => undefined };
+  };
   let refusals = 0;
   /** The socket of who was seen to hold the lock rightly. */
   let rightful: string | undefined;
   for (;;) {
     signal.throwIfAborted();
     const server = await tryListen(program);
-    if (server !== undefined) return { [Symbol.dispose]: () => void server.close() };
+    if (server !== undefined) {
+      return { hasWaited: isTold, [Symbol.dispose]: () => void server.close() };
+    }
     // Before it is asked: another one after it is not taken for it.
     const inode = listenerOf(program);
     const holder = holderOf(sys, program);
     refusals = holder === 'refuses' ? refusals + 1 : 0;
     // The name is anybody's to take. Nobody without rights shall stop a node's network by it.
     if (refusals === mostRefusals)
-      return without(log, {}, `what has its name, ${program}, does not listen`);
+      return withoutLock({}, `what has its name, ${program}, does not listen`);
     if (holder === 'silent') {
       // More than enough are waiting for it: those who asked before, where it hangs.
       if (inode === undefined || inode !== rightful) {
-        return without(log, {}, `what has its name, ${program}, answers nobody`);
+        return withoutLock({}, `what has its name, ${program}, answers nobody`);
       }
     } else if (holder !== 'refuses') {
       if (!mayHold(holder.uid)) {
         const { uid } = holder;
-        return without(log, { uid }, `a process of a user without rights has its name, ${program}`);
+        return withoutLock({ uid }, `a process of a user without rights has its name, ${program}`);
       }
       rightful = inode;
       const which = holder.pid === 0 ? {} : { pid: holder.pid };
@@ -66,11 +78,6 @@ export async function onlyOne(
     }
     await clock.sleep(lookEachMs, signal);
   }
-}
-
-function without(log: OnlyOneOptions['log'], fields: object, reason: string): Disposable {
-  log.warn(fields, `Goes on without a lock: ${reason}`);
-  return { [Symbol.dispose]: () => undefined };
 }
 
 /** Undefined when somebody has the name. */

@@ -72,6 +72,16 @@ describe('differencesBetween()', () => {
     expect(differences(sight())).toEqual([]);
   });
 
+  it('finds none where an endpoint that leaves was told something else before', () => {
+    const [[key, first], ...rest] = [...known.servers] as [[string, VirtualServer]];
+    const realServers = first.realServers.map((real) =>
+      real.weight === 0 ? { ...real, foreign: '-g' } : real,
+    );
+    const servers = new Map([[key, { ...first, realServers }], ...rest]);
+    const seen = procWith('Masq    0', 'Route   0');
+    expect(differencesBetween({ ...known, servers }, seen, 'ip', () => true)).toEqual([]);
+  });
+
   it.each([
     [
       'a server that is gone',

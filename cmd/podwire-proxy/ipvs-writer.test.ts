@@ -256,6 +256,20 @@ describe('ipvs writer', () => {
     expect(rig.kernel.bound).toContain('192.168.0.7');
   });
 
+  it.each([
+    ['other hosts are not known', undefined],
+    // Of a proxy that has its API server from its Pod's environment.
+    ["the API server's URL has it", new Set(['10.96.0.2'])],
+  ])('a cluster address stays, whoever claims it as external, while %s', async (_, others) => {
+    const { services, slices = [] } = cluster('10.1.0.2');
+    await rig.write({ services, slices });
+    rig.otherHosts = others;
+    const claimant = service('a/c', { clusterIPs: ['10.96.0.3'], externalIPs: ['10.96.0.2'] });
+    await rig.write({ services: [...services, claimant], slices }, 'a/c:p80/tcp');
+    expect([...rig.kernel.bound].toSorted()).toEqual(['10.96.0.1', '10.96.0.2', '10.96.0.3']);
+    expect(rig.kernel.savedSets()).toContain('add KUBE-IPVS-IPS 10.96.0.2');
+  });
+
   it.each(['applyServers', 'applySets', 'applyAddresses'])(
     'a refused %s is made good by the next write',
     async (call) => {

@@ -22,6 +22,7 @@ import { loadConntrack } from './conntrack-module.ts';
 import { initializeHost } from './host-settings.ts';
 import { proxyHost } from './host.ts';
 import { readOptions, type ProxyOptions } from './options.ts';
+import { reread } from './reconfigure.ts';
 import { runProxy, type ProxyContext } from './wire.ts';
 
 /** 0 = stopped on request or done, 1 = failed, 2 = wrong usage or configuration. */
@@ -45,13 +46,13 @@ export async function main(
   }
   const log = createLogger(program, levelOf(options.config.verbosity));
   for (const warning of options.warnings) log.warn({ warning }, 'Configuration');
-  const reread = async (): Promise<ProxyOptions> => {
+  const readAgain = async (): Promise<ProxyOptions> => {
     const again = await readOptions(argv, surroundings);
     if ('kind' in again) throw new Error('the command line has changed');
     return again;
   };
   const setVerbosity = (level: number): void => void (log.level = levelOf(level));
-  return await perform(options, { env, version, program, log, setVerbosity, reread });
+  return await perform(options, { env, version, program, log, setVerbosity, reread: readAgain });
 }
 
 /** Only two of kube-proxy's levels differ here. */
@@ -88,8 +89,12 @@ async function perform(options: ProxyOptions, context: ProxyContext): Promise<0 
         log.info({ node: nodeName, mode: config.mode, version }, 'Starting');
         const lock = { log, sys: await openSys(), clock: systemClock };
         // Whatever name it is called by.
-        using _ = await onlyOne('podwire-proxy', lock, stop.signal);
-        await runProxy(options, context, stop.signal);
+        using held = await onlyOne('podwire-proxy', lock, stop.signal);
+        await runProxy(
+          held.hasWaited ? await renew(options, context) : options,
+          context,
+          stop.signal,
+        );
         return 0;
       }
     }
@@ -101,6 +106,13 @@ async function perform(options: ProxyOptions, context: ProxyContext): Promise<0 
     // A failure leaves servers and watches behind; they end with this.
     stop.abort();
   }
+}
+
+/** What the other proxy's end may have been for is a new configuration. */
+async function renew(options: ProxyOptions, context: ProxyContext): Promise<ProxyOptions> {
+  const next = (await reread(options, context)) ?? options;
+  context.setVerbosity(next.config.verbosity);
+  return next;
 }
 
 /** An image that is made to stand in for kube-proxy has this program under that name. */

@@ -129,3 +129,41 @@ describe('a port whose elements are refused', () => {
     bench.expectAllBut();
   });
 });
+
+describe('an address that several claim, while what one of them wants is refused', () => {
+  /** s1 … s3 claim one address; s1 has it, with an endpoint that is refused when `isBad`. */
+  const claimed = (isBad: boolean, ...names: readonly number[]): Map<string, ProxiedPort> =>
+    portsOf(
+      {
+        services: names.map((n) =>
+          service(`ns/s${n}`, {
+            clusterIPs: [`172.30.0.${n}`],
+            externalIPs: ['203.0.113.9'],
+            affinitySeconds: n * 10,
+          }),
+        ),
+        slices: names.map((n) => slice(`ns/s${n}`, [`10.${n === 1 && isBad ? 181 : 180}.0.${n}`])),
+      },
+      'ip',
+    );
+  const refuses = ({ new: value }: { readonly new: string | undefined }): boolean =>
+    value === '10.181.0.1 . 80';
+
+  it.each([
+    ['at a start', []],
+    ['where the second has it', [2, 3]],
+    ['where the first had it', [1, 2, 3]],
+  ])('is served by the next: %s', async (_, before) => {
+    const bench = new Bench();
+    await bench.write(claimed(false, ...before), 'all');
+    bench.table.refuses = refuses;
+    await bench.write(claimed(true, 1, 2, 3), before.length === 0 ? 'all' : [key(1)]);
+    expect(bench.parked).toEqual([key(1)]);
+    bench.expectAllBut(key(1));
+    // It leaves the place to the one after, and nothing behind.
+    await bench.write(claimed(true, 1, 3), [key(2)]);
+    bench.expectAllBut(key(1));
+    await bench.write(claimed(false, 1, 3), [key(1)]);
+    bench.expectAllBut();
+  });
+});

@@ -78,6 +78,19 @@ it('so are other nodes, in canonical text, as they come and go; this node is not
   expect(list(others)).toEqual([]);
 });
 
+it('a new version of a Node that is where it was is no news', async () => {
+  const there = node('there', '192.168.0.2');
+  const { others, store } = await known('https://api.example:6443', [there]);
+  let told = 0;
+  using _ = others.onChange(() => (told += 1));
+  store.put({ ...there, resourceVersion: '2' });
+  await clock.advance(1);
+  expect(told).toBe(0);
+  store.put(node('other', '192.168.0.3'));
+  await clock.advance(1);
+  expect(told).toBe(1);
+});
+
 it('they are waited for, but not for ever', async () => {
   const { lines, others } = rig();
   let isKnown = false;

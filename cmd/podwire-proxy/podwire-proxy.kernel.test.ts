@@ -1,4 +1,5 @@
 /** The daemon as it runs on a node: an API server on one side, packets on the other. */
+import { readFile, writeFile } from 'node:fs/promises';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import type { ApiAccess } from '#pkg/embedded-api/access.ts';
 import {
@@ -104,9 +105,13 @@ describe('podwire-proxy', () => {
     putSlice(objects, 'IPv4', ['10.1.2.2']);
     const first = await up();
     await answersBecome(['one 10.1.1.2']);
-    const flags = ['--kubeconfig', node.kubeconfig, '--hostname-override', nodeName];
-    const second = node.startDaemon([...flags, '--proxy-mode', 'nftables']);
+    const configuration = await readFile(node.configPath, 'utf8');
+    const configPath = `${node.configPath}.second`;
+    await writeFile(configPath, configuration);
+    const second = node.startDaemon(['--config', configPath, '--hostname-override', nodeName]);
     await expect.poll(() => second.log(), slow).toContain('Waits until another podwire-proxy');
+    // What counts is the configuration when it takes over.
+    await writeFile(configPath, `${configuration}mode: nftables\n`);
     putSlice(objects, 'IPv4', ['10.1.3.2']);
     await answersBecome(['two 10.1.1.2']);
     const tables = async (): Promise<string> =>

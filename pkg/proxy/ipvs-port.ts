@@ -64,7 +64,7 @@ class PartBuilder implements IpvsPart {
   internal(): void {
     const { clusterIP: address, endpoints, internalPolicy, port } = this.#port;
     const reached = internalPolicy === 'Local' ? endpoints.local : endpoints.cluster;
-    this.bind(address);
+    this.#bind(address);
     const place = { address, port };
     if (!endpoints.hasAny) this.#claim(place, [], [this.#at('NO-ENDPOINT', place)]);
     else if (reached.length === 0) this.#claim(place, [], [this.#at('NO-LOCAL-IP', place)]);
@@ -74,13 +74,13 @@ class PartBuilder implements IpvsPart {
   externalIP(address: string): void {
     const place = { address, port: this.#port.port };
     const isLocal = this.#port.externalPolicy === 'Local';
-    this.bind(address);
+    this.#bindExternal(address);
     this.#external(place, [this.#at(isLocal ? 'EXTERNAL-IP-LOCAL' : 'EXTERNAL-IP', place)]);
   }
 
   loadBalancer(address: string): void {
     const place = { address, port: this.#port.port };
-    this.bind(address);
+    this.#bindExternal(address);
     this.#external(place, [
       this.#at('LOAD-BALANCER', place),
       ...(this.#port.externalPolicy === 'Local' ? [this.#at('LOAD-BALANCER-LOCAL', place)] : []),
@@ -119,13 +119,14 @@ class PartBuilder implements IpvsPart {
     }
   }
 
-  /**
-   * Never an address that the host has already, which would be taken away with the Service, nor one
-   * that another host has: nothing would reach that host from here.
-   */
-  bind(address: string): void {
-    const { foreignAddresses, hostAddresses } = this.#options;
-    if (hostAddresses.includes(address) || foreignAddresses.includes(address)) return;
+  /** Not one that another host has: nothing would reach that host from here. */
+  #bindExternal(address: string): void {
+    if (!this.#options.foreignAddresses.includes(address)) this.#bind(address);
+  }
+
+  /** Never an address that the host has already: it would be taken away with the Service. */
+  #bind(address: string): void {
+    if (this.#options.hostAddresses.includes(address)) return;
     this.addresses.push(address);
     this.members.push(['IPVS-IPS', address]);
   }

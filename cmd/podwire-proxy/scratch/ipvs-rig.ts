@@ -17,7 +17,7 @@ export class IpvsRig {
   /** "service: why" */
   readonly parked: string[] = [];
   masqueradeAll = false;
-  otherHosts: ReadonlySet<string> = new Set();
+  otherHosts: ReadonlySet<string> | undefined = new Set();
   writer = this.createWriter();
 
   /** As that of a new process: it knows nothing. */
