@@ -104,7 +104,8 @@ test('who has the name without listening, which tells nobody who it is, stops no
   const program = name('deaf');
   const fd = bound(program);
   onTestFinished(() => sys.close(fd));
-  const { held, logged } = lock(program);
+  const sleep: Clock['sleep'] = (_, signal) => systemClock.sleep(1, signal);
+  const { held, logged } = lock(program, never, { ...systemClock, sleep });
   using _ = await held;
   expect(logged).toEqual([[{}, expect.stringMatching(/without a lock.*does not listen/)]]);
 });
