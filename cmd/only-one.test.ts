@@ -19,6 +19,16 @@ function name(of: string): string {
   return `podwire-test-${process.pid}-${of}`;
 }
 
+/** A clock whose sleepers get a turn at once. */
+function hurried() {
+  let sleptMs = 0;
+  const sleep = async (ms: number): Promise<void> => {
+    sleptMs += ms;
+    await setImmediate();
+  };
+  return { clock: { ...systemClock, sleep }, slept: () => sleptMs };
+}
+
 /** Another process that listens at the name, as this or as another user. */
 async function holder(program: string, user: { readonly uid?: number } = {}) {
   const script = `require('node:net').createServer().listen('\\0' + process.argv[1], () => console.log('held'))`;
@@ -73,6 +83,17 @@ test('who is told to stop while waiting does', async () => {
   await expect(held).rejects.toThrow('told to');
 });
 
+test('one who listens is waited for as long as it takes', async () => {
+  const program = name('long');
+  const first = await lock(program).held;
+  const { clock, slept } = hurried();
+  const { held, logged } = lock(program, never, clock);
+  await expect.poll(slept).toBeGreaterThan(20_000);
+  first[Symbol.dispose]();
+  using _ = await held;
+  expect(logged).toHaveLength(1);
+});
+
 test('a name that is taken by one who never listens stops nobody', async () => {
   const program = name('deaf');
   const fd = sys.socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
@@ -80,17 +101,10 @@ test('a name that is taken by one who never listens stops nobody', async () => {
   const address = Buffer.from(`\0\0\0${program}`);
   address[0] = AF_UNIX;
   sys.bind(fd, address);
-  let sleeps = 0;
-  const clock: Clock = {
-    ...systemClock,
-    sleep: async (ms) => {
-      sleeps += ms;
-      await setImmediate();
-    },
-  };
+  const { clock, slept } = hurried();
   const { held, logged } = lock(program, never, clock);
   using _ = await held;
-  expect(sleeps).toBe(5_000);
+  expect(slept()).toBe(5_000);
   expect(logged).toEqual([[{}, expect.stringContaining('without a lock')]]);
 });
 
