@@ -9,7 +9,7 @@ import type { Clock } from '#pkg/clock/clock.ts';
 import { isErrno } from '#pkg/errors/agent-error.ts';
 import type { Logger } from '#pkg/log/logger.ts';
 import { AF_UNIX, SO_PEERCRED, SOCK_CLOEXEC, SOCK_STREAM, SOL_SOCKET } from '#pkg/sys/constants.ts';
-import { openListenSys } from '#pkg/sys/listen-sys.ts';
+import { openListenSys, type ListenSys } from '#pkg/sys/listen-sys.ts';
 import type { Sys } from '#pkg/sys/sys.ts';
 
 export interface OnlyOneOptions {
@@ -40,13 +40,14 @@ export async function onlyOne(
 ): Promise<OnlyOne> {
   let isTold = false;
   let silentMs = 0;
+  let calls: ListenSys | undefined;
   for (;;) {
     signal.throwIfAborted();
     const server = await tryListen(program);
     if (server !== undefined) {
       return { hasWaited: isTold, [Symbol.dispose]: () => void server.close() };
     }
-    const holder = holderOf(sys, program);
+    const holder = holderOf(sys, (calls ??= openListenSys()), program);
     silentMs = holder === 'silent' ? silentMs + lookEachMs : 0;
     if (silentMs > silentForMs) {
       log.warn({}, `Goes on without a lock: somebody has its name, ${program}, and never listens`);
@@ -91,7 +92,7 @@ interface Holder {
 }
 
 /** Silent is who has just ended, or has not begun to listen. */
-function holderOf(sys: Sys, program: string): Holder | 'silent' {
+function holderOf(sys: Sys, calls: ListenSys, program: string): Holder | 'silent' {
   const SOCK_NONBLOCK = 0o4000;
   const fd = sys.socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
   try {
@@ -104,7 +105,7 @@ function holderOf(sys: Sys, program: string): Holder | 'silent' {
     // struct ucred { pid_t pid; uid_t uid; gid_t gid; }: of who called listen(2)
     const credentials = new Uint32Array(3);
     const value = new Uint8Array(credentials.buffer);
-    openListenSys().getsockopt({ fd, level: SOL_SOCKET, name: SO_PEERCRED, value });
+    calls.getsockopt({ fd, level: SOL_SOCKET, name: SO_PEERCRED, value });
     return { pid: credentials[0] ?? 0, uid: credentials[1] ?? nobody };
   } catch (error) {
     if (isErrno(error, 'ECONNREFUSED')) return 'silent';
