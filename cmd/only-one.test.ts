@@ -4,6 +4,7 @@ import { systemClock, type Clock } from '#pkg/clock/clock.ts';
 import { AF_UNIX, SOCK_CLOEXEC, SOCK_STREAM } from '#pkg/sys/constants.ts';
 import { openListenSys } from '#pkg/sys/listen-sys.ts';
 import { openSys } from '#pkg/sys/open-sys.ts';
+import { unixAddress } from '#pkg/sys/unix-address.ts';
 import { onlyOne } from './only-one.ts';
 
 const sys = await openSys();
@@ -15,19 +16,10 @@ function lock(program: string, signal = never, clock = systemClock) {
   return { held: onlyOne(program, { log, sys, clock }, signal), logged };
 }
 
-/** struct sockaddr_un of an abstract name. */
-function addressOf(program: string): Uint8Array {
-  const bytes = Buffer.from(`\0${program}`);
-  const address = new Uint8Array(2 + bytes.byteLength);
-  new Uint16Array(address.buffer, 0, 1)[0] = AF_UNIX;
-  address.set(bytes, 2);
-  return address;
-}
-
 /** A socket that has the name and does not listen. */
 function bound(program: string): number {
   const fd = sys.socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  sys.bind(fd, addressOf(program));
+  sys.bind(fd, unixAddress(`\0${program}`));
   return fd;
 }
 
@@ -145,7 +137,7 @@ test('one that has answered nobody yet stops nobody', async () => {
   const fd = bound(program);
   openListenSys().listen(fd, 0);
   const first = sys.socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  sys.connect(first, addressOf(program));
+  sys.connect(first, unixAddress(`\0${program}`));
   onTestFinished(() => [fd, first].forEach((each) => sys.close(each)));
   const { held, logged } = lock(program);
   using _ = await held;

@@ -12,6 +12,7 @@ import type { Logger } from '#pkg/log/logger.ts';
 import { AF_UNIX, SO_PEERCRED, SOCK_CLOEXEC, SOCK_STREAM, SOL_SOCKET } from '#pkg/sys/constants.ts';
 import { openListenSys } from '#pkg/sys/listen-sys.ts';
 import type { Sys } from '#pkg/sys/sys.ts';
+import { unixAddress } from '#pkg/sys/unix-address.ts';
 
 export interface OnlyOneOptions {
   readonly log: Pick<Logger, 'warn'>;
@@ -106,12 +107,7 @@ function holderOf(sys: Sys, program: string): Holder | 'refuses' | 'silent' {
   const SOCK_NONBLOCK = 0o4000;
   const fd = sys.socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
   try {
-    // struct sockaddr_un: an abstract name starts with a zero byte, and none ends it (unix(7)).
-    const name = Buffer.from(`\0${program}`);
-    const address = new Uint8Array(2 + name.byteLength);
-    new Uint16Array(address.buffer, 0, 1)[0] = AF_UNIX;
-    address.set(name, 2);
-    sys.connect(fd, address);
+    sys.connect(fd, unixAddress(`\0${program}`));
     // struct ucred { pid_t pid; uid_t uid; gid_t gid; }: of who called listen(2)
     const credentials = new Uint32Array(3);
     const value = new Uint8Array(credentials.buffer);

@@ -4,6 +4,7 @@ import { createScratchNetns, type ScratchNetns } from '#pkg/netns/scratch.ts';
 import { contentsOf } from '#pkg/proxy/nftables-ruleset.ts';
 import { proxySetNames } from '#pkg/proxy/nftables-sets.ts';
 import { portKey, type ProxiedPort } from '#pkg/proxy/proxied-port.ts';
+import { claimant, claimedAddress } from '#pkg/proxy/testdata/claimant.ts';
 import { portsOf, service, slice } from '#pkg/proxy/testdata/records.ts';
 import { nftablesTestOptions } from './scratch/nftables-inputs.ts';
 import { createNftablesRig, type NftablesRig } from './scratch/nftables-rig.ts';
@@ -98,22 +99,7 @@ it('are not blamed for a table that is refused whatever is in it', async () => {
 });
 
 it('none is, though several claim one address, and a name goes on where another ends', async () => {
-  const unnamed = [{ name: '', protocol: 'TCP', port: 80, nodePort: 0 }] as const;
-  const claim = (name: string, n: number, endpoints: readonly string[]) =>
-    portsOf(
-      {
-        services: [
-          service(name, {
-            clusterIPs: [`172.30.1.${n}`],
-            externalIPs: ['203.0.113.9'],
-            ports: unnamed,
-            affinitySeconds: n,
-          }),
-        ],
-        slices: [slice(name, endpoints, { ports: unnamed })],
-      },
-      'ip',
-    );
+  const claim = (...args: Parameters<typeof claimant>) => portsOf(claimant(...args), 'ip');
   const others = claim('ns/a-b', 6, ['10.1.0.2', '10.1.0.3']);
   const parked: string[] = [];
   const newWriter = () => rig.newWriter({}, ({ name }) => parked.push(name));
@@ -128,7 +114,7 @@ it('none is, though several claim one address, and a name goes on where another 
     expectAllBut(all, []);
     const slots = [...rig.driver.read('endpoints')]
       .flat()
-      .filter(({ key: slot }) => slot.startsWith('203.0.113.9 '));
+      .filter(({ key: slot }) => slot.startsWith(`${claimedAddress} `));
     expect(slots).toHaveLength(served.length);
     expect(new Set(slots.map(({ value }) => value))).toEqual(new Set(served));
     const again = await newWriter().write({ ports: all, changed: 'all', node: undefined }, signal);

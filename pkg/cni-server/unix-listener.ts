@@ -6,6 +6,7 @@ import { makeDirectory } from '#pkg/files/make-directory.ts';
 import { AF_UNIX, SHUT_RDWR, SOCK_CLOEXEC, SOCK_STREAM } from '#pkg/sys/constants.ts';
 import type { ListenSys } from '#pkg/sys/listen-sys.ts';
 import type { Sys } from '#pkg/sys/sys.ts';
+import { unixAddress } from '#pkg/sys/unix-address.ts';
 
 export interface UnixListener extends Disposable {
   readonly fd: number;
@@ -27,7 +28,7 @@ const maxPathBytes = 108;
  */
 export function listenUnix(sys: Sys, listenSys: ListenSys, path: string): UnixListener {
   const temporary = `${path}.new`;
-  const address = unixAddress(temporary);
+  const address = addressOf(temporary);
   makeDirectory(dirname(path), 0o755);
   const fd = sys.socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
   try {
@@ -53,19 +54,14 @@ export function listenUnix(sys: Sys, listenSys: ListenSys, path: string): UnixLi
   }
 }
 
-/** struct sockaddr_un { u16 family; char path[108]; } */
-function unixAddress(path: string): Uint8Array {
-  const bytes = Buffer.from(path);
-  if (bytes.byteLength >= maxPathBytes) {
+function addressOf(path: string): Uint8Array {
+  if (Buffer.byteLength(path) >= maxPathBytes) {
     throw new AgentError(
       'ENAMETOOLONG',
       `Cannot listen at ${path}: expected at most ${maxPathBytes - 1} bytes`,
     );
   }
-  const address = new Uint8Array(2 + bytes.byteLength + 1);
-  address.set(new Uint8Array(Uint16Array.of(AF_UNIX).buffer));
-  address.set(bytes, 2);
-  return address;
+  return unixAddress(path);
 }
 
 function identityOf(path: string): string | undefined {

@@ -7,6 +7,7 @@ import { planProxyTable, proxyTableScript } from './nftables-plan.ts';
 import { reconcile } from './nftables-reconcile.ts';
 import { contentsOf } from './nftables-ruleset.ts';
 import type { ProxiedPort } from './proxied-port.ts';
+import { claimant } from './testdata/claimant.ts';
 import { nftablesOptions, table } from './testdata/nftables.ts';
 import { portsOf, service, slice, type Cluster } from './testdata/records.ts';
 import { sixServices } from './testdata/six-services.ts';
@@ -70,27 +71,15 @@ add element ip podwire-proxy endpoints { 172.30.0.43 . tcp . 80 . 0 : 10.180.0.3
 });
 
 describe('Services that claim one address', () => {
-  const claim = (name: string, n: number, ...endpoints: readonly string[]): Cluster => ({
-    services: [
-      service(name, {
-        clusterIPs: [`172.30.0.${n}`],
-        externalIPs: ['203.0.113.9'],
-        ports: unnamed,
-        affinitySeconds: n,
-      }),
-    ],
-    slices: [slice(name, endpoints, { ports: unnamed })],
-  });
-  const unnamed = [{ name: '', protocol: 'TCP', port: 80, nodePort: 0 }] as const;
   // As mere text "ns/a-b/tcp" comes before "ns/a/tcp".
   const all = new Map(
     [
-      claim('ns/a', 5),
-      claim('ns/a-b', 6, '10.1.0.2', '10.1.0.3'),
-      claim('ns/a-c', 7, '10.1.0.4'),
+      claimant('ns/a', 5, []),
+      claimant('ns/a-b', 6, ['10.1.0.2', '10.1.0.3']),
+      claimant('ns/a-c', 7, ['10.1.0.4']),
     ].flatMap((cluster) => [...portsOf(cluster)]),
   );
-  const served = new Map([...all, ...portsOf(claim('ns/a', 5, '10.1.0.1'))]);
+  const served = new Map([...all, ...portsOf(claimant('ns/a', 5, ['10.1.0.1']))]);
 
   /** The table after these changes, one after the other. */
   function after(steps: readonly (readonly [key: string, port: ProxiedPort | undefined])[]) {
