@@ -9,6 +9,7 @@ import type { Sys } from '#pkg/sys/sys.ts';
 import type { CniSystem } from '#plugins/cni-system.ts';
 import {
   addMasquerade,
+  collectMasquerade,
   deleteMasquerade,
   parseMasquerade,
   type MasqueradeBackend,
@@ -103,6 +104,15 @@ it('DEL is content with one backend, whichever that is', () => {
     hostWith({ iptables: 'works', ip6tables: 'works', nft: 'fails' }).system,
     request,
   );
+});
+
+it('GC is content with one backend, too', () => {
+  const conf = { cniVersion: '1.1.0', name: 'net', 'cni.dev/valid-attachments': [] };
+  const config = parseNetworkConfig(JSON.stringify(conf));
+  for (const backend of ['iptables', 'nft']) {
+    collectMasquerade(hostWith({ [backend]: 'works' }).system, { ...request, config });
+  }
+  expect(() => collectMasquerade(hostWith({}).system, { ...request, config })).toThrow('in PATH');
 });
 
 it.each([
