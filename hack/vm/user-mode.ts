@@ -1,6 +1,6 @@
 /**
  * User-mode Linux: the kernel of Debian 12 as a program of this machine. What it runs is not emulated,
- * so that tests take a third of the time or less; it lacks WireGuard, flowtables and nf_tables for IP.
+ * so that tests take half of the time or less; it lacks WireGuard, flowtables and nf_tables for IP.
  */
 import { globSync } from 'node:fs';
 import { basename, join } from 'node:path';
