@@ -56,10 +56,13 @@ async function main(given: readonly string[]): Promise<number> {
   const parts = isWhole ? selections.map((s) => [...s, '--no-file-parallelism']) : [given];
   const reports = parts.map((_, i) => join(work, `report-${i}.json`));
   const here = parts.map((selection, i): Leg => {
-    const reporters = ['--reporter=default', '--reporter=json', `--outputFile.json=${reports[i]}`];
+    const report = join(root, 'hack/vitest-report.ts');
+    const reporters = ['--reporter=default', `--reporter=${report}`];
     const program = join(root, 'node_modules/vitest/vitest.mjs');
     return {
-      commands: [[...node, program, 'run', ...selection, ...reporters]],
+      commands: [
+        [...node, program, 'run', ...selection, ...reporters, `--outputFile.json=${reports[i]}`],
+      ],
       niceness: i === 0 ? 0 : 5,
     };
   });
@@ -70,10 +73,16 @@ async function main(given: readonly string[]): Promise<number> {
   const onThis = ended.slice(0, -1).flat();
   for (const { output } of onThis.slice(1)) print('Beside them', output);
   for (const { output } of inMachines) print('In a virtual machine', output);
-  summarize(reports, inMachines);
   const ran = [...onThis, ...inMachines.filter(({ exitCode }) => exitCode !== noMachine)];
-  const failed = ran.find(({ exitCode }) => exitCode !== 0);
-  return failed === undefined ? 0 : (failed.exitCode ?? 1);
+  for (const { command, exitCode } of ran.filter(hasFailed)) {
+    console.log(`Ended with ${exitCode ?? 'a signal'}: ${command.slice(2).join(' ')}`);
+  }
+  summarize(reports, inMachines);
+  return ran.find(hasFailed)?.exitCode ?? (ran.some(hasFailed) ? 1 : 0);
+}
+
+function hasFailed({ exitCode }: Ended): boolean {
+  return exitCode !== 0;
 }
 
 /** Each suite in the machine that is the faster one for it. */

@@ -14,6 +14,7 @@ export interface Leg {
 
 /** Of one command. */
 export interface Ended extends Disposable {
+  readonly command: Command;
   /** Undefined when a signal ended it. */
   readonly exitCode: number | undefined;
   /** Empty for those of the first leg. */
@@ -60,6 +61,7 @@ async function run(
   try {
     const [code] = (await once(child, 'exit')) as [number | null];
     return {
+      command,
       exitCode: code ?? undefined,
       output,
       [Symbol.dispose]: () => output[Symbol.dispose](),

@@ -1,4 +1,5 @@
 /** What became of tests, as their runners tell: how many passed, and which failed and why. */
+import type { StrayError } from './vitest-report.ts';
 
 export interface Counts {
   readonly passed: number;
@@ -48,6 +49,7 @@ function total(all: readonly Counts[], of: keyof Counts): number {
 const maxMessage = 2_000;
 
 interface VitestReport {
+  readonly strayErrors?: readonly StrayError[];
   readonly testResults: readonly {
     readonly name: string;
     readonly status: string;
@@ -61,10 +63,13 @@ interface VitestReport {
   }[];
 }
 
-/** Each failed test with its message, from what vitest's JSON reporter writes; files without any, too. */
+/**
+ * Each failed test with its message, from what hack/vitest-report.ts writes; files without any, and errors
+ * that are of no test, too.
+ */
 export function failuresOfVitest(report: string): string[] {
-  const { testResults } = JSON.parse(report) as VitestReport;
-  return testResults
+  const { strayErrors = [], testResults } = JSON.parse(report) as VitestReport;
+  const failed = testResults
     .filter(({ status }) => status === 'failed')
     .flatMap(({ assertionResults, message, name }) => {
       const failed = assertionResults.filter(({ status }) => status === 'failed');
@@ -73,6 +78,14 @@ export function failuresOfVitest(report: string): string[] {
         (test) => `FAIL ${name} > ${test.fullName}: ${shorten(test.failureMessages)}`,
       );
     });
+  return [...failed, ...strayErrors.map(describeStray)];
+}
+
+function describeStray(error: StrayError): string {
+  const { message, stack = '', type = 'Error' } = error;
+  const { VITEST_TEST_NAME: test = 'no test', VITEST_TEST_PATH: file = 'no file' } = error;
+  const words = stack.includes(message) ? stack : `${message}\n${stack}`;
+  return `FAIL ${type} in ${file}, while ${test} ran: ${shorten([words])}`;
 }
 
 function shorten(messages: readonly string[]): string {

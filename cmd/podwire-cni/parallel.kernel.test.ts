@@ -3,6 +3,7 @@ import { once } from 'node:events';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { join } from 'node:path';
 import { afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { giveInput } from '#cmd/scratch/give-input.ts';
 import {
   buildExecutable,
   createScratchNode,
@@ -103,8 +104,7 @@ async function startAndKill(i: number, afterMs: number): Promise<void> {
     },
     stdio: ['pipe', 'ignore', 'ignore'],
   });
-  child.stdin?.on('error', () => undefined);
-  child.stdin?.end(JSON.stringify(config()));
+  giveInput(child.stdin, JSON.stringify(config()));
   await sleep(afterMs);
   const ended = child.exitCode === null ? once(child, 'exit') : undefined;
   child.kill('SIGKILL');

@@ -3,6 +3,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { giveInput } from '#cmd/scratch/give-input.ts';
 import { bundle } from '#hack/bundle.ts';
 import type { ScratchNetns } from '#pkg/netns/scratch.ts';
 import { eachOnScratchNode } from './scratch-each.ts';
@@ -72,7 +73,7 @@ async function addUntil(n: number, pod: ScratchNetns, config: object): Promise<D
   child.stdout.on('data', (chunk: Buffer) => (output += chunk.toString()));
   const { promise, resolve } = Promise.withResolvers<NodeJS.Signals | null>();
   child.on('close', (_, signal) => resolve(signal));
-  child.stdin.end(JSON.stringify(config));
+  giveInput(child.stdin, JSON.stringify(config));
   const signal = await promise;
   return { signal, calls: Number(output.trim().split('\n').at(-1)) };
 }

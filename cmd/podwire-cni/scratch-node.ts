@@ -3,9 +3,11 @@
  * all its names, called only as a container runtime calls it.
  */
 import { execFileSync, spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { mkdirSync, mkdtempSync, readdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { giveInput } from '#cmd/scratch/give-input.ts';
 import { patience } from '#hack/vm/patience.ts';
 import { systemClock } from '#pkg/clock/clock.ts';
 import { probe } from './scratch-prober.ts';
@@ -164,12 +166,11 @@ export async function eventually(condition: () => Promise<boolean>): Promise<voi
   }
 }
 
-function runPlugin(
+async function runPlugin(
   netns: ScratchNetns,
   call: CniCall & { readonly program: string; readonly binDir: string },
 ): Promise<CniOutcome> {
   const { command = 'ADD', id = 'pod-1', ifName = 'eth0', netns: path = '', args = '' } = call;
-  const { promise, resolve, reject } = Promise.withResolvers<CniOutcome>();
   const child = spawn('nsenter', [`--net=${netns.path}`, call.program], {
     env: {
       PATH: process.env['PATH'],
@@ -187,13 +188,10 @@ function runPlugin(
   const output = { stdout: '', stderr: '' };
   child.stdout.on('data', (chunk: Buffer) => (output.stdout += chunk.toString()));
   child.stderr.on('data', (chunk: Buffer) => (output.stderr += chunk.toString()));
-  child.on('error', reject);
-  child.on('close', (exitCode) => {
-    const json: unknown = output.stdout === '' ? undefined : JSON.parse(output.stdout);
-    resolve({ exitCode, stderr: output.stderr, json: json as CniDocument });
-  });
-  child.stdin.end(JSON.stringify(call.config));
-  return promise;
+  giveInput(child.stdin, JSON.stringify(call.config));
+  const [exitCode] = (await once(child, 'close')) as [number | null];
+  const json: unknown = output.stdout === '' ? undefined : JSON.parse(output.stdout);
+  return { exitCode, stderr: output.stderr, json: json as CniDocument };
 }
 
 /** Links, addresses and routes, without what moves by itself. */

@@ -3,6 +3,7 @@ import { once } from 'node:events';
 import { chmodSync, existsSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { giveInput } from '#cmd/scratch/give-input.ts';
 import {
   buildExecutable,
   createScratchNode,
@@ -180,7 +181,7 @@ async function runIn(
   const child = spawn('nsenter', command, { env: { ...env, PATH: process.env['PATH'] } });
   let output = '';
   child.stdout.on('data', (chunk: Buffer) => (output += chunk.toString()));
-  child.stdin.end(JSON.stringify(config()));
+  giveInput(child.stdin, JSON.stringify(config()));
   await once(child, 'close');
   return output;
 }
@@ -334,7 +335,7 @@ describe.runIf(canBuild)('many calls', () => {
       },
       stdio: ['pipe', 'ignore', 'ignore'],
     });
-    child.stdin?.end(JSON.stringify(slow()));
+    giveInput(child.stdin, JSON.stringify(slow()));
     await started('ADD', 'pod-1');
     child.kill('SIGKILL');
     const deleting = call({ command: 'DEL', netns: pod.path, config: slow() });

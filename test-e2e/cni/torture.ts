@@ -5,6 +5,7 @@
  */
 import { spawn } from 'node:child_process';
 import { join } from 'node:path';
+import { giveInput } from '#cmd/scratch/give-input.ts';
 import type { CniDocument, ScratchNode } from '#cmd/podwire-cni/scratch-node.ts';
 import type { Random } from './random.ts';
 
@@ -261,8 +262,6 @@ function runPlugin(
     clearTimeout(timer);
     resolve(signal === 'SIGKILL' ? 'killed' : { exitCode, ...output });
   });
-  // It may be dead by now.
-  child.stdin.on('error', () => undefined);
-  child.stdin.end(JSON.stringify(config));
+  giveInput(child.stdin, JSON.stringify(config));
   return promise;
 }
