@@ -27,7 +27,8 @@ export default defineConfig({
           isolate: false,
           // vitest leaves a processor to itself, which is half of what most machines here have.
           maxWorkers: 2,
-          testTimeout: 20_000,
+          // A limit only: some of them start programs.
+          testTimeout: 120_000,
           include: [
             'pkg/**/*.test.ts',
             'plugins/**/*.test.ts',

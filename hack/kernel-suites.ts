@@ -2,7 +2,8 @@
  * The tests that need a kernel, in three legs at one time: those with daemons on this machine, one file
  * after the other, since many of them expect something within seconds; the others here, which wait for
  * programs most of the time and let the first go before them; and those of the virtual machines, which
- * do so, too. Ends with which tests failed, and how many there were of all.
+ * do so, too. A few files that failed are run again with nothing beside them: what passes then is named
+ * as unsteady, to be mended, and fails nothing. Ends with which tests failed, and how many there were.
  *
  *     node hack/kernel-suites.ts [arguments for vitest: fewer tests on this machine]
  *
@@ -13,13 +14,18 @@ import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { constants, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { selections } from './kernel-selections.ts';
-import { runLegs, type Command, type Ended, type Leg } from './legs.ts';
+import { runLegs, type Command, type Ended } from './legs.ts';
+import { secondLook, type Failed } from './second-look.ts';
 import {
+  asPassed,
   closingLine,
   countsOfVm,
   countsOfVitest,
   failuresOfVitest,
   failuresOfVm,
+  filesThatFailed,
+  filesThatFailedInVm,
+  type Counts,
 } from './test-results.ts';
 import { beginTestRun, removeRemains } from './test-run.ts';
 import { suitesByMachine } from './vm/suites.ts';
@@ -53,46 +59,87 @@ try {
 async function main(given: readonly string[]): Promise<number> {
   const isWhole = given.length === 0;
   // One worker a leg, for the two processors that there are at least.
-  const parts = isWhole ? selections.map((s) => [...s, '--no-file-parallelism']) : [given];
-  const reports = parts.map((_, i) => join(work, `report-${i}.json`));
-  const here = parts.map((selection, i): Leg => {
-    const report = join(root, 'hack/vitest-report.ts');
-    const reporters = ['--reporter=default', `--reporter=${report}`];
-    const program = join(root, 'node_modules/vitest/vitest.mjs');
-    return {
-      commands: [
-        [...node, program, 'run', ...selection, ...reporters, `--outputFile.json=${reports[i]}`],
-      ],
-      niceness: i === 0 ? 0 : 5,
-    };
-  });
-  // Not less nice than the second leg: programs in there have limits, too.
-  const there: Leg = { commands: machines(), niceness: 5 };
-  const ended = await runLegs([...here, there], stop.signal);
-  const inMachines = ended.at(-1) ?? [];
-  const onThis = ended.slice(0, -1).flat();
-  for (const { output } of onThis.slice(1)) print('Beside them', output);
-  for (const { output } of inMachines) print('In a virtual machine', output);
-  const ran = [...onThis, ...inMachines.filter(({ exitCode }) => exitCode !== noMachine)];
-  for (const { command, exitCode } of ran.filter(hasFailed)) {
-    console.log(`Ended with ${exitCode ?? 'a signal'}: ${command.slice(2).join(' ')}`);
+  const selected = isWhole ? selections.map((s) => [...s, '--no-file-parallelism']) : [given];
+  const parts: readonly (readonly Part[])[] = [
+    ...selected.map((selection, i) => [partHere(selection, i)]),
+    // Not less nice than the second leg: programs in there have limits, too.
+    partsInMachines(),
+  ];
+  const legs = parts.map((leg, i) => ({
+    commands: leg.map(({ whole }) => whole),
+    niceness: i === 0 ? 0 : 5,
+  }));
+  const ended = await runLegs(legs, stop.signal);
+  const results = parts.flatMap((leg, i) =>
+    (ended[i] ?? []).map((of, k) => ({ part: leg[k] as Part, ended: of })),
+  );
+  for (const { part, ended: of } of results.slice(1)) {
+    print(part.inMachine ? 'In a virtual machine' : 'Beside them', of.output);
   }
-  summarize(reports, inMachines);
-  return ran.find(hasFailed)?.exitCode ?? (ran.some(hasFailed) ? 1 : 0);
+  const ran = results.filter(({ ended: { exitCode } }) => exitCode !== noMachine);
+  if (ran.length < results.length) console.log('Tests of a virtual machine are skipped.');
+  return summarize(ran);
 }
 
-function hasFailed({ exitCode }: Ended): boolean {
-  return exitCode !== 0;
+/** What one command of a leg is for. */
+interface Part {
+  readonly whole: Command;
+  /** Runs the files that are appended. */
+  readonly some: Command;
+  readonly inMachine: boolean;
+  /** Undefined when it told nothing before its end, which it has explained then. */
+  readonly outcome: (ended: Ended) => Outcome | undefined;
+}
+
+interface Outcome {
+  readonly counts: Counts;
+  readonly failures: readonly string[];
+  readonly failedFiles: readonly string[] | undefined;
+}
+
+interface Result {
+  readonly part: Part;
+  readonly ended: Ended;
+}
+
+function partHere(selection: readonly string[], number: number): Part {
+  const some = [...node, join(root, 'node_modules/vitest/vitest.mjs'), 'run'] as const;
+  const file = join(work, `report-${number}.json`);
+  const reporters = ['--reporter=default', `--reporter=${join(root, 'hack/vitest-report.ts')}`];
+  return {
+    whole: [...some, ...selection, ...reporters, `--outputFile.json=${file}`],
+    some,
+    inMachine: false,
+    outcome() {
+      if (!existsSync(file)) return undefined;
+      const report = readFileSync(file, 'utf8');
+      return {
+        counts: countsOfVitest(report),
+        failures: failuresOfVitest(report),
+        failedFiles: filesThatFailed(report),
+      };
+    },
+  };
 }
 
 /** Each suite in the machine that is the faster one for it. */
-function machines(): Command[] {
-  const program = [...node, join(root, 'hack/vm/main.ts'), '--quick', '--timeout', '3600'] as const;
+function partsInMachines(): Part[] {
+  const main = [...node, join(root, 'hack/vm/main.ts'), '--quick', '--timeout', '3600'] as const;
   const { emulated, userMode } = suitesByMachine(root);
-  return [
-    [...program, '--user-mode', ...userMode],
-    [...program, ...emulated],
-  ];
+  const part = (some: Command, files: readonly string[]): Part => ({
+    whole: [...some, ...files],
+    some,
+    inMachine: true,
+    outcome(ended) {
+      const output = ended.output.read(vmOutputBytes).toString();
+      return {
+        counts: countsOfVm(output),
+        failures: failuresOfVm(output),
+        failedFiles: filesThatFailedInVm(output),
+      };
+    },
+  });
+  return [part([...main, '--user-mode'], userMode), part(main, emulated)];
 }
 
 function print(title: string, output: Ended['output']): void {
@@ -100,14 +147,34 @@ function print(title: string, output: Ended['output']): void {
   for (const chunk of output.chunks()) process.stdout.write(chunk);
 }
 
-/** vitest that did not come to its end has said why, and has no report. */
-function summarize(reports: readonly string[], inMachines: readonly Ended[]): void {
-  const here = reports.filter((file) => existsSync(file)).map((file) => readFileSync(file, 'utf8'));
-  const ran = inMachines.filter(({ exitCode }) => exitCode !== noMachine);
-  if (ran.length < inMachines.length) console.log('Tests of a virtual machine are skipped.');
-  const there = ran.map(({ output }) => output.read(vmOutputBytes).toString());
-  for (const line of [...here.flatMap(failuresOfVitest), ...there.flatMap(failuresOfVm)]) {
-    console.log(line);
+/** Prints what failed and how many there were; returns the exit code. */
+async function summarize(results: readonly Result[]): Promise<number> {
+  const known = results.map(({ part, ended }) => ({ part, ended, ...part.outcome(ended) }));
+  const failed = known.filter(({ ended }) => ended.exitCode !== 0);
+  const unsteady = await passesAlone(
+    failed.map(({ part, failedFiles }) => ({ command: part.some, files: failedFiles })),
+  );
+  for (const { failures = [], ended } of failed) {
+    const { command, exitCode } = ended;
+    if (failures.length === 0) {
+      console.log(`FAIL ${command.slice(2, 5).join(' ')}: ended with ${exitCode ?? 'a signal'}`);
+    }
+    for (const line of failures) console.log(unsteady ? `UNSTEADY ${line}` : line);
   }
-  console.log(closingLine(here.map(countsOfVitest), there.map(countsOfVm)));
+  const counts = (inMachine: boolean): Counts[] =>
+    known
+      .filter(({ part }) => part.inMachine === inMachine)
+      .flatMap(({ counts: of }) => (of === undefined ? [] : unsteady ? asPassed(of) : of));
+  console.log(closingLine(counts(false), counts(true)));
+  if (failed.length === 0 || unsteady) return 0;
+  return failed[0]?.ended.exitCode ?? 1;
+}
+
+/** Whether all that failed passes when nothing else runs. */
+async function passesAlone(failed: readonly Failed[]): Promise<boolean> {
+  const commands = secondLook(failed);
+  if (commands === undefined || stop.signal.aborted) return false;
+  console.log('\nA second look at the files that failed, with nothing beside them:');
+  const ended = (await runLegs([{ commands, niceness: 0 }], stop.signal)).flat();
+  return ended.length === commands.length && ended.every(({ exitCode }) => exitCode === 0);
 }

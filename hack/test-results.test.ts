@@ -1,10 +1,13 @@
 import { expect, it } from 'vitest';
 import {
+  asPassed,
   closingLine,
   countsOfVitest,
   countsOfVm,
   failuresOfVitest,
   failuresOfVm,
+  filesThatFailed,
+  filesThatFailedInVm,
 } from './test-results.ts';
 
 const here = countsOfVitest(
@@ -75,4 +78,44 @@ it('names those of a virtual machine, with what was printed about them', () => {
     'FAIL second (9 ms)\nexpected 1 to be 2\n    at x.ts:1:1',
     'FAIL fourth (1 ms)\nno such thing',
   ]);
+});
+
+it('knows the files to run again: of failed tests, and of errors that came while one ran', () => {
+  const testResults = [
+    { name: '/a.test.ts', status: 'failed', message: '', assertionResults: [] },
+    { name: '/b.test.ts', status: 'passed', message: '', assertionResults: [] },
+    { name: '/c.test.ts', status: 'passed', message: '', assertionResults: [] },
+  ];
+  const stray = { message: 'write EPIPE', VITEST_TEST_PATH: '/c.test.ts' };
+  const report = (strayErrors: readonly object[]): string =>
+    JSON.stringify({ testResults, strayErrors });
+  expect(filesThatFailed(report([stray, stray]))).toEqual(['/a.test.ts', '/c.test.ts']);
+  expect(filesThatFailed(report([stray, { message: 'of nobody' }]))).toBeUndefined();
+});
+
+it('knows those of a virtual machine, if it came to its end', () => {
+  const lines = [
+    'cmd/x.vm.test.ts',
+    '  FAIL second (9 ms)',
+    'expected 1 to be 2',
+    '  FAIL third (9 ms)',
+    'pkg/y.kernel.test.ts',
+    '  ok   first (3 ms)',
+    'pkg/z.vm.test.ts',
+    '  FAIL a hook',
+  ];
+  const output = lines.join('\n');
+  expect(filesThatFailedInVm(output)).toBeUndefined();
+  expect(filesThatFailedInVm(`${output}\n\n4 tests: 1 passed, 3 failed, 0 skipped`)).toEqual([
+    'cmd/x.vm.test.ts',
+    'pkg/z.vm.test.ts',
+  ]);
+});
+
+it('counts what passed at the second look as passed', () => {
+  expect(asPassed({ passed: 5, failed: 2, skipped: 1 })).toEqual({
+    passed: 7,
+    failed: 0,
+    skipped: 1,
+  });
 });

@@ -28,6 +28,11 @@ export function countsOfVm(output: string): Counts {
   return { passed, failed, skipped };
 }
 
+/** What is true once each test that failed has passed. */
+export function asPassed({ passed, failed, skipped }: Counts): Counts {
+  return { passed: passed + failed, failed: 0, skipped };
+}
+
 /** As vitest ends, of all together. */
 export function closingLine(here: readonly Counts[], there: readonly Counts[]): string {
   const all = [...here, ...there];
@@ -88,6 +93,17 @@ function describeStray(error: StrayError): string {
   return `FAIL ${type} in ${file}, while ${test} ran: ${shorten([words])}`;
 }
 
+/** Files to run for a second look at all that failed; undefined when something failed outside of a file. */
+export function filesThatFailed(report: string): string[] | undefined {
+  const { strayErrors = [], testResults } = JSON.parse(report) as VitestReport;
+  const files = testResults.filter(({ status }) => status === 'failed').map(({ name }) => name);
+  for (const { VITEST_TEST_PATH: file } of strayErrors) {
+    if (file === undefined) return undefined;
+    files.push(file);
+  }
+  return [...new Set(files)];
+}
+
 function shorten(messages: readonly string[]): string {
   const text = messages.join('\n');
   return text.length > maxMessage ? `${text.slice(0, maxMessage)} …` : text;
@@ -105,4 +121,16 @@ export function failuresOfVm(output: string): string[] {
     if (lines !== undefined) failures.splice(-1, 1, shorten([lines.join('\n')]));
   }
   return failures;
+}
+
+/** The same of a virtual machine; undefined when it ended before it told. */
+export function filesThatFailedInVm(output: string): string[] | undefined {
+  if (!/^\d+ tests: /m.test(output)) return undefined;
+  const files = new Set<string>();
+  let file = '';
+  for (const line of output.split('\n')) {
+    if (/^\S+\.test\.ts$/.test(line)) file = line;
+    else if (line.startsWith('  FAIL ')) files.add(file);
+  }
+  return [...files];
 }

@@ -157,9 +157,9 @@ export async function showLink(netns: ScratchNetns, name: string): Promise<Kerne
   return link;
 }
 
-/** Resolves when the condition holds. */
+/** Resolves when the condition holds; the limit ends what hangs, on a machine under load, too. */
 export async function eventually(condition: () => Promise<boolean>): Promise<void> {
-  const deadline = systemClock.now() + patience(10_000);
+  const deadline = systemClock.now() + patience(60_000);
   while (!(await condition())) {
     if (systemClock.now() > deadline) throw new Error('The condition did not come to hold');
     await systemClock.sleep(20);

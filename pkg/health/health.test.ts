@@ -307,7 +307,7 @@ async function freePort(): Promise<number> {
 }
 
 async function eventually<T>(attempt: () => T | Promise<T>): Promise<T> {
-  const deadline = systemClock.now() + 10_000;
+  const deadline = systemClock.now() + 60_000;
   for (;;) {
     try {
       return await attempt();

@@ -101,15 +101,16 @@ describe.each(probes)('iptables, backend $title', ({ backend, usable }) => {
     it('S158. S116. a packet out of the window does not reset a connection', async () => {
       const agent = small.agent(small.client);
       const lasting = { host: `${nets.ip.vip}${numbers.lasting}`, port: 80 };
-      const stray = async (key: string): Promise<string | undefined> => {
+      const stray = async (key: string, ms: number, answers: number): Promise<unknown> => {
         await agent.openStream(key, lasting);
         await sendStraySegment(small.servers[0], 8081);
-        return (await agent.closeStream(key, 5_000)).error;
+        return (await agent.closeStream(key, ms, answers)).error;
       };
-      expect(await stray('guarded')).toBeUndefined();
+      expect(await stray('guarded', 20_000, 20)).toBeUndefined();
       // Without the rule it reaches the client untranslated, and the client resets the server.
       await write(packetServices, { conntrackLiberal: true });
-      expect(await stray('unguarded')).toMatch(/^(?:ECONNRESET|STALLED|END)$/);
+      // Until it breaks: the reset may be on its way while more is answered.
+      expect(await stray('unguarded', 5_000, 10_000)).toMatch(/^(?:ECONNRESET|STALLED|END)$/);
       await write(packetServices);
     });
 

@@ -69,10 +69,10 @@ function openStream({ key, host, port: to, intervalMs = 5 }) {
     });
     socket.on('data', () => {
       state.answered += 1;
+      state.answeredAt = performance.now();
       state.longestMs = Math.max(state.longestMs, performance.now() - sentAt);
       setTimeout(send, intervalMs);
     });
-    state.waitingSince = () => sentAt;
     socket.on('error', (error) => {
       state.error = error.code;
       resolve({ error: error.code });
@@ -81,12 +81,13 @@ function openStream({ key, host, port: to, intervalMs = 5 }) {
   });
 }
 
-/** Ends after some more answers, so that one was asked for since the call, or that long. */
-async function closeStream({ key, patienceMs = patience }) {
+/** Ends after so many more answers, so that one was asked for since the call, or when none came that long. */
+async function closeStream({ key, patienceMs = patience, answers = 5 }) {
   const state = streams.get(key);
-  const enough = state.answered + 5;
-  const deadline = performance.now() + patienceMs;
-  while (state.answered < enough && state.error === undefined && performance.now() < deadline)
+  const enough = state.answered + answers;
+  const startMs = performance.now();
+  const silentMs = () => performance.now() - Math.max(startMs, state.answeredAt ?? 0);
+  while (state.answered < enough && state.error === undefined && silentMs() < patienceMs)
     await new Promise((resolve) => setTimeout(resolve, 5));
   const stalled = state.answered < enough;
   streams.delete(key);

@@ -19,8 +19,11 @@ export interface Agent extends AsyncDisposable {
   ask(request: AskRequest): Promise<string[]>;
   /** Opens a connection on which something goes forth and back until it is closed. */
   openStream(key: string, to: { host: string; port: number }): Promise<{ localPort?: number; error?: string }>;
-  /** `error` is "STALLED" when no answer came for twenty seconds, or as long as one has patience. */
-  closeStream(key: string, patienceMs?: number): Promise<{ answered: number; error?: string; longestMs: number }>;
+  /**
+   * Closes it once it broke or got so many more answers, five unless said otherwise. `error` is "STALLED"
+   * when no answer came for twenty seconds, or as long as one has patience.
+   */
+  closeStream(key: string, patienceMs?: number, answers?: number): Promise<{ answered: number; error?: string; longestMs: number }>;
   /** Connects anew all the time until it is stopped. */
   startConnecting(key: string, to: { host: string; port: number; intervalMs?: number }): Promise<void>;
   stopConnecting(
@@ -65,7 +68,7 @@ export async function startAgent(
   return {
     ask: (fields) => request('ask', fields),
     openStream: (key, to) => request('openStream', { key, ...to }),
-    closeStream: (key, patienceMs) => request('closeStream', { key, patienceMs }),
+    closeStream: (key, patienceMs, answers) => request('closeStream', { key, patienceMs, answers }),
     startConnecting: (key, to) => request('startConnecting', { key, ...to }),
     stopConnecting: (key) => request('stopConnecting', { key }),
     [Symbol.asyncDispose]: async () => {
