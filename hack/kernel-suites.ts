@@ -57,9 +57,7 @@ try {
 }
 
 async function main(given: readonly string[]): Promise<number> {
-  const isWhole = given.length === 0;
-  // One worker a leg, for the two processors that there are at least.
-  const selected = isWhole ? selections.map((s) => [...s, '--no-file-parallelism']) : [given];
+  const selected = given.length === 0 ? selections : [given];
   const parts: readonly (readonly Part[])[] = [
     ...selected.map((selection, i) => [partHere(selection, i)]),
     // Not less nice than the second leg: programs in there have limits, too.
@@ -103,7 +101,9 @@ interface Result {
 }
 
 function partHere(selection: readonly string[], number: number): Part {
-  const some = [...node, join(root, 'node_modules/vitest/vitest.mjs'), 'run'] as const;
+  const vitest = join(root, 'node_modules/vitest/vitest.mjs');
+  // One worker a leg, for the two processors that there are at least.
+  const some = [...node, vitest, 'run', '--no-file-parallelism'] as const;
   const file = join(work, `report-${number}.json`);
   const reporters = ['--reporter=default', `--reporter=${join(root, 'hack/vitest-report.ts')}`];
   return {
@@ -159,7 +159,7 @@ async function summarize(results: readonly Result[]): Promise<number> {
     if (failures.length === 0) {
       console.log(`FAIL ${command.slice(2, 5).join(' ')}: ended with ${exitCode ?? 'a signal'}`);
     }
-    for (const line of failures) console.log(unsteady ? `UNSTEADY ${line}` : line);
+    for (const line of failures) console.log(unsteady ? line.replace(/^FAIL/, 'UNSTEADY') : line);
   }
   const counts = (inMachine: boolean): Counts[] =>
     known
