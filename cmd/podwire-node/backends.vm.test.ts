@@ -223,6 +223,47 @@ describe('wireguard', () => {
     expect(await endpoint()).toBe('192.168.1.2:51820');
   });
 
+  test('151. a peer that somebody has given another endpoint has its own again', async () => {
+    const { a, b } = cluster.nodes;
+    const endpoint = async (): Promise<string | undefined> => {
+      const { stdout } = await a.netns.exec('wg', ['show', 'podwire-wg', 'endpoints']);
+      return new RegExp(`^${escape(publicKey('b'))}\\t(.*)$`, 'm').exec(stdout)?.[1];
+    };
+    const move = (): Promise<unknown> =>
+      a.netns.exec('wg', [
+        'set',
+        'podwire-wg',
+        'peer',
+        publicKey('b'),
+        'endpoint',
+        '192.168.1.99:9',
+      ]);
+    const lookAndMend = async (): Promise<void> => {
+      a.lookAtPeers('podwire-wg');
+      cluster.doubt('a');
+      await cluster.round('a');
+    };
+    const end = ({ pods, inside }: typeof a): End & { readonly address: string } => ({
+      address: pods.ip,
+      inside,
+    });
+    const once = { bytes: 64, fragment: 'never' } as const;
+    await exchange(end(a), end(b), once);
+    await lookAndMend();
+    await move();
+    await lookAndMend();
+    expect(await endpoint()).toBe('192.168.1.2:51820');
+    await exchange(end(a), end(b), once);
+    // Heard between the two looks: only that it is heard no more tells.
+    await move();
+    await lookAndMend();
+    expect(await endpoint()).toBe('192.168.1.99:9');
+    await a.netns.exec('sh', ['-c', `ping -c 1 -W 1 -I ${a.pods.ip} ${b.pods.ip} || true`]);
+    await lookAndMend();
+    expect(await endpoint()).toBe('192.168.1.2:51820');
+    await exchange(end(b), end(a), once);
+  });
+
   test('leaves nothing behind for another backend, nor another backend for it', async () => {
     await run('backend: vxlan\ndirectRouting: false');
     expect(await cluster.nodes.a.netns.ip('-br link show type wireguard')).toBe('');

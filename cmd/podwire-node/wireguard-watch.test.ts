@@ -31,7 +31,7 @@ test('tells of what differs from one look to the next, once; of our own writes, 
   const [onChange, onError] = [vi.fn(), vi.fn()];
   using watch = watchWireguard({
     links: () => ['podwire-wg'],
-    driver: { read: () => answer() },
+    driver: { look: () => answer() },
     onChange,
     onError,
   });
@@ -39,6 +39,19 @@ test('tells of what differs from one look to the next, once; of our own writes, 
   expect(onChange).not.toHaveBeenCalled();
   // Behind a NAT.
   answer = () => device('10.244.2.0/24', 4711);
+  vi.advanceTimersByTime(2_000);
+  expect(onChange).not.toHaveBeenCalled();
+  answer = () => {
+    const moved = device('10.244.2.0/24', 4711);
+    return { ...moved, peers: moved.peers.map((peer) => ({ ...peer, moved: true })) };
+  };
+  vi.advanceTimersByTime(2_000);
+  expect(onChange).toHaveBeenCalledOnce();
+  onChange.mockClear();
+  watch.wrote(
+    device('10.244.2.0/24').peers.map((object) => ({ op: 'put', object, replaces: undefined })),
+  );
+  answer = () => device('10.244.2.0/24');
   vi.advanceTimersByTime(2_000);
   expect(onChange).not.toHaveBeenCalled();
   answer = () => device('10.0.0.0/8');

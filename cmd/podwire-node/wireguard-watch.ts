@@ -12,7 +12,7 @@ import { watchSilent, type SilentThing } from './silent-watch.ts';
 export interface WireguardWatch extends Omit<SilentThing, 'read'> {
   /** Names of the devices, which may come and go. */
   readonly links: () => Iterable<string>;
-  readonly driver: Pick<WireguardDriver, 'read'>;
+  readonly driver: Pick<WireguardDriver, 'look'>;
 }
 
 export interface RunningWireguardWatch extends Disposable {
@@ -42,7 +42,7 @@ type Text = readonly [name: string, text: string];
 /** All that is ours alone to set; not when a peer was heard of last, and how much it has sent. */
 function textsOf(driver: WireguardWatch['driver'], link: string): readonly Text[] {
   try {
-    const device = driver.read(link);
+    const device = driver.look(link);
     return [deviceText({ link, ...device }), ...device.peers.map(peerText)];
   } catch (error) {
     // Deleted just now: the kernel does tell of devices.
@@ -61,10 +61,10 @@ function deviceText({
 
 /**
  * Without the endpoint, which the kernel changes, too: a peer behind a NAT would cause a round with each
- * new port.
+ * new port. But that somebody else has changed it.
  */
 function peerText(peer: WireguardPeer): Text {
-  const { keepaliveSeconds, link, presharedKey = '', publicKey } = peer;
+  const { keepaliveSeconds, link, moved = false, presharedKey = '', publicKey } = peer;
   const ranges = describeObject({ ...peer, endpoint: undefined });
-  return [`${link} ${publicKey}`, `${ranges} ${keepaliveSeconds} ${presharedKey}`];
+  return [`${link} ${publicKey}`, `${ranges} ${keepaliveSeconds} ${presharedKey} ${moved}`];
 }

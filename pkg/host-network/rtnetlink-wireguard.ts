@@ -10,8 +10,11 @@ import {
   readWireguard,
   setWireguardRequest,
   wireguardFamily,
+  type WireguardPeerRecord,
+  type WireguardRecord,
 } from '#pkg/netlink/wireguard.ts';
 import type { WireguardLink } from './device.ts';
+import { MovedPeers } from './moved-peers.ts';
 import { aliasOf, type WireguardPeer } from './object.ts';
 import type { Step } from './step.ts';
 import { formatKey, parseKey, presharedKeyName, publicKeyOf } from './wireguard-key.ts';
@@ -34,6 +37,7 @@ export class WireguardDriver {
   readonly #generic: NetlinkSocket;
   readonly #privateKeys: ReadonlyMap<string, Uint8Array>;
   readonly #presharedKeys: ReadonlyMap<string, Uint8Array>;
+  readonly #moved = new MovedPeers();
   #family: number | undefined;
 
   /** @param secrets undefined where WireGuard is not wanted: then devices can only be removed */
@@ -45,7 +49,20 @@ export class WireguardDriver {
   }
 
   read(link: string): ObservedWireguard {
-    const { publicKey, port, peers } = readWireguard(this.#generic, this.#familyNumber(), link);
+    return this.#observed(link, readWireguard(this.#generic, this.#familyNumber(), link));
+  }
+
+  /** As read, and what is moved is judged anew: for who looks at even intervals. */
+  look(link: string): ObservedWireguard {
+    const device = readWireguard(this.#generic, this.#familyNumber(), link);
+    this.#moved.look(
+      link,
+      device.peers.map((peer) => ({ ...peer, publicKey: formatKey(peer.publicKey) })),
+    );
+    return this.#observed(link, device);
+  }
+
+  #observed(link: string, { publicKey, port, peers }: WireguardRecord): ObservedWireguard {
     return {
       publicKey: publicKey === undefined ? '' : formatKey(publicKey),
       port,
@@ -57,9 +74,14 @@ export class WireguardDriver {
         allowedIPs: peer.allowedIPs.toSorted((a, b) => compareAddresses(a.address, b.address)),
         keepaliveSeconds: peer.keepaliveSeconds,
         presharedKey: peer.presharedKey && presharedKeyName(peer.presharedKey),
-        ...(isLive(peer.handshakeAtSeconds) ? { live: true } : {}),
+        ...this.#state(link, peer),
       })),
     };
+  }
+
+  #state(link: string, peer: WireguardPeerRecord): Pick<WireguardPeer, 'live' | 'moved'> {
+    if (this.#moved.has({ link, publicKey: formatKey(peer.publicKey) })) return { moved: true };
+    return isLive(peer.handshakeAtSeconds) ? { live: true } : {};
   }
 
   /** Makes the device, or gives one that is there its key, port and MTU. */
@@ -89,6 +111,7 @@ export class WireguardDriver {
     const name = peer.presharedKey;
     const presharedKey = name === undefined ? undefined : this.#presharedKeys.get(name);
     if (name !== undefined && presharedKey === undefined) throw noSecret(`preshared key ${name}`);
+    this.#moved.told(peer);
     return putWireguardPeerRequest(family, peer.link, { ...peer, publicKey, presharedKey });
   }
 
