@@ -17,6 +17,7 @@ import type { WireguardLink } from './device.ts';
 import { MovedPeers } from './moved-peers.ts';
 import { aliasOf, type WireguardPeer } from './object.ts';
 import type { Step } from './step.ts';
+import { WireguardSessions } from './wireguard-sessions.ts';
 import { formatKey, parseKey, presharedKeyName, publicKeyOf } from './wireguard-key.ts';
 
 export interface WireguardSecrets {
@@ -38,6 +39,7 @@ export class WireguardDriver {
   readonly #privateKeys: ReadonlyMap<string, Uint8Array>;
   readonly #presharedKeys: ReadonlyMap<string, Uint8Array>;
   readonly #moved = new MovedPeers();
+  readonly #sessions = new WireguardSessions();
   #family: number | undefined;
 
   /** @param secrets undefined where WireGuard is not wanted: then devices can only be removed */
@@ -55,33 +57,30 @@ export class WireguardDriver {
   /** As read, and what is moved is judged anew: for who looks at even intervals. */
   look(link: string): ObservedWireguard {
     const device = readWireguard(this.#generic, this.#familyNumber(), link);
-    this.#moved.look(
-      link,
-      device.peers.map((peer) => ({ ...peer, publicKey: formatKey(peer.publicKey) })),
-    );
+    this.#moved.look(link, device.peers.map(named));
     return this.#observed(link, device);
   }
 
   #observed(link: string, { publicKey, port, peers }: WireguardRecord): ObservedWireguard {
+    const live = this.#sessions.live(link, peers.map(named));
     return {
       publicKey: publicKey === undefined ? '' : formatKey(publicKey),
       port,
-      peers: peers.map((peer) => ({
+      peers: peers.map(named).map((peer) => ({
         kind: 'wireguard-peer',
         link,
-        publicKey: formatKey(peer.publicKey),
+        publicKey: peer.publicKey,
         endpoint: peer.endpoint,
         allowedIPs: peer.allowedIPs.toSorted((a, b) => compareAddresses(a.address, b.address)),
         keepaliveSeconds: peer.keepaliveSeconds,
         presharedKey: peer.presharedKey && presharedKeyName(peer.presharedKey),
-        ...this.#state(link, peer),
+        ...(this.#moved.has({ link, publicKey: peer.publicKey })
+          ? { moved: true }
+          : live.has(peer.publicKey)
+            ? { live: true }
+            : {}),
       })),
     };
-  }
-
-  #state(link: string, peer: WireguardPeerRecord): Pick<WireguardPeer, 'live' | 'moved'> {
-    if (this.#moved.has({ link, publicKey: formatKey(peer.publicKey) })) return { moved: true };
-    return isLive(peer.handshakeAtSeconds) ? { live: true } : {};
   }
 
   /** Makes the device, or gives one that is there its key, port and MTU. */
@@ -124,11 +123,11 @@ export class WireguardDriver {
   }
 }
 
-/** REJECT_AFTER_TIME: no packet is sent or taken with keys this old (WireGuard paper, §6.1). */
-const sessionSeconds = 180;
-
-function isLive(handshakeAtSeconds: number): boolean {
-  return Date.now() / 1000 - handshakeAtSeconds < sessionSeconds;
+/** By its key as people write it. */
+function named(peer: WireguardPeerRecord): Omit<WireguardPeerRecord, 'publicKey'> & {
+  readonly publicKey: string;
+} {
+  return { ...peer, publicKey: formatKey(peer.publicKey) };
 }
 
 function noSecret(what: string): AgentError {
