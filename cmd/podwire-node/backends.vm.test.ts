@@ -60,6 +60,19 @@ describe('ipip', () => {
   });
 });
 
+test('151. a TTL that somebody gave a device of ipip goes', async () => {
+  await run('backend: ipip\ndirectRouting: false');
+  const { netns } = cluster.nodes.a;
+  const device = (): Promise<string> => netns.ip('-d link show podwire.ipip');
+  expect(await device()).toContain('ttl inherit');
+  await netns.ip('link set podwire.ipip type ipip local 192.168.1.1 remote any ttl 1');
+  expect(await device()).toContain('ttl 1');
+  cluster.doubt('a');
+  await cluster.round('a');
+  expect(await device()).toContain('ttl inherit');
+  expect(await matrixProblems(cluster, families, ['same L2', 'routed'])).toEqual([]);
+});
+
 test.each([
   // Two without a remote end can be there at once when one is of a link.
   ['ipip', ['link: null, not "eth0"', 'linkinfo.info_data.link: none, not "eth0"']],
