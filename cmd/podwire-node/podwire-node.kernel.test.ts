@@ -480,6 +480,15 @@ describe('podwire-node heals', () => {
     await pinger.stop();
   });
 
+  test('151. a second next hop that somebody gave an IPv6 route, which then takes every other flow', async () => {
+    const route = (): Promise<string> => netns('a').ip('-6 route show fd00:10:244:3::/64');
+    const before = await route();
+    await quiet('a');
+    await netns('a').ip('-6 route append fd00:10:244:3::/64 via fd00:1::2 dev eth0');
+    expect(await route()).not.toBe(before);
+    await expect.poll(route, noticed).toBe(before);
+  });
+
   test("151. touches nothing of others', whatever is healed beside it", async () => {
     const { netns: host } = cluster.network.nodes.a;
     const theirs = [
