@@ -4,6 +4,7 @@ import type { Clock } from '#pkg/clock/clock.ts';
 import type { NodeConfig } from '#pkg/config/node-config.ts';
 import type { DeviceDrivers } from '#pkg/host-network/rtnetlink.ts';
 import { WireguardDriver, type WireguardSecrets } from '#pkg/host-network/rtnetlink-wireguard.ts';
+import type { Step } from '#pkg/host-network/step.ts';
 import type { Logger } from '#pkg/log/logger.ts';
 import { NETLINK_GENERIC } from '#pkg/netlink/constants.ts';
 import { NetlinkSocket } from '#pkg/netlink/socket.ts';
@@ -25,8 +26,8 @@ export interface BackendParts extends AsyncDisposable {
   readonly drivers: DeviceDrivers;
   readonly forwarder: ForwarderDriver;
   readonly routing: RoutingDriver;
-  /** Carries out a write of ours, of which nobody has to be told. */
-  exempt<T>(write: () => T): T;
+  /** These steps of ours were carried out: nobody has to be told of them. */
+  wrote(steps: readonly Step[]): void;
 }
 
 export interface BackendContext {
@@ -79,7 +80,7 @@ export async function openBackendParts(
     drivers: { wireguard, createTun: (name) => createTun(datagrams, name) },
     forwarder,
     routing,
-    exempt: (write) => (watch === undefined ? write() : watch.exempt(write)),
+    wrote: (steps) => watch?.wrote(steps),
     [Symbol.asyncDispose]: () => running.disposeAsync(),
   };
 }

@@ -202,6 +202,24 @@ describe('udp', () => {
   });
 });
 
+test('151. IPv6 is on on a device where the host has it off for new ones, or somebody turns it off', async () => {
+  await run('backend: none', families);
+  const { netns } = cluster.nodes.a;
+  const set = (link: string, value: 0 | 1): Promise<unknown> =>
+    netns.exec('sysctl', ['-qw', `net/ipv6/conf/${link}/disable_ipv6=${value}`]);
+  await set('default', 1);
+  try {
+    await run('backend: vxlan\ndirectRouting: false', families);
+    expect(await matrixProblems(cluster, families, ['same L2'])).toEqual([]);
+    await set('podwire-v6.1', 1);
+    cluster.doubt('a');
+    await cluster.round('a');
+    expect(await matrixProblems(cluster, families, ['same L2'])).toEqual([]);
+  } finally {
+    await set('default', 0);
+  }
+});
+
 test('a VXLAN device is one that somebody sets up by hand with `ip`', async () => {
   await run('backend: vxlan\ndirectRouting: false', ['ip']);
   expect(await unlikeByHand(cluster, 'vxlan')).toEqual([]);

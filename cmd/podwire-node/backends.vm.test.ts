@@ -60,6 +60,19 @@ describe('ipip', () => {
   });
 });
 
+test('151. a TTL that somebody gave a device of ipip goes', async () => {
+  await run('backend: ipip\ndirectRouting: false');
+  const { netns } = cluster.nodes.a;
+  const device = (): Promise<string> => netns.ip('-d link show podwire.ipip');
+  expect(await device()).toContain('ttl inherit');
+  await netns.ip('link set podwire.ipip type ipip local 192.168.1.1 remote any ttl 1');
+  expect(await device()).toContain('ttl 1');
+  cluster.doubt('a');
+  await cluster.round('a');
+  expect(await device()).toContain('ttl inherit');
+  expect(await matrixProblems(cluster, families, ['same L2', 'routed'])).toEqual([]);
+});
+
 test.each([
   // Two without a remote end can be there at once when one is of a link.
   ['ipip', ['link: null, not "eth0"', 'linkinfo.info_data.link: none, not "eth0"']],
@@ -221,6 +234,47 @@ describe('wireguard', () => {
     cluster.records.set('b', record);
     await cluster.settle();
     expect(await endpoint()).toBe('192.168.1.2:51820');
+  });
+
+  test('151. a peer that somebody has given another endpoint has its own again', async () => {
+    const { a, b } = cluster.nodes;
+    const endpoint = async (): Promise<string | undefined> => {
+      const { stdout } = await a.netns.exec('wg', ['show', 'podwire-wg', 'endpoints']);
+      return new RegExp(`^${escape(publicKey('b'))}\\t(.*)$`, 'm').exec(stdout)?.[1];
+    };
+    const move = (): Promise<unknown> =>
+      a.netns.exec('wg', [
+        'set',
+        'podwire-wg',
+        'peer',
+        publicKey('b'),
+        'endpoint',
+        '192.168.1.99:9',
+      ]);
+    const lookAndMend = async (): Promise<void> => {
+      a.lookAtPeers('podwire-wg');
+      cluster.doubt('a');
+      await cluster.round('a');
+    };
+    const end = ({ pods, inside }: typeof a): End & { readonly address: string } => ({
+      address: pods.ip,
+      inside,
+    });
+    const once = { bytes: 64, fragment: 'never' } as const;
+    await exchange(end(a), end(b), once);
+    await lookAndMend();
+    await move();
+    await lookAndMend();
+    expect(await endpoint()).toBe('192.168.1.2:51820');
+    await exchange(end(a), end(b), once);
+    // Heard between the two looks: only that it is heard no more tells.
+    await move();
+    await lookAndMend();
+    expect(await endpoint()).toBe('192.168.1.99:9');
+    await a.netns.exec('sh', ['-c', `ping -c 1 -W 1 -I ${a.pods.ip} ${b.pods.ip} || true`]);
+    await lookAndMend();
+    expect(await endpoint()).toBe('192.168.1.2:51820');
+    await exchange(end(b), end(a), once);
   });
 
   test('leaves nothing behind for another backend, nor another backend for it', async () => {

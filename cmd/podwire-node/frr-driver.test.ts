@@ -225,10 +225,27 @@ describe('the FRR driver', () => {
     ]);
     // A session that is not needed is not kept, and nobody has to hear of its end.
     await expect.poll(() => sockets.every(({ destroyed }) => destroyed)).toBe(true);
-    await stopBgpd();
-    await startBgpd();
     await driver.apply(undefined, signal);
     expect([told.length, lost]).toEqual([7, 0]);
+  });
+
+  test('takes all back again from a bgpd that read it from its file when it was started again', async () => {
+    answers['show running-config'] = [running('192.168.1.2')];
+    await driver.apply(undefined, signal);
+    answers['show running-config'] = ['hostname a\n'];
+    await stopBgpd();
+    await startBgpd();
+    // It has not read its file yet.
+    utimesSync(vtySocket(), 999, 999);
+    await driver.apply(undefined, signal);
+    told = [];
+    answers['show running-config'] = [running('192.168.1.2')];
+    utimesSync(vtySocket(), 900, 900);
+    await driver.apply(undefined, signal);
+    expect(told).toContain('no neighbor 192.168.1.2');
+    told = [];
+    await driver.apply(undefined, signal);
+    expect([told, slept]).toEqual([[], []]);
   });
 
   test('an FRR that does not run has nothing to take back, until it does', async () => {

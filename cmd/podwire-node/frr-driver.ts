@@ -53,7 +53,8 @@ export function createFrrDriver(
   /** What bgpd has; undefined = not known. */
   let loaded: string | undefined;
   let problems: readonly string[] = [];
-  let isCleared = false;
+  /** The bgpd that has nothing of ours, by its socket; one that was started again may have read it. */
+  let cleared: string | undefined;
 
   async function opened(signal: AbortSignal): Promise<VtySession> {
     if (session?.isOpen === true) return session;
@@ -79,7 +80,14 @@ export function createFrrDriver(
     return Math.abs(clock.now() - (statSync(vtySocket, { throwIfNoEntry: false })?.mtimeMs ?? 0));
   }
 
+  function socketNow(): string | undefined {
+    const there = statSync(vtySocket, { throwIfNoEntry: false });
+    return there === undefined ? undefined : `${there.ino} ${there.mtimeMs}`;
+  }
+
   async function clear(signal: AbortSignal): Promise<void> {
+    // One that is young may not have read its file yet.
+    const asked = ageMs() < settlingMs ? undefined : socketNow();
     problems = [];
     loaded = undefined;
     try {
@@ -92,17 +100,17 @@ export function createFrrDriver(
       throw error;
     }
     session?.[Symbol.dispose]();
-    isCleared = true;
+    cleared = asked;
   }
 
   return {
     problems: () => problems,
     async apply(speaker, signal) {
       if (speaker === undefined) {
-        if (!isCleared) await clear(signal);
+        if (cleared === undefined || socketNow() !== cleared) await clear(signal);
         return;
       }
-      isCleared = false;
+      cleared = undefined;
       const wanted = JSON.stringify(speaker);
       const isKnown = session?.isOpen === true && wanted === loaded;
       if (isKnown && clock.monotonicMs() - verifiedAtMs < verifyIntervalMs) return;

@@ -12,6 +12,9 @@ import { readSysctl } from '#pkg/sysctl/sysctl.ts';
 import { observeHostLinks } from './host-facts.ts';
 import type { HostDriver, TableDriver } from './round-parts.ts';
 
+/** Of each step what went wrong. */
+type Outcomes = ReturnType<KernelWriter['write']>;
+
 /**
  * Links, addresses, routes, neighbours and sysctls of the socket's namespace.
  *
@@ -20,7 +23,7 @@ import type { HostDriver, TableDriver } from './round-parts.ts';
 export function createHostDriver(
   socket: NetlinkSocket,
   drivers: DeviceDrivers = {},
-  around: <T>(steps: readonly Step[], write: () => T) => T = (_, write) => write(),
+  around: (steps: readonly Step[], write: () => Outcomes) => Outcomes = (_, write) => write(),
 ): HostDriver {
   const kernel = openHostKernel(socket, drivers);
   const writer: KernelWriter = { write: (steps) => around(steps, () => kernel.write(steps)) };

@@ -29,10 +29,6 @@ function direct(linkIndex: number, to: string): ObjectChange {
   return { ...change('route', linkIndex, 3), destination: parsePrefix(to) };
 }
 
-function replacing(to: string): KernelChange {
-  return { ...routed(2, to), replaces: true };
-}
-
 type Names = ReturnType<typeof createLinkNames>;
 
 describe('concernsPodNetwork()', () => {
@@ -53,8 +49,8 @@ describe('concernsPodNetwork()', () => {
     ['a default route, which may be that way', routed(4, '0.0.0.0/0'), true],
     ['an end of that way', { ...routed(4, '203.0.113.0/24'), deleted: true }, true],
     ['a default route of the other family', routed(4, '::/0'), false],
-    ['a route of ours that is now theirs', replacing('10.244.3.0/24'), true],
-    ["another's route that changes", replacing('10.9.0.0/24'), false],
+    ['a route of ours that is now theirs, or has one beside it', routed(2, '10.244.3.0/24'), true],
+    ["the end of another's where ours is", { ...routed(2, '10.244.3.0/24'), deleted: true }, false],
     ['the underlay', change('link', 2), true],
     ['an address of the underlay', change('address', 2), true],
     ['our device', change('link', 3), true],

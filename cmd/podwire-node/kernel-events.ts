@@ -92,14 +92,15 @@ export function concernsPodNetwork(
 }
 
 function concernsRoutes(
-  { protocol, destination, gateway, linkIndex, replaces }: ObjectChange,
+  { protocol, deleted, destination, gateway, linkIndex }: ObjectChange,
   known: KnownNetwork,
   names: LinkNames,
 ): boolean {
   if (protocol === podwireRouteProtocol) return true;
   if (destination === undefined) return false;
-  // One of ours that somebody changed, which made it theirs.
-  if (replaces === true && known.hasRouteTo(destination)) return true;
+  // In the place of ours, which somebody changed and so made theirs, or beside it: IPv6 then takes both
+  // in turn.
+  if (!deleted && known.hasRouteTo(destination)) return true;
   const { canReach, watchedLinks = nothing } = known;
   if (canReach !== undefined && containsAddress(destination, canReach)) return true;
   // Who lies in it shares our L2. Those with a router may be a whole Internet's, and change often.

@@ -27,6 +27,7 @@ export function createPluginInstaller(
   const { binDir, source, replaceForeign, log } = options;
   const look = (): string => signature(binDir, source);
   let seen: string | undefined;
+  let times = 0;
   return {
     async ensure() {
       if (seen !== undefined && look() === seen) return;
@@ -37,8 +38,9 @@ export function createPluginInstaller(
         log.warn({ binDir, left, hint }, 'Left CNI plugins of others alone');
       }
       seen = look();
+      times += 1;
     },
-    state: () => (seen === undefined || look() === seen ? '' : 'plugins'),
+    state: () => (seen === undefined || look() === seen ? '' : `not as left ${times} times`),
   };
 }
 

@@ -480,6 +480,15 @@ describe('podwire-node heals', () => {
     await pinger.stop();
   });
 
+  test('151. a second next hop that somebody gave an IPv6 route, which then takes every other flow', async () => {
+    const route = (): Promise<string> => netns('a').ip('-6 route show fd00:10:244:3::/64');
+    const before = await route();
+    await quiet('a');
+    await netns('a').ip('-6 route append fd00:10:244:3::/64 via fd00:1::2 dev eth0');
+    expect(await route()).not.toBe(before);
+    await expect.poll(route, noticed).toBe(before);
+  });
+
   test("151. touches nothing of others', whatever is healed beside it", async () => {
     const { netns: host } = cluster.network.nodes.a;
     const theirs = [
@@ -515,9 +524,12 @@ describe('podwire-node heals', () => {
     const before = await read();
     // What happened before shall not be what makes it look.
     await quiet('a');
-    await rm(join(cluster.dir, 'a', paths[0]));
-    await writeFile(join(cluster.dir, 'a', paths[1]), '{}\n');
-    await expect.poll(read, noticed).toEqual(before);
+    // The second time the daemon has not looked since it mended them.
+    for (const _ of ['once', 'again']) {
+      await rm(join(cluster.dir, 'a', paths[0]));
+      await writeFile(join(cluster.dir, 'a', paths[1]), '{}\n');
+      await expect.poll(read, noticed).toEqual(before);
+    }
   });
 
   test.each([
@@ -527,10 +539,12 @@ describe('podwire-node heals', () => {
     ...(existsSync('/proc/sys/net/bridge') ? ['net.bridge.bridge-nf-call-iptables'] : []),
   ])('%s = 0', async (path) => {
     await quiet('a');
-    await netns('a').exec('sysctl', ['-qw', `${path}=0`]);
     const read = async (): Promise<string> =>
       (await netns('a').exec('sysctl', ['-n', path])).stdout;
-    await expect.poll(read, noticed).toBe('1');
+    for (const _ of ['once', 'again']) {
+      await netns('a').exec('sysctl', ['-qw', `${path}=0`]);
+      await expect.poll(read, noticed).toBe('1');
+    }
   });
 
   test('132. 151. nft flush ruleset: pods reach the outside again', async () => {

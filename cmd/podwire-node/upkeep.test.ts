@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import type { Sysctl } from '#pkg/host-network/object.ts';
 import { WrittenFiles } from './written-files.ts';
-import { upkeepText } from './upkeep.ts';
+import { upkeepState } from './upkeep.ts';
 
 let dir: string;
 beforeEach(() => {
@@ -20,30 +20,33 @@ const settings: readonly Sysctl[] = [
 test('tells a setting that is another, and one that has come', async () => {
   const files = new WrittenFiles();
   const values = new Map([['net/ipv4/ip_forward', '1']]);
-  const text = (): string => upkeepText({ settings, read: (path) => values.get(path), files });
-  const before = text();
-  expect(text()).toBe(before);
+  const state = (): unknown => upkeepState({ settings, read: (path) => values.get(path), files });
+  const before = state();
+  expect(state()).toEqual(before);
   values.set('net/bridge/none', '0');
-  const come = text();
-  expect(come).not.toBe(before);
+  const come = state();
+  expect(come).not.toEqual(before);
   values.set('net/ipv4/ip_forward', '0');
-  expect(text()).not.toBe(come);
+  expect(state()).not.toEqual(come);
 });
 
-test('tells a file that somebody deletes or overwrites, and none that we write', async () => {
+test('tells a file that somebody deletes or overwrites, also a second time, and none that we write', async () => {
   const files = new WrittenFiles();
   const path = join(dir, 'run/node.json');
-  const text = (): string => upkeepText({ settings: [], read: () => undefined, files });
-  const nothing = text();
+  const state = (): unknown => upkeepState({ settings: [], read: () => undefined, files });
+  const nothing = state();
   await files.write(path, 'one\n');
-  expect(text()).toBe(nothing);
+  expect(state()).toEqual(nothing);
   await files.write(path, 'another\n');
-  expect(text()).toBe(nothing);
+  expect(state()).toEqual(nothing);
   writeFileSync(path, 'one\n');
-  const strange = text();
-  expect(strange).not.toBe(nothing);
+  const strange = state();
+  expect(strange).not.toEqual(nothing);
   rmSync(path);
-  expect(text()).toBe(strange);
+  expect(state()).toEqual(strange);
   await files.write(path, 'another\n');
-  expect(text()).toBe(nothing);
+  expect(state()).toEqual(nothing);
+  // Again, before anybody looked in between.
+  rmSync(path);
+  expect(state()).not.toEqual(strange);
 });

@@ -11,13 +11,24 @@ export interface Upkeep {
   readonly settings: Iterable<Sysctl>;
   /** Undefined when the kernel has no such setting. */
   readonly read: (path: string) => string | undefined;
-  readonly files: Pick<WrittenFiles, 'notAsWritten'>;
+  readonly files: Pick<WrittenFiles, 'notAsWritten' | 'writes'>;
   /** Undefined = they are somebody else's to install. */
   readonly plugins?: Pick<PluginInstaller, 'state'> | undefined;
 }
 
-/** Another text than before: something has changed. */
-export function upkeepText({ settings, read, files, plugins }: Upkeep): string {
-  const values = [...settings].map(({ path }) => `${path} ${read(path) ?? ''}`);
-  return [...values, ...files.notAsWritten(), plugins?.state() ?? ''].join('\n');
+/**
+ * Other texts than before: something has changed. A file or plugin that is wrong again, after it was
+ * mended between two looks, has another one, too.
+ */
+export function upkeepState({
+  settings,
+  read,
+  files,
+  plugins,
+}: Upkeep): ReadonlyMap<string, string> {
+  const state = new Map([...settings].map(({ path }) => [path, read(path) ?? '']));
+  for (const path of files.notAsWritten()) state.set(path, `${files.writes}`);
+  const ofPlugins = plugins?.state() ?? '';
+  if (ofPlugins !== '') state.set('plugins', ofPlugins);
+  return state;
 }

@@ -31,7 +31,7 @@ import { PodNetworkRound } from './round.ts';
 import { watchSilent } from './silent-watch.ts';
 import { NodeStatus } from './status.ts';
 import { watchRules } from './table-watch.ts';
-import { upkeepText } from './upkeep.ts';
+import { upkeepState } from './upkeep.ts';
 import { WrittenFiles } from './written-files.ts';
 
 export interface NodeContext {
@@ -133,10 +133,10 @@ export async function startNode(
     new IptablesDriver({ run: runCommand, sys, log, onChange: () => loop.request() }),
   );
   const plugins = pluginInstaller(sys, config, log);
-  opened.use(
+  const upkeep = opened.use(
     watchSilent({
       read: () =>
-        upkeepText({ settings: round.settings, read: readSysctl, files: written, plugins }),
+        upkeepState({ settings: round.settings, read: readSysctl, files: written, plugins }),
       onChange: lookAgain,
       onError: (err) => log.warn({ err }, 'Cannot look at settings'),
     }),
@@ -145,9 +145,15 @@ export async function startNode(
   const round: PodNetworkRound = new PodNetworkRound({
     options: { ...podNetworkOptions(nodeName, config, backend.secrets), masqueradeBy },
     nodes: { snapshot: () => nodes.snapshot(), drain: () => changes.drain() },
-    host: createHostDriver(socket, backend.drivers, (steps, write) =>
-      ownWrites.around(steps, () => backend.exempt(write)),
-    ),
+    host: createHostDriver(socket, backend.drivers, (steps, write) => {
+      const outcomes = ownWrites.around(steps, write);
+      const done = steps.filter((_, i) => outcomes[i] === undefined);
+      backend.wrote(done);
+      for (const { object } of done) {
+        if (object.kind === 'sysctl') upkeep.wrote(object.path, object.value);
+      }
+      return outcomes;
+    }),
     forwarder: backend.forwarder,
     routing: backend.routing,
     tables: createTableDriver(

@@ -31,7 +31,7 @@ test('tells of what differs from one look to the next, once; of our own writes, 
   const [onChange, onError] = [vi.fn(), vi.fn()];
   using watch = watchWireguard({
     links: () => ['podwire-wg'],
-    driver: { read: () => answer() },
+    driver: { look: () => answer() },
     onChange,
     onError,
   });
@@ -41,12 +41,38 @@ test('tells of what differs from one look to the next, once; of our own writes, 
   answer = () => device('10.244.2.0/24', 4711);
   vi.advanceTimersByTime(2_000);
   expect(onChange).not.toHaveBeenCalled();
+  answer = () => {
+    const moved = device('10.244.2.0/24', 4711);
+    return { ...moved, peers: moved.peers.map((peer) => ({ ...peer, moved: true })) };
+  };
+  vi.advanceTimersByTime(2_000);
+  expect(onChange).toHaveBeenCalledOnce();
+  onChange.mockClear();
+  watch.wrote(
+    device('10.244.2.0/24').peers.map((object) => ({ op: 'put', object, replaces: undefined })),
+  );
+  answer = () => device('10.244.2.0/24');
+  vi.advanceTimersByTime(2_000);
+  expect(onChange).not.toHaveBeenCalled();
   answer = () => device('10.0.0.0/8');
   vi.advanceTimersByTime(2_000);
   expect(onChange).toHaveBeenCalledOnce();
-  watch.exempt(() => (answer = () => device('10.244.2.0/24')));
+  const peers = device('10.244.2.0/24').peers;
+  watch.wrote(peers.map((object) => ({ op: 'put', object, replaces: undefined })));
+  answer = () => device('10.244.2.0/24');
   vi.advanceTimersByTime(2_000);
   expect(onChange).toHaveBeenCalledOnce();
+  // Somebody takes away what we have put since the last look.
+  watch.wrote(peers.map((object) => ({ op: 'put', object, replaces: undefined })));
+  answer = () => ({ ...device('10.244.2.0/24'), peers: [] });
+  vi.advanceTimersByTime(1_000);
+  expect(onChange).toHaveBeenCalledTimes(2);
+  watch.wrote(peers.map((object) => ({ op: 'put', object, replaces: undefined })));
+  vi.advanceTimersByTime(1_000);
+  expect(onChange).toHaveBeenCalledTimes(3);
+  watch.wrote(peers.map((object) => ({ op: 'delete', object })));
+  vi.advanceTimersByTime(1_000);
+  expect(onChange).toHaveBeenCalledTimes(3);
   answer = () => {
     throw new AgentError('ENODEV', 'gone');
   };

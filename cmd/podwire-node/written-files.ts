@@ -4,11 +4,18 @@ import { writeFileIfChanged } from './write-file.ts';
 
 export class WrittenFiles {
   readonly #texts = new Map<string, string>();
+  #writes = 0;
+
+  /** How often one had to be written. */
+  get writes(): number {
+    return this.#writes;
+  }
 
   /** Makes the file hold this text, as {@link writeFileIfChanged} does. Returns whether it wrote. */
   async write(path: string, text: string): Promise<boolean> {
     const hasWritten = await writeFileIfChanged(path, text);
     this.#texts.set(path, text);
+    if (hasWritten) this.#writes += 1;
     return hasWritten;
   }
 

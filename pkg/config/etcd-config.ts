@@ -1,6 +1,6 @@
 /** How to reach etcd, and what flannel's nodes keep there: flannel's flags `--etcd-*` as keys. */
 import { z } from 'zod';
-import { parseAddress, tryParseAddress } from '#pkg/ip/address.ts';
+import { parseAddress, tryParseAddress, type Address, type Family } from '#pkg/ip/address.ts';
 
 const file = z.string().regex(/^\//, 'expected an absolute path');
 
@@ -8,6 +8,11 @@ export const ipAddress = z
   .string()
   .refine((text) => tryParseAddress(text) !== undefined, 'expected an IP address')
   .transform(parseAddress);
+
+const isOf =
+  (family: Family) =>
+  (address: Address): boolean =>
+    address.family === family;
 
 export const etcdSchema = z
   .strictObject({
@@ -32,8 +37,8 @@ export const etcdSchema = z
     /** A lease of 24 hours is renewed as long before its end. */
     renewMarginMinutes: z.int().min(1).max(1439).default(60),
     /** What other nodes send to, where that is no address of this host. */
-    publicIP: ipAddress.optional(),
-    publicIPv6: ipAddress.optional(),
+    publicIP: ipAddress.refine(isOf('ip'), 'expected an IPv4 address').optional(),
+    publicIPv6: ipAddress.refine(isOf('ip6'), 'expected an IPv6 address').optional(),
   })
   .refine(({ certFile, keyFile }) => (certFile === undefined) === (keyFile === undefined), {
     message: 'certFile and keyFile go together',

@@ -1,4 +1,5 @@
 import { describe, expect, test } from 'vitest';
+import { AgentError } from '#pkg/errors/agent-error.ts';
 import { backendKeys, ignoredKeys, parseNetConf } from './net-conf.ts';
 
 function keysOf(backend: object | undefined): Readonly<Record<string, unknown>> {
@@ -19,6 +20,17 @@ describe('parseNetConf()', () => {
       backend: 'vxlan',
       directRouting: false,
     });
+  });
+
+  test('tells of no JSON without a word of the file, where a preshared key may be', () => {
+    const text = '{"Backend":{"Type":"wireguard","PSK":c2VjcmV0}}';
+    expect(() => parseNetConf(text, 'net-conf.json')).toThrow(
+      new AgentError('InvalidConfig', 'Cannot read net-conf.json: expected JSON'),
+    );
+    const other = '{"Network" "10.0.0.0/8"}';
+    expect(() => parseNetConf(other, 'net-conf.json')).toThrow(
+      "expected JSON: Expected ':' after property name in JSON at position 11",
+    );
   });
 
   test.each([

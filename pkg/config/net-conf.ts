@@ -5,7 +5,7 @@
  * keys that are none for flannel do nothing there, and nothing here.
  */
 import { z } from 'zod';
-import { AgentError } from '#pkg/errors/agent-error.ts';
+import { AgentError, messageOf } from '#pkg/errors/agent-error.ts';
 import { networkOf, tryParsePrefix, type Prefix } from '#pkg/ip/prefix.ts';
 import { tryParseAddress, type Address } from '#pkg/ip/address.ts';
 import { isMapping, mergedKeys } from './config-layers.ts';
@@ -70,7 +70,10 @@ export function parseNetConf(text: string, source: string): NetConf {
   try {
     data = JSON.parse(text);
   } catch (cause) {
-    throw new AgentError('InvalidConfig', `Cannot read ${source}: expected JSON`, { cause });
+    const said = messageOf(cause);
+    // Those words quote the file, where a preshared key is.
+    const reason = said.endsWith('is not valid JSON') ? '' : `: ${said}`;
+    throw new AgentError('InvalidConfig', `Cannot read ${source}: expected JSON${reason}`);
   }
   const names = Object.keys(schema.shape);
   const result = schema.safeParse(isMapping(data) ? withNames(data, names) : data);

@@ -74,6 +74,8 @@ describe('parseNodeConfig()', () => {
     ['annotationPrefix: Podwire/', 'annotationPrefix: expected a DNS name'],
     ['annotationPrefix: a/b/c', 'annotationPrefix: expected a DNS name'],
     ['etcd: { endpoints: [localhost] }', 'etcd.endpoints.0: expected http(s)://HOST:PORT'],
+    ['etcd: { publicIP: fd00::1 }', 'etcd.publicIP: expected an IPv4 address'],
+    ['etcd: { publicIPv6: 192.0.2.1 }', 'etcd.publicIPv6: expected an IPv6 address'],
     ['etcd: { certFile: /a }', 'etcd: certFile and keyFile go together'],
     ['etcd: { prefix: /a/ }', 'etcd.prefix: expected a slash at the start and none at the end'],
     ['iface: "a b"', 'iface: '],

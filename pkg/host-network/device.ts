@@ -17,9 +17,17 @@ interface DeviceState {
  * `down`: administratively. `unmarked`: without our alias. The others come with its making. `learning`: a VXLAN device fills its
  * FDB from packets, which any pod could forge. `remote`: a tunnel leads to one node only.
  * `by-gateway`: an IPv6 tunnel takes outer addresses from elsewhere than its routes, or an IPv4 one
- * from them. `ethernet`: it takes frames, where packets are wanted.
+ * from them. `ethernet`: it takes frames, where packets are wanted. `own-header`: a TTL of its own for outer
+ * packets, or the like.
  */
-export type DeviceDefect = 'down' | 'unmarked' | 'learning' | 'remote' | 'by-gateway' | 'ethernet';
+export type DeviceDefect =
+  | 'down'
+  | 'unmarked'
+  | 'learning'
+  | 'remote'
+  | 'by-gateway'
+  | 'ethernet'
+  | 'own-header';
 
 /** A VXLAN device (RFC 7348), administratively up, learning off: entries come from the cluster. */
 export interface VxlanLink extends DeviceState {

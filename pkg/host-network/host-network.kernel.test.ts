@@ -239,6 +239,8 @@ describe('what people change by hand heals', () => {
     ['a deleted device', 'link del podwire.7'],
     ['a deleted IPv6 device', 'link del podwire-v6.7'],
     ['a device that learns', 'link set podwire.7 type vxlan id 7 learning'],
+    ['a device’s TTL', 'link set podwire.7 type vxlan id 7 ttl 1'],
+    ['an IPv6 device’s traffic class', 'link set podwire-v6.7 type vxlan id 7 tos 0x10'],
     ['a device without its mark', 'link set podwire.7 alias '],
     ['an IPv6 device with another mark', 'link set podwire-v6.7 alias theirs'],
   ])('%s', async (_, words) => {

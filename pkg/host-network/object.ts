@@ -87,6 +87,8 @@ export interface WireguardPeer {
   readonly presharedKey: string | undefined;
   /** Observed that there is a session; never wanted. */
   readonly live?: true;
+  /** Observed that somebody has given it another endpoint; never wanted, and never live. */
+  readonly moved?: true;
 }
 
 /** A value under /proc/sys. */

@@ -119,6 +119,7 @@ function defectsOf(link: Link): { readonly defects?: readonly DeviceDefect[] } {
   if (vxlan?.learning === true) defects.push('learning');
   if (tunnel?.remote !== undefined) defects.push('remote');
   if (tunnel?.byRoute === (kind === 'ipip')) defects.push('by-gateway');
+  if ((vxlan ?? tunnel)?.hasOwnHeader === true) defects.push('own-header');
   return defects.length === 0 ? {} : { defects };
 }
 

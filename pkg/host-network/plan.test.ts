@@ -63,8 +63,8 @@ describe('planHostNetwork()', () => {
   it('puts what others need first', () => {
     expect(outline(all, [])).toEqual([
       'put vxlan',
-      'put address',
       'put sysctl',
+      'put address',
       'put neighbor',
       'put fdb',
       'put route',
@@ -120,8 +120,8 @@ describe('planHostNetwork()', () => {
     expect(outline(all, [{ ...device, ...difference }, ...all.slice(0, -1)])).toEqual([
       'delete vxlan',
       'put vxlan',
-      'put address',
       'put sysctl',
+      'put address',
       'put neighbor',
       'put fdb',
       'put route',

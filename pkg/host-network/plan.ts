@@ -161,8 +161,9 @@ const ranks: Readonly<Record<HostObject['kind'], number>> = {
   tunnel: 0,
   wireguard: 0,
   tun: 0,
-  address: 1,
-  sysctl: 2,
+  // Before addresses, which a device may have turned off.
+  sysctl: 1,
+  address: 2,
   neighbor: 3,
   fdb: 4,
   'wireguard-peer': 4,

@@ -15,7 +15,11 @@ const device: HostObject = {
 };
 
 /** A peer at 192.0.2.N, or at another port of it: what a NAT makes of it. */
-function peer(n: number, port = 51_820, state: { readonly live?: true } = {}): WireguardPeer {
+function peer(
+  n: number,
+  port = 51_820,
+  state: Pick<WireguardPeer, 'live' | 'moved'> = {},
+): WireguardPeer {
   return {
     kind: 'wireguard-peer',
     link: 'podwire-wg',
@@ -70,6 +74,10 @@ describe('RoamedPeers', () => {
   test('without a session the announced address is tried again', () => {
     expect(steps(told(), peer(2), peer(7, 4711))).toHaveLength(1);
     expect(steps(new RoamedPeers(), peer(2), peer(7))).toHaveLength(1);
+  });
+
+  test('where somebody has sent it by hand it does not stay, session or not', () => {
+    expect(steps(told(), peer(2), peer(7, 4711, { moved: true }))).toHaveLength(1);
   });
 
   test('all else about a peer is compared as ever', () => {

@@ -54,7 +54,8 @@ function isLive(object: HostObject): object is WireguardPeer {
   return isPeer(object) && object.live === true;
 }
 
-function sameEndpoint(a: Endpoint, b: Endpoint): boolean {
+/** Also when both have none. */
+export function sameEndpoint(a: Endpoint, b: Endpoint): boolean {
   if (a === undefined || b === undefined) return a === b;
   return a.port === b.port && sameAddress(a.address, b.address);
 }

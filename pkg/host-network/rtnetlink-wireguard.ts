@@ -10,10 +10,14 @@ import {
   readWireguard,
   setWireguardRequest,
   wireguardFamily,
+  type WireguardPeerRecord,
+  type WireguardRecord,
 } from '#pkg/netlink/wireguard.ts';
 import type { WireguardLink } from './device.ts';
+import { MovedPeers } from './moved-peers.ts';
 import { aliasOf, type WireguardPeer } from './object.ts';
 import type { Step } from './step.ts';
+import { WireguardSessions } from './wireguard-sessions.ts';
 import { formatKey, parseKey, presharedKeyName, publicKeyOf } from './wireguard-key.ts';
 
 export interface WireguardSecrets {
@@ -34,6 +38,8 @@ export class WireguardDriver {
   readonly #generic: NetlinkSocket;
   readonly #privateKeys: ReadonlyMap<string, Uint8Array>;
   readonly #presharedKeys: ReadonlyMap<string, Uint8Array>;
+  readonly #moved = new MovedPeers();
+  readonly #sessions = new WireguardSessions();
   #family: number | undefined;
 
   /** @param secrets undefined where WireGuard is not wanted: then devices can only be removed */
@@ -45,19 +51,34 @@ export class WireguardDriver {
   }
 
   read(link: string): ObservedWireguard {
-    const { publicKey, port, peers } = readWireguard(this.#generic, this.#familyNumber(), link);
+    return this.#observed(link, readWireguard(this.#generic, this.#familyNumber(), link));
+  }
+
+  /** As read, and what is moved is judged anew: for who looks at even intervals. */
+  look(link: string): ObservedWireguard {
+    const device = readWireguard(this.#generic, this.#familyNumber(), link);
+    this.#moved.look(link, device.peers.map(named));
+    return this.#observed(link, device);
+  }
+
+  #observed(link: string, { publicKey, port, peers }: WireguardRecord): ObservedWireguard {
+    const live = this.#sessions.live(link, peers.map(named));
     return {
       publicKey: publicKey === undefined ? '' : formatKey(publicKey),
       port,
-      peers: peers.map((peer) => ({
+      peers: peers.map(named).map((peer) => ({
         kind: 'wireguard-peer',
         link,
-        publicKey: formatKey(peer.publicKey),
+        publicKey: peer.publicKey,
         endpoint: peer.endpoint,
         allowedIPs: peer.allowedIPs.toSorted((a, b) => compareAddresses(a.address, b.address)),
         keepaliveSeconds: peer.keepaliveSeconds,
         presharedKey: peer.presharedKey && presharedKeyName(peer.presharedKey),
-        ...(isLive(peer.handshakeAtSeconds) ? { live: true } : {}),
+        ...(this.#moved.has({ link, publicKey: peer.publicKey })
+          ? { moved: true }
+          : live.has(peer.publicKey)
+            ? { live: true }
+            : {}),
       })),
     };
   }
@@ -89,6 +110,7 @@ export class WireguardDriver {
     const name = peer.presharedKey;
     const presharedKey = name === undefined ? undefined : this.#presharedKeys.get(name);
     if (name !== undefined && presharedKey === undefined) throw noSecret(`preshared key ${name}`);
+    this.#moved.told(peer);
     return putWireguardPeerRequest(family, peer.link, { ...peer, publicKey, presharedKey });
   }
 
@@ -101,11 +123,11 @@ export class WireguardDriver {
   }
 }
 
-/** REJECT_AFTER_TIME: no packet is sent or taken with keys this old (WireGuard paper, §6.1). */
-const sessionSeconds = 180;
-
-function isLive(handshakeAtSeconds: number): boolean {
-  return Date.now() / 1000 - handshakeAtSeconds < sessionSeconds;
+/** By its key as people write it. */
+function named(peer: WireguardPeerRecord): Omit<WireguardPeerRecord, 'publicKey'> & {
+  readonly publicKey: string;
+} {
+  return { ...peer, publicKey: formatKey(peer.publicKey) };
 }
 
 function noSecret(what: string): AgentError {

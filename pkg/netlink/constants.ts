@@ -139,10 +139,14 @@ export const IFLA_BRPORT_ISOLATED = 33;
 export const IFLA_VXLAN_ID = 1;
 export const IFLA_VXLAN_LINK = 3;
 export const IFLA_VXLAN_LOCAL = 4;
+export const IFLA_VXLAN_TTL = 5;
+export const IFLA_VXLAN_TOS = 6;
 export const IFLA_VXLAN_LEARNING = 7;
 export const IFLA_VXLAN_PORT = 15;
 export const IFLA_VXLAN_LOCAL6 = 17;
 export const IFLA_VXLAN_GBP = 23;
+export const IFLA_VXLAN_TTL_INHERIT = 25;
+export const IFLA_VXLAN_DF = 29;
 
 export const IFLA_MACVLAN_MODE = 1;
 export const IFLA_MACVLAN_BC_QUEUE_LEN = 7;
@@ -152,6 +156,8 @@ export const IFLA_IPVLAN_MODE = 1;
 /** include/uapi/linux/if_tunnel.h */
 export const IFLA_IPTUN_LOCAL = 2;
 export const IFLA_IPTUN_REMOTE = 3;
+export const IFLA_IPTUN_TTL = 4;
+export const IFLA_IPTUN_TOS = 5;
 export const IFLA_IPTUN_PROTO = 9;
 export const IFLA_IPTUN_COLLECT_METADATA = 19;
 /** include/uapi/linux/lwtunnel.h */
@@ -182,6 +188,8 @@ export const WGPEER_A_FLAGS = 3;
 export const WGPEER_A_ENDPOINT = 4;
 export const WGPEER_A_PERSISTENT_KEEPALIVE_INTERVAL = 5;
 export const WGPEER_A_LAST_HANDSHAKE_TIME = 6;
+export const WGPEER_A_RX_BYTES = 7;
+export const WGPEER_A_TX_BYTES = 8;
 export const WGPEER_A_ALLOWEDIPS = 9;
 export const WGPEER_F_REMOVE_ME = 1;
 export const WGPEER_F_REPLACE_ALLOWEDIPS = 2;

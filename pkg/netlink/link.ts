@@ -36,6 +36,8 @@ import {
   IFLA_IPTUN_COLLECT_METADATA,
   IFLA_IPTUN_LOCAL,
   IFLA_IPTUN_REMOTE,
+  IFLA_IPTUN_TOS,
+  IFLA_IPTUN_TTL,
   IFLA_IPVLAN_MODE,
   IFLA_LINK,
   IFLA_LINKINFO,
@@ -44,6 +46,7 @@ import {
   IFLA_MASTER,
   IFLA_MTU,
   IFLA_TXQLEN,
+  IFLA_VXLAN_DF,
   IFLA_VXLAN_GBP,
   IFLA_VXLAN_ID,
   IFLA_VXLAN_LEARNING,
@@ -51,6 +54,9 @@ import {
   IFLA_VXLAN_LOCAL,
   IFLA_VXLAN_LOCAL6,
   IFLA_VXLAN_PORT,
+  IFLA_VXLAN_TOS,
+  IFLA_VXLAN_TTL,
+  IFLA_VXLAN_TTL_INHERIT,
   RTEXT_FILTER_SKIP_STATS,
   RTM_GETLINK,
   RTM_NEWLINK,
@@ -99,6 +105,8 @@ export interface VxlanSettings {
   readonly underlayIndex: number | undefined;
   readonly learning: boolean;
   readonly groupPolicy?: boolean;
+  /** Outer packets do not have the TTL, traffic class and DF that they have by default. */
+  readonly hasOwnHeader?: true;
 }
 
 /** What an IP-in-IP device ("ipip", "ip6tnl") was made with. */
@@ -107,6 +115,8 @@ export interface TunnelSettings {
   readonly remote: Address | undefined;
   /** Outer addresses are each route's own (RTA_ENCAP); else those that are given, and gateways. */
   readonly byRoute: boolean;
+  /** Outer packets do not have the TTL and traffic class that they have by default. */
+  readonly hasOwnHeader?: true;
 }
 
 /** A link by name or index; undefined when there is none. */
@@ -227,6 +237,7 @@ function vxlanOf(data: Attributes): VxlanSettings {
     underlayIndex: readU32(data.get(IFLA_VXLAN_LINK)),
     learning: readU8(data.get(IFLA_VXLAN_LEARNING)) === 1,
     ...(data.has(IFLA_VXLAN_GBP) ? { groupPolicy: true } : {}),
+    ...ownHeader(data, [IFLA_VXLAN_TTL, IFLA_VXLAN_TTL_INHERIT, IFLA_VXLAN_TOS, IFLA_VXLAN_DF]),
   };
 }
 
@@ -235,7 +246,17 @@ function tunnelOf(data: Attributes): TunnelSettings {
     local: addressOf(data.get(IFLA_IPTUN_LOCAL)),
     remote: addressOf(data.get(IFLA_IPTUN_REMOTE)),
     byRoute: data.has(IFLA_IPTUN_COLLECT_METADATA),
+    ...ownHeader(data, [IFLA_IPTUN_TTL, IFLA_IPTUN_TOS]),
   };
+}
+
+/** 0 is the default of each. */
+function ownHeader(
+  data: Attributes,
+  settings: readonly number[],
+): Pick<VxlanSettings, 'hasOwnHeader'> {
+  const isSet = settings.some((setting) => (readU8(data.get(setting)) ?? 0) !== 0);
+  return isSet ? { hasOwnHeader: true } : {};
 }
 
 /** All zeros is how the kernel says "none". */

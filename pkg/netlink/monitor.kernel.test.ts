@@ -75,7 +75,7 @@ it('watchKernel() reports what others change, by kind, link and protocol', async
         { ...change, kind: 'link', linkName: 'br0' },
         { ...change, kind: 'address', address },
         { ...change, kind: 'route', protocol: 196, destination, gateway: true },
-        { ...change, kind: 'route', protocol: 17, destination, gateway: true, replaces: true },
+        { ...change, kind: 'route', protocol: 17, destination, gateway: true },
         { ...change, kind: 'neighbor' },
         { ...change, kind: 'neighbor', deleted: true },
         { ...change, kind: 'route', protocol: 196, destination, gateway: true, deleted: true },

@@ -15,7 +15,6 @@ import {
   NETCONFA_IFINDEX_ALL,
   NETLINK_ADD_MEMBERSHIP,
   NETLINK_ROUTE,
-  NLM_F_REPLACE,
   RTA_DST,
   RTA_GATEWAY,
   RTA_MULTIPATH,
@@ -69,8 +68,6 @@ export interface ObjectChange {
   readonly destination?: Prefix;
   /** Of a route: by way of a router, or of several. */
   readonly gateway?: true;
-  /** Of a route: it took another's place. */
-  readonly replaces?: true;
 }
 
 export interface KernelWatch extends Disposable {
@@ -203,7 +200,7 @@ const groupNumbers: Readonly<Record<KernelGroup, readonly number[]>> = {
   forwarding: [RTNLGRP_IPV4_NETCONF, RTNLGRP_IPV6_NETCONF],
 };
 
-function changesOf({ type, flags, body }: Message): KernelChange[] {
+function changesOf({ type, body }: Message): KernelChange[] {
   if (body.byteLength < 8) return [];
   switch (type) {
     case RTM_NEWLINK:
@@ -239,7 +236,6 @@ function changesOf({ type, flags, body }: Message): KernelChange[] {
           ...defined('protocol', body[5]),
           ...defined('destination', destinationOf(body, attributes.get(RTA_DST))),
           ...(hasGateway ? { gateway: true } : {}),
-          ...(!deleted && (flags & NLM_F_REPLACE) !== 0 ? { replaces: true } : {}),
         },
       ];
     }

@@ -41,6 +41,8 @@ import {
   WGPEER_A_PERSISTENT_KEEPALIVE_INTERVAL,
   WGPEER_A_PRESHARED_KEY,
   WGPEER_A_PUBLIC_KEY,
+  WGPEER_A_RX_BYTES,
+  WGPEER_A_TX_BYTES,
   WGPEER_F_REMOVE_ME,
   WGPEER_F_REPLACE_ALLOWEDIPS,
   WG_CMD_GET_DEVICE,
@@ -74,6 +76,9 @@ export interface WireguardPeerEntry {
 export interface WireguardPeerRecord extends WireguardPeerEntry {
   /** Of the last handshake, in seconds since the Unix epoch; 0 = never. */
   readonly handshakeAtSeconds: number;
+  /** Of authentic packets of all kinds. */
+  readonly receivedBytes: number;
+  readonly sentBytes: number;
 }
 
 /** A device the kernel reports. */
@@ -206,6 +211,8 @@ function parsePeer(bytes: Uint8Array): WireguardPeerRecord {
     presharedKey: presharedKey?.some((byte) => byte !== 0) === true ? presharedKey : undefined,
     // struct __kernel_timespec
     handshakeAtSeconds: readU64(attributes.get(WGPEER_A_LAST_HANDSHAKE_TIME)) ?? 0,
+    receivedBytes: readU64(attributes.get(WGPEER_A_RX_BYTES)) ?? 0,
+    sentBytes: readU64(attributes.get(WGPEER_A_TX_BYTES)) ?? 0,
   };
 }
 

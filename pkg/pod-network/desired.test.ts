@@ -1,6 +1,7 @@
 import { describe, expect, test } from 'vitest';
 import { formatPrefix, parsePrefix } from '#pkg/ip/prefix.ts';
 import type { NodeRecord } from '#pkg/kube/types.ts';
+import type { BackendType } from '#pkg/overlay/backend.ts';
 import { desiredPodNetwork, type HostFacts, type PodNetworkOptions } from './desired.ts';
 import { nodeRecord, vxlanOptions } from './testdata/vxlan-node.ts';
 
@@ -76,7 +77,7 @@ describe('desiredPodNetwork()', () => {
   test('sums up sysctls, overlay and masquerade', () => {
     const want = ready([node('a'), far]);
     expect(want.objects.map(({ kind }) => kind).join(' ')).toBe(
-      'sysctl sysctl sysctl sysctl vxlan address neighbor fdb route vxlan address',
+      'sysctl sysctl sysctl sysctl sysctl vxlan address neighbor fdb route vxlan address',
     );
     expect(want.nodeFile).toBe(
       '{"podCIDRs":["10.244.1.0/24","fd00:10:244:1::/64"],"mtuBytes":1430,"backend":"vxlan"}\n',
@@ -91,6 +92,16 @@ describe('desiredPodNetwork()', () => {
       '224.0.0.0/4',
       '255.255.255.255',
     ]);
+  });
+
+  test('turns IPv6 on on each device that carries it, and on no other', () => {
+    const paths = (backend: BackendType): readonly string[] =>
+      ready([node('a'), far], { backend }).objects.flatMap((o) =>
+        o.kind === 'sysctl' && o.path.endsWith('/disable_ipv6') ? [`${o.path} ${o.value}`] : [],
+      );
+    expect(paths('vxlan')).toEqual(['net/ipv6/conf/podwire-v6.1/disable_ipv6 0']);
+    expect(paths('udp')).toEqual(['net/ipv6/conf/podwire.udp/disable_ipv6 0']);
+    expect(paths('host-gw')).toEqual([]);
   });
 
   test('announces us once, and then has nothing more to say', () => {

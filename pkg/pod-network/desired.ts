@@ -26,7 +26,7 @@ import { nodeFileText } from './node-file.ts';
 import { subnetEnvText } from './subnet-env.ts';
 import { packetFilterRulesets } from './packet-filter.ts';
 import type { PeerBasis } from './peer-index.ts';
-import { forwardingSysctls } from './sysctls.ts';
+import { addressSysctls, forwardingSysctls } from './sysctls.ts';
 
 export interface PodNetworkOptions extends BackendOptions {
   readonly nodeName: string;
@@ -150,7 +150,7 @@ export function desiredPodNetwork(
   return {
     kind: 'desired',
     underlay: link,
-    objects: [...sysctls, ...overlay.objects],
+    objects: [...sysctls, ...addressSysctls(overlay.objects), ...overlay.objects],
     retainedDevices: formerDevices(peers, overlay.objects, options.backend),
     forwarding: overlay.forwarding,
     routing: overlay.routing,

@@ -1,6 +1,7 @@
 /** What the kernel must be told so that it carries packets between pods and the outside. */
-import type { Sysctl } from '#pkg/host-network/object.ts';
+import type { HostObject, Sysctl } from '#pkg/host-network/object.ts';
 import type { Family } from '#pkg/ip/address.ts';
+import { familyOf } from '#pkg/ip/prefix.ts';
 
 /** A link on which forwarding can take the host's own IPv6 routes away. */
 export interface AdvertisedLink {
@@ -34,6 +35,17 @@ export function forwardingSysctls(
     );
   }
   return objects;
+}
+
+/**
+ * IPv6 on each device that gets an address of it: many hosts turn it off for links that are new
+ * (net.ipv6.conf.default.disable_ipv6), and the kernel then refuses addresses.
+ */
+export function addressSysctls(objects: readonly HostObject[]): readonly Sysctl[] {
+  const links = objects.flatMap((object) =>
+    object.kind === 'address' && familyOf(object.prefix) === 'ip6' ? [object.link] : [],
+  );
+  return [...new Set(links)].map((link) => sysctl(`net/ipv6/conf/${link}/disable_ipv6`, '0'));
 }
 
 function sysctl(path: string, value: string): Sysctl {

@@ -57,6 +57,8 @@ export interface RoundNode {
   readonly spoken: () => BackendResult['routing'];
   /** All it has changed in the kernel since the last question. */
   readonly takeSteps: () => readonly Step[];
+  /** What its daemon does each second with a WireGuard device. */
+  readonly lookAtPeers: (link: string) => void;
   /** Runs in its network namespace; synchronous. */
   readonly inside: <T>(run: () => T) => T;
 }
@@ -195,6 +197,7 @@ async function createNode(
   let nodeFile = '';
   let problems: readonly string[] = [];
   let round: PodNetworkRound | undefined;
+  let wireguard: WireguardDriver | undefined;
   let spoken: BackendResult['routing'];
   let routing: ReturnType<typeof createRoutingDriver> | undefined;
   opened.defer(() => routing?.[Symbol.dispose]());
@@ -205,8 +208,9 @@ async function createNode(
       config.backend === 'wireguard'
         ? { privateKey, presharedKey: config.wireguard.presharedKey }
         : undefined;
+    wireguard = new WireguardDriver(generic, secrets);
     const plain = openHostKernel(socket, {
-      wireguard: new WireguardDriver(generic, secrets),
+      wireguard,
       createTun: (link) => createTun(datagrams, link),
     });
     const kernel = {
@@ -222,8 +226,6 @@ async function createNode(
       written: new WrittenFiles(),
     });
     routing = driver;
-    const metrics = createNodeMetrics();
-    const status = new NodeStatus(systemClock, silentLogger);
     round = new PodNetworkRound({
       options: podNetworkOptions(name, config, secrets),
       nodes: { snapshot: () => records, drain: drainOf(records) },
@@ -258,12 +260,12 @@ async function createNode(
         writeSubnetEnv: async () => undefined,
         writeConflist: async () => undefined,
       },
-      status: Object.assign(status, {
+      status: Object.assign(new NodeStatus(systemClock, silentLogger), {
         setProblems: (list: readonly { readonly node: string; readonly message: string }[]) => {
           problems = list.map((problem) => `${problem.node}: ${problem.message}`);
         },
       }),
-      metrics,
+      metrics: createNodeMetrics(),
       clock: systemClock,
       log: silentLogger,
       observeIntervalMs: 600_000,
@@ -278,6 +280,7 @@ async function createNode(
     problems: () => problems,
     spoken: () => spoken,
     takeSteps: () => steps.splice(0),
+    lookAtPeers: (link) => void wireguard?.look(link),
     inside,
   };
   return {
