@@ -1,6 +1,6 @@
 /** The device that makes Service addresses the host's own, so that IPVS gets their packets. */
 import { isErrno } from '#pkg/errors/agent-error.ts';
-import { formatAddress, parseAddress, type Family } from '#pkg/ip/address.ts';
+import { formatAddress, parseAddress, type Address, type Family } from '#pkg/ip/address.ts';
 import { containsAddress, hostPrefix, parsePrefix } from '#pkg/ip/prefix.ts';
 import { addAddressRequest, deleteAddressRequest, listAddresses } from '#pkg/netlink/address.ts';
 import { createDummy } from '#pkg/netlink/link-create.ts';
@@ -23,8 +23,8 @@ export function ensureDevice(socket: NetlinkSocket): number {
 export function boundAddresses(socket: NetlinkSocket, family: Family): ReadonlySet<string> {
   const device = getLink(socket, ipvsDevice);
   if (device === undefined) return new Set();
-  const found = listAddresses(socket, { family, linkIndex: device.index });
-  return new Set(found.map(({ prefix }) => formatAddress(prefix.address)));
+  const found = addressesOn(socket, family, device.index);
+  return new Set(found.map(formatAddress));
 }
 
 /**
@@ -36,12 +36,22 @@ export function ownAddresses(socket: NetlinkSocket, family: Family): readonly st
   const own = new Set<string>();
   for (const { index, name } of listLinks(socket)) {
     if (name === ipvsDevice) continue;
-    for (const { prefix } of listAddresses(socket, { family, linkIndex: index })) {
-      if (unreachable.some((range) => containsAddress(range, prefix.address))) continue;
-      own.add(formatAddress(prefix.address));
+    for (const address of addressesOn(socket, family, index)) {
+      if (unreachable.some((range) => containsAddress(range, address))) continue;
+      own.add(formatAddress(address));
     }
   }
   return [...own].toSorted();
+}
+
+/** None of a device that is gone by now, as a pod's may be. */
+function addressesOn(socket: NetlinkSocket, family: Family, linkIndex: number): Address[] {
+  try {
+    return listAddresses(socket, { family, linkIndex }).map(({ prefix }) => prefix.address);
+  } catch (error) {
+    if (isErrno(error, 'ENODEV')) return [];
+    throw error;
+  }
 }
 
 const unreachable = ['127.0.0.0/8', '::1/128', 'fe80::/10'].map(parsePrefix);
