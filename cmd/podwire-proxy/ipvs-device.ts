@@ -6,6 +6,7 @@ import { addAddressRequest, deleteAddressRequest, listAddresses } from '#pkg/net
 import { createDummy } from '#pkg/netlink/link-create.ts';
 import { getLink, listLinks } from '#pkg/netlink/link.ts';
 import type { NetlinkSocket } from '#pkg/netlink/socket.ts';
+import { readSysctl, writeSysctl } from '#pkg/sysctl/sysctl.ts';
 
 /** kube-proxy's name for it. */
 const ipvsDevice = 'kube-ipvs0';
@@ -74,6 +75,7 @@ export function changeAddresses(
 ): void {
   if (change.added.length + change.removed.length === 0) return;
   const linkIndex = ensureDevice(socket);
+  if (change.added.some((text) => text.includes(':'))) allowIpv6();
   const prefixOf = (text: string) => hostPrefix(parseAddress(text));
   const results = socket.batch([
     ...change.added.map((text) =>
@@ -81,12 +83,22 @@ export function changeAddresses(
     ),
     ...change.removed.map((text) => deleteAddressRequest({ linkIndex, prefix: prefixOf(text) })),
   ]);
-  const failures = results.flatMap(({ error }) =>
-    error === undefined || isErrno(error, 'EEXIST') || isErrno(error, 'EADDRNOTAVAIL')
-      ? []
-      : [error],
-  );
+  const failures = results.flatMap(({ error }, i) => {
+    // What is so already is no failure.
+    const already = i < change.added.length ? 'EEXIST' : 'EADDRNOTAVAIL';
+    return error === undefined || isErrno(error, already) ? [] : [error];
+  });
   if (failures.length > 0) {
     throw new AggregateError(failures, `Cannot change addresses of ${ipvsDevice}`);
+  }
+}
+
+/** For hosts that forbid IPv6 to new devices: this one is no way to anywhere. */
+function allowIpv6(): void {
+  const path = `net/ipv6/conf/${ipvsDevice}/disable_ipv6`;
+  try {
+    if (readSysctl(path) === '1') writeSysctl(path, '0');
+  } catch {
+    // A container may not write there. The kernel says of each address that it is refused.
   }
 }
