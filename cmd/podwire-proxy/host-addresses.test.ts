@@ -5,13 +5,14 @@ import type { KernelChange } from '#pkg/netlink/monitor.ts';
 import { watchHostAddresses } from './host-addresses.ts';
 
 async function watched() {
-  const host = { now: ['192.168.0.2'], reads: 0 };
+  const host = { now: ['192.168.0.2'], reads: 0, isBroken: false };
   const seen = { changes: 0, dropped: [] as string[] };
   let tell: (change: KernelChange) => void = () => undefined;
   const watch = await watchHostAddresses(
     {
       addresses: () => {
         host.reads += 1;
+        if (host.isBroken) throw new Error('too many open files');
         return host.now;
       },
     },
@@ -52,6 +53,18 @@ it('many changes that are told together cost one look: mode ipvs makes thousands
     changes: 2,
     dropped: ['192.168.0.3'],
   });
+});
+
+it('a moment in which they cannot be asked for does not end the proxy', async () => {
+  const { host, seen, tell, watch } = await watched();
+  using _ = watch;
+  host.now = [];
+  for (const isBroken of [true, false]) {
+    host.isBroken = isBroken;
+    tell(change('192.168.0.2', true));
+    await Promise.resolve();
+  }
+  expect({ reads: host.reads, changes: seen.changes }).toEqual({ reads: 3, changes: 1 });
 });
 
 it('what leaves the addresses as they were is no change', async () => {

@@ -29,7 +29,14 @@ export async function watchHostAddresses(
   const compare = (): void => {
     if (!isPending) return;
     isPending = false;
-    const now = addresses();
+    let now: readonly string[];
+    try {
+      now = addresses();
+    } catch (err) {
+      // Nobody above would hear of it. Each comparison looks anyway.
+      log.warn({ err }, 'Cannot ask for addresses of this host');
+      return;
+    }
     if (isDeepStrictEqual(now, known)) return;
     log.info(
       {

@@ -2,12 +2,14 @@
 import { writeFileSync } from 'node:fs';
 import type { ProxyConfig } from '#pkg/config/proxy-config.ts';
 import { AgentError } from '#pkg/errors/agent-error.ts';
+import { runCommand } from '#pkg/exec/run.ts';
 import type { Family } from '#pkg/ip/address.ts';
 import { parseAddress } from '#pkg/ip/address.ts';
 import { containsAddress } from '#pkg/ip/prefix.ts';
 import type { Logger } from '#pkg/log/logger.ts';
 import { applyConntrackSysctls } from './conntrack-sysctls.ts';
 import type { ProxyHost } from './host.ts';
+import { initializeIpvs } from './ipvs-support.ts';
 
 /** Connection tracking and the OOM score. What the kernel refuses is logged: Services work without. */
 export function applyHostSettings(
@@ -38,8 +40,15 @@ export function applyHostSettings(
  *
  * @throws {AggregateError} when a setting could not be made
  */
-export function initializeHost(config: ProxyConfig, host: ProxyHost, log: Logger): void {
+export async function initializeHost(
+  config: ProxyConfig,
+  { host, log }: { readonly host: ProxyHost; readonly log: Logger },
+  signal: AbortSignal,
+): Promise<void> {
   const failures = [...applyHostSettings(config, log, { conntrack: true, oomScore: false })];
+  if (config.mode === 'ipvs') {
+    failures.push(...(await initializeIpvs({ run: runCommand, log }, config.ipvs, signal)));
+  }
   if (config.mode === 'iptables' && admitsLocalhost(config)) {
     try {
       // Later, with a node port to serve, the proxy would do it itself if it could.

@@ -63,8 +63,9 @@ function applyAddresses(driver: IpvsDriver, addresses: MemberChange): void {
     driver.applyAddresses(addresses);
   } catch (cause) {
     const errors: readonly unknown[] = cause instanceof AggregateError ? cause.errors : [cause];
-    // An address that no host can have.
-    if (!errors.some((error) => isErrno(error, 'EINVAL'))) throw cause;
+    // An address that no host can have, in the words of either family.
+    const isSuch = (error: unknown) => isErrno(error, 'EINVAL') || isErrno(error, 'EADDRNOTAVAIL');
+    if (!errors.some(isSuch)) throw cause;
     throw new AgentError('ServiceAddressRefused', 'Cannot serve addresses on this node', { cause });
   }
 }

@@ -5,8 +5,15 @@ import type { runCommand } from '#pkg/exec/run.ts';
 import { setTimeouts } from '#pkg/ipvs/apply.ts';
 import type { Family } from '#pkg/ip/address.ts';
 import type { IptablesTool } from '#pkg/iptables/detect.ts';
+import { silentLogger } from '#pkg/log/logger.ts';
 import type { NetlinkSocket } from '#pkg/netlink/socket.ts';
-import { ipvsSysctls, requireIpvs, requireSetRules, timeoutSeconds } from './ipvs-support.ts';
+import {
+  initializeIpvs,
+  ipvsSysctls,
+  requireIpvs,
+  requireSetRules,
+  timeoutSeconds,
+} from './ipvs-support.ts';
 
 const signal = AbortSignal.timeout(60_000);
 
@@ -23,6 +30,14 @@ function runner(refused?: RegExp) {
   }) as typeof runCommand;
   return { calls, run };
 }
+
+const config = (fields: object) =>
+  proxyConfig({
+    apiVersion: 'kubeproxy.config.k8s.io/v1alpha1',
+    kind: 'KubeProxyConfiguration',
+    mode: 'ipvs',
+    ipvs: fields as never,
+  }).ipvs;
 
 describe('ipvsSysctls()', () => {
   const always: [string, string][] = [
@@ -51,14 +66,6 @@ describe('ipvsSysctls()', () => {
 });
 
 describe('timeouts', () => {
-  const config = (fields: object) =>
-    proxyConfig({
-      apiVersion: 'kubeproxy.config.k8s.io/v1alpha1',
-      kind: 'KubeProxyConfiguration',
-      mode: 'ipvs',
-      ipvs: fields as never,
-    }).ipvs;
-
   it.each([
     [{}, []],
     [{ tcpTimeout: 900_000 }, ['ipvsadm --set 900 0 0']],
@@ -70,6 +77,11 @@ describe('timeouts', () => {
     await setTimeouts(run, timeoutSeconds(config(fields)), signal);
     expect(calls).toEqual(expected);
   });
+});
+
+it('--init-only makes no settings of IPVS where there is none', async () => {
+  const { run } = runner(/ipvsadm --list/);
+  expect(await initializeIpvs({ run, log: silentLogger }, config({}), signal)).toEqual([]);
 });
 
 describe('requireSetRules()', () => {

@@ -101,20 +101,52 @@ async function attemptTo(what: string, action: () => unknown, signal: AbortSigna
   }
 }
 
+interface Tools {
+  readonly run: typeof runCommand;
+  readonly log: Logger;
+}
+
 /** Settings and why: what cannot be written is logged, as traffic goes on in most cases. */
 export async function applyIpvsSettings(
-  { run, log }: { readonly run: typeof runCommand; readonly log: Logger },
+  { log, run }: Tools,
   config: IpvsConfig,
   signal: AbortSignal,
 ): Promise<void> {
+  writeSysctls(config, log);
+  await setTimeouts(run, timeoutSeconds(config), signal);
+}
+
+/**
+ * `--init-only`: those of the settings that a container without privileges cannot make, and what is
+ * refused. A kernel without IPVS has none of them, nor needs them: iptables stands in.
+ */
+export async function initializeIpvs(
+  { log, run }: Tools,
+  config: IpvsConfig,
+  signal: AbortSignal,
+): Promise<readonly Error[]> {
+  try {
+    // The kernel loads what answers.
+    await run('ipvsadm', ['--list', '--numeric'], { timeoutMs, signal });
+  } catch (err) {
+    signal.throwIfAborted();
+    log.warn({ err }, 'No IPVS here, and none of its settings');
+    return [];
+  }
+  return writeSysctls(config, log);
+}
+
+function writeSysctls(config: IpvsConfig, log: Logger): readonly Error[] {
+  const failures: Error[] = [];
   for (const [path, value] of ipvsSysctls(config, release())) {
     try {
       if (readSysctl(path) !== value) writeSysctl(path, value);
     } catch (err) {
       log.warn({ err, path, value }, 'A setting of the host stays as it is');
+      failures.push(err instanceof Error ? err : new Error(String(err)));
     }
   }
-  await setTimeouts(run, timeoutSeconds(config), signal);
+  return failures;
 }
 
 /** In the kernel's unit; what is given stays more than 0, which would mean "as it is". */

@@ -21,8 +21,10 @@ describe('a port of which something is refused', () => {
     ['an endpoint', /-r 10\.1\.1\.7:/],
     ['a member of a set', /KUBE-CLUSTER-IP 10\.96\.1\.7,/],
     ['an address', /ip addr add 10\.96\.1\.7$/],
-  ])('is left out and told of, the others are served: %s', async (_, refused) => {
+    ['an address, as of IPv6', /ip addr add 10\.96\.1\.7$/, 'EADDRNOTAVAIL'],
+  ] as const)('is left out and told of, the others are served: %s', async (_, refused, code?) => {
     rig.kernel.refused = refused;
+    rig.kernel.addressRefusal = code ?? 'EINVAL';
     await rig.write(many(...twenty));
     expect(rig.parked).toEqual([expect.stringMatching(/^s7: .*refused: /)]);
     expect(rig.kernel.bound.size).toBe(19);

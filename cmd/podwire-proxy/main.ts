@@ -83,7 +83,7 @@ async function perform(options: ProxyOptions, context: ProxyContext): Promise<0 
         return 0;
       case 'init-only':
         await loadConntrack(log);
-        initializeHost(config, proxyHost, log);
+        await initializeHost(config, { host: proxyHost, log }, stop.signal);
         return 0;
       case 'run': {
         log.info({ node: nodeName, mode: config.mode, version }, 'Starting');

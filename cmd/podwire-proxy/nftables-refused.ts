@@ -34,7 +34,8 @@ export async function writeWithoutRefused(
   refused: RefusedElements,
   parts: RefusedParts,
 ): Promise<{ readonly written: number; readonly guilty: ReadonlyMap<string, unknown> }> {
-  const { before, options, ports } = parts;
+  const { options, ports } = parts;
+  const before = new Map(parts.before);
   const held = new Map<string, ProxiedPort | undefined>();
   const source: PortSource = {
     get: (key) => (held.has(key) ? held.get(key) : ports.get(key)),
@@ -45,7 +46,11 @@ export async function writeWithoutRefused(
     const suspects = await portsWith(error.changes, source, options);
     parts.onSuspects(error, suspects.size);
     if (suspects.size === 0) throw error;
-    for (const key of suspects) held.set(key, before.get(key));
+    for (const key of suspects) {
+      // What it was may be refused by now, too.
+      if (held.has(key)) before.delete(key);
+      held.set(key, before.get(key));
+    }
     try {
       written += await parts.rewrite(source);
       break;

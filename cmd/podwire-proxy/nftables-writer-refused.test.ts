@@ -119,6 +119,19 @@ describe('a port whose elements are refused', () => {
     bench.expectAllBut();
   });
 
+  it('is left out, too, when what it was is refused by now', async () => {
+    const bench = new Bench();
+    await bench.write(many(3), 'all');
+    bench.table.remove();
+    bench.table.refuses = refusing('172.30.0.2');
+    await bench.write(
+      many(3, (n) => `10.${n === 2 ? 181 : 180}.0.${n}`),
+      [key(2)],
+    );
+    expect(bench.parked).toEqual([key(2)]);
+    bench.expectAllBut(key(2));
+  });
+
   it('is not blamed when everything is refused', async () => {
     const bench = new Bench();
     bench.table.refuses = () => true;

@@ -80,6 +80,36 @@ describe('planIpvs()', () => {
     });
   });
 
+  it.each([
+    ['dh', ''],
+    ['sh', 'sh-port'],
+    ['mh', ''],
+  ])(
+    'S137. one of scheduler %s %s, too, which would refuse new connections',
+    (scheduler, flags) => {
+      const want = server({ scheduler, flags }, '10.1.0.2');
+      for (const leaving of ['10.1.0.3', '10.1.0.3 0']) {
+        const have = server({ scheduler, flags }, '10.1.0.2', leaving);
+        expect(text([want], [have])).toEqual({
+          puts: '',
+          deletions: '-d -t 10.96.0.1:80 -r 10.1.0.3:8080\n',
+        });
+        expect(afterPlan(want, have)).toEqual(want);
+      }
+    },
+  );
+
+  it.each([
+    ['sh', 'sh-fallback'],
+    ['mh', 'mh-fallback,mh-port'],
+  ])('S137. one of scheduler %s %s stays', (scheduler, flags) => {
+    const want = server({ scheduler, flags }, '10.1.0.2');
+    expect(text([want], [server({ scheduler, flags }, '10.1.0.2', '10.1.0.3')])).toEqual({
+      puts: '-e -t 10.96.0.1:80 -r 10.1.0.3:8080 -m -w 0\n',
+      deletions: '',
+    });
+  });
+
   it('S134. S137. one that comes back gets its weight again, also after a restart', () => {
     const want = server({}, '10.1.0.2');
     expect(text([want], [server({}, '10.1.0.2 0')]).puts).toBe(

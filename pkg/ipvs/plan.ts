@@ -1,4 +1,5 @@
 /** The difference between wanted and present virtual servers, as steps that can be printed. */
+import { passesByLeaving } from './scheduler-flags.ts';
 import { endpointText, type RealServer, type VirtualServer } from './virtual-server.ts';
 
 export type IpvsStep =
@@ -30,8 +31,9 @@ export interface Unwanted {
 
 /**
  * Steps that turn `have` into `want`. A real server that is no longer wanted gets weight 0 and stays
- * while it has connections, but for UDP, which has none to end: the kernel is the memory of who is
- * leaving, also across restarts. So do all of a virtual server that may empty.
+ * while it has connections, but for UDP, which has none to end, and where the scheduler would refuse
+ * new ones meanwhile: the kernel is the memory of who is leaving, also across restarts. So do all of a
+ * virtual server that may empty.
  */
 export function planIpvs(
   want: VirtualServers,
@@ -76,7 +78,7 @@ export function afterPlan(
     return { ...have, realServers: have.realServers.map((real) => ({ ...real, weight: 0 })) };
   }
   const wanted = new Set(want.realServers.map(endpointText));
-  if (want.protocol === 'udp') return want;
+  if (!lingers(want)) return want;
   const leaving = (have?.realServers ?? [])
     .filter((real) => !wanted.has(endpointText(real)))
     .map((real) => ({ ...real, weight: 0 }));
@@ -99,10 +101,15 @@ function planReals(key: string, want: VirtualServer, have: readonly RealServer[]
   }
   for (const [text, real] of present) {
     if (wanted.has(text)) continue;
-    if (want.protocol === 'udp') deletions.push({ op: 'delete-real', key, real });
+    if (!lingers(want)) deletions.push({ op: 'delete-real', key, real });
     else if (real.weight !== 0) puts.push({ op: 'edit-real', key, real: { ...real, weight: 0 } });
   }
   return { puts, deletions };
+}
+
+/** Whether who leaves it stays while it has connections. */
+function lingers(server: VirtualServer): boolean {
+  return server.protocol !== 'udp' && passesByLeaving(server);
 }
 
 function sameSettings(a: VirtualServer, b: VirtualServer): boolean {

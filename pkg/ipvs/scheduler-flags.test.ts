@@ -3,10 +3,12 @@ import { schedulerFlags } from './scheduler-flags.ts';
 
 it.each([
   ['rr', [], ''],
-  ['sh', [], ''],
+  ['sh', [], 'sh-fallback'],
   ['sh', ['sh-port', 'sh-fallback'], 'sh-fallback,sh-port'],
   ['sh', ['sh-port'], 'sh-port'],
-  ['mh', [], 'mh-port'],
+  ['dh', [], ''],
+  ['sh', ['none'], ''],
+  ['mh', [], 'mh-fallback,mh-port'],
   ['mh', ['mh-fallback'], 'mh-fallback'],
   ['mh', ['none'], ''],
 ])('schedulerFlags() of %s with %j', (scheduler, given, flags) => {

@@ -198,12 +198,17 @@ class PartBuilder implements IpvsPart {
   }
 }
 
-/** What is for the host alone stays its own, whatever a load balancer's status says. */
+/** Not what is for the host alone, nor what no host has, whatever a load balancer's status says. */
 function isReachable(address: string): boolean {
-  return !hostOnly.some((range) => containsAddress(range, parseAddress(address)));
+  return ![...hostOnly, ...nobodys].some((range) => containsAddress(range, parseAddress(address)));
 }
 
 const hostOnly = ['127.0.0.0/8', '::1/128', 'fe80::/10'].map(parsePrefix);
+
+/** The kernel refuses some of these, and takes others as its own: then multicast ends at this host. */
+const nobodys = ['0.0.0.0/32', '::/128', '224.0.0.0/4', 'ff00::/8', '255.255.255.255/32'].map(
+  parsePrefix,
+);
 
 /** ipset prints the network of a single address as the address. */
 function networkText(range: Prefix): string {

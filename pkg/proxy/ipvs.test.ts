@@ -234,6 +234,22 @@ it('an address that is nobody else’s than this host’s is never served', () =
   expect([...book6.addresses()]).toEqual(['fd00:96::1']);
 });
 
+it.each([
+  ['ip', '10.96.0.1', ['0.0.0.0', '239.1.1.1', '255.255.255.255']],
+  ['ip6', 'fd00:96::1', ['::', 'ff0e::1']],
+] as const)('an address that no host has is never served: %s', (family, clusterIP, ips) => {
+  const loadBalancerIngress = ips.map((ip) => ({ ip, ipMode: 'VIP' as const }));
+  const fields = { clusterIPs: [clusterIP], externalIPs: ips, loadBalancerIngress };
+  const services = [service('a/a', { ...fields, ports: p80() })];
+  const book = bookOf({ services, slices: [] }, family);
+  // As the host's own, the last two of IPv4 would take away its multicast and broadcast.
+  expect([...book.addresses()]).toEqual([clusterIP]);
+  expect(members(book)).toEqual([
+    expect.stringMatching(/IPVS-IPS /),
+    expect.stringMatching(/NO-ENDPOINT /),
+  ]);
+});
+
 it('nothing is kept of claims that are gone', () => {
   const ports = portsOf({ services: [service('a/a', external)], slices: [slice('a/a', [here])] });
   const claims = new IpvsClaims();

@@ -31,6 +31,8 @@ export class FakeIpvsKernel implements IpvsDriver {
   onRead: (() => Promise<void>) | undefined;
   /** Lines with this in them are refused, as the kernel would: those before stay. */
   refused: RegExp | undefined;
+  /** How it refuses an address. */
+  addressRefusal: 'EINVAL' | 'EADDRNOTAVAIL' = 'EINVAL';
   /** How often it was asked for what it refuses. */
   refusals = 0;
   /** After so many lines the caller is killed. */
@@ -87,7 +89,7 @@ export class FakeIpvsKernel implements IpvsDriver {
   applyAddresses = ({ added, removed }: MemberChange): void => {
     if (added.length + removed.length === 0) return;
     this.#call('applyAddresses');
-    for (const address of added) this.#refuse('EINVAL', `ip addr add ${address}`);
+    for (const address of added) this.#refuse(this.addressRefusal, `ip addr add ${address}`);
     for (const address of added) {
       this.bound.add(address);
       this.#done(`ip addr add ${address}`);

@@ -236,7 +236,7 @@ export function testIpvsChanges(of: () => ChangingIpvs): void {
     const host = `${nets.ip.vip}${numbers.lasting}`;
     await agent.openStream('scheduled', { host, port: 80 });
     for (const [scheduler, words] of [
-      ['mh', 'mh -b mh-port'],
+      ['mh', 'mh -b mh-fallback,mh-port'],
       ['rr', 'rr'],
     ] as const) {
       ipvs.restart(scheduler);

@@ -38,6 +38,13 @@ export class TestTable implements NftablesDriver {
     return new Map([...this.#sets].filter(([, elements]) => elements.size > 0));
   }
 
+  /** Somebody else deletes it. */
+  remove(): void {
+    this.#isThere = false;
+    this.#chains.clear();
+    this.#sets.clear();
+  }
+
   structure(): TableStructure | undefined {
     this.#call();
     if (!this.#isThere) return undefined;
