@@ -28,6 +28,8 @@ export default defineConfig({
           // vitest leaves a processor to itself, which is half of what most machines here have.
           maxWorkers: 2,
           testTimeout: 20_000,
+          // Before the test's own limit, which does not say what was waited for.
+          expect: { poll: { timeout: 15_000, interval: 20 } },
           include: [
             'pkg/**/*.test.ts',
             'plugins/**/*.test.ts',
