@@ -5,13 +5,14 @@ import type { KernelChange } from '#pkg/netlink/monitor.ts';
 import { watchHostAddresses } from './host-addresses.ts';
 
 async function watched() {
-  const host = { now: ['192.168.0.2'], reads: 0 };
+  const host = { now: ['192.168.0.2'], reads: 0, isRefused: false };
   const seen = { changes: 0, dropped: [] as string[] };
   let tell: (change: KernelChange) => void = () => undefined;
   const watch = await watchHostAddresses(
     {
       addresses: () => {
         host.reads += 1;
+        if (host.isRefused) throw new Error('EMFILE');
         return host.now;
       },
     },
@@ -61,6 +62,23 @@ it('what leaves the addresses as they were is no change', async () => {
   tell({ kind: 'resync' });
   await Promise.resolve();
   expect(seen).toEqual({ changes: 0, dropped: [] });
+});
+
+it('addresses that cannot be read may be others, and are read again at the next change', async () => {
+  const { host, seen, tell, watch } = await watched();
+  using _ = watch;
+  host.isRefused = true;
+  tell(change('192.168.0.3'));
+  await Promise.resolve();
+  expect(seen.changes).toBe(1);
+  host.isRefused = false;
+  tell(change('192.168.0.3'));
+  await Promise.resolve();
+  expect(seen.changes).toBe(1);
+  host.now = ['192.168.0.2', '192.168.0.3'];
+  tell(change('192.168.0.3'));
+  await Promise.resolve();
+  expect(seen.changes).toBe(2);
 });
 
 it('a kernel that cannot be watched is no failure, and nothing is told after the end', async () => {

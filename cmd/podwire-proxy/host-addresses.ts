@@ -29,7 +29,15 @@ export async function watchHostAddresses(
   const compare = (): void => {
     if (!isPending) return;
     isPending = false;
-    const now = addresses();
+    let now: readonly string[];
+    try {
+      now = addresses();
+    } catch (err) {
+      // No descriptor is left, say. Whoever is told looks for himself, again and again until he can.
+      log.warn({ err }, 'Cannot read the addresses of this host');
+      onChange();
+      return;
+    }
     if (isDeepStrictEqual(now, known)) return;
     log.info(
       {
