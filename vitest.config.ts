@@ -29,6 +29,8 @@ export default defineConfig({
           maxWorkers: 2,
           // A limit only: some of them start programs.
           testTimeout: 120_000,
+          // Before the test's own limit, which does not say what was waited for.
+          expect: { poll: { timeout: 60_000, interval: 20 } },
           include: [
             'pkg/**/*.test.ts',
             'plugins/**/*.test.ts',

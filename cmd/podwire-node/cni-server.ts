@@ -45,8 +45,12 @@ const restartAfterMs = 1000;
 /** Running calls may end; what takes longer than this is left behind by a daemon that stops. */
 const stopTimeoutMs = 5000;
 
-/** Serves in `runDir`, until disposed. */
-export async function startCniServer(runDir: string, log: Logger): Promise<AsyncDisposable> {
+/** Serves in `runDir`, by threads that `start` starts, until disposed. */
+export async function startCniServer(
+  runDir: string,
+  log: Logger,
+  start = startWorker,
+): Promise<AsyncDisposable> {
   // A node's pods come in a burst of some dozens, which is over before V8 finds any code worth
   // compiling. Compiled as it comes, calls 3 to 30 took a fifth to a third less processor time, the
   // first three a fifth more (measured once, in turn, by a loop that is not kept).
@@ -62,7 +66,7 @@ export async function startCniServer(runDir: string, log: Logger): Promise<Async
     // struct timeval: how long accept(2) waits.
     const value = new Uint8Array(BigInt64Array.of(BigInt(idleSeconds), 0n).buffer);
     sys.setsockopt({ fd: listener.fd, level: SOL_SOCKET, name: SO_RCVTIMEO, value });
-    return new WorkerPool({ sys, listener, pool, maxWorkers, state, log });
+    return new WorkerPool({ sys, listener, pool, maxWorkers, state, log, start });
   });
   for (const pool of pools) pool.grow();
   const listeners = opened.move();
@@ -88,6 +92,7 @@ interface PoolContext {
   readonly maxWorkers: number;
   readonly state: WorkerState;
   readonly log: Logger;
+  readonly start: (workerData: CniWorkerData) => Worker;
 }
 
 /** The threads of one socket. */
@@ -114,7 +119,8 @@ class WorkerPool {
       keep: index === 0,
       state: state.buffer,
     };
-    const worker = startWorker(workerData);
+    const worker = this.#tryStart(workerData);
+    if (worker === undefined) return;
     this.#workers.set(index, worker);
     worker.on('message', (message: CniWorkerMessage) => {
       if (message.kind === 'busy') void this.#growIfStillBusy();
@@ -122,6 +128,17 @@ class WorkerPool {
     });
     worker.on('error', (err) => log.error({ err, worker: number }, 'A CNI thread failed'));
     worker.on('exit', (code) => void this.#ended(index, code));
+  }
+
+  /** A node whose processes and threads are as many as may be has none for us: those there are go on. */
+  #tryStart(workerData: CniWorkerData): Worker | undefined {
+    try {
+      return this.#context.start(workerData);
+    } catch (err) {
+      this.#context.log.error({ err, worker: workerData.worker }, 'Cannot start a CNI thread');
+      if (workerData.keep) void this.#growLater();
+      return undefined;
+    }
   }
 
   /** Takes no more callers, and waits for those it has; false when some take too long. */
@@ -149,6 +166,10 @@ class WorkerPool {
     if (fd !== undefined) sys.close(fd);
     this.#workers.delete(index);
     if (code === 0 && index !== 0) return;
+    await this.#growLater();
+  }
+
+  async #growLater(): Promise<void> {
     await sleep(restartAfterMs, undefined, { ref: false });
     this.grow();
   }

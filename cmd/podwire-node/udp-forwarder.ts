@@ -59,6 +59,8 @@ export interface ForwarderParts {
   readonly log: Logger;
   /** The threads have ended by themselves, as after somebody deleted the device. */
   readonly onFailure: () => void;
+  /** Of node:worker_threads unless a test says otherwise. */
+  readonly startThread?: typeof startWorker;
 }
 
 /** The descriptors packets go through. */
@@ -103,10 +105,7 @@ export function createUdpForwarder(parts: ForwarderParts): UdpForwarder {
       if (forwarding === undefined) return await stop();
       if (running?.fits(forwarding) !== true) {
         await stop();
-        running = start(parts.open(forwarding), forwarding, (err) => {
-          parts.log.warn({ err }, 'The UDP forwarder failed and starts again');
-          parts.onFailure();
-        });
+        running = await start(parts, forwarding);
       }
       running?.setPeers(forwarding.peers);
     },
@@ -131,32 +130,45 @@ interface Running {
   stop(): Promise<void>;
 }
 
-function start(
-  ports: ForwardingPorts,
-  { link, port, locals }: Forwarding,
-  onFailure: (error: unknown) => void,
-): Running {
+/** @throws what the kernel says that gives no more threads; none of those it gave is left then */
+async function start(
+  { log, onFailure, open, startThread = startWorker }: ForwarderParts,
+  forwarding: Forwarding,
+): Promise<Running> {
+  const { link, port, locals } = forwarding;
+  const ports = open(forwarding);
   const { tunFd, socketFds } = ports;
   const signals = new Int32Array(new SharedArrayBuffer(signalBytes));
   const shared = { tunFd, signals: signals.buffer };
   const { port1: tell, port2: routes } = new MessageChannel();
-  const workers = [
-    startWorker({ ...shared, direction: 'to-udp', socketFds, remotePort: port, routes }, [routes]),
-    ...Object.values(socketFds).map((socketFd) =>
-      startWorker({ ...shared, direction: 'from-udp', socketFd }),
-    ),
-  ];
+  const ended: Promise<void>[] = [];
   let failed = false;
   let stopping = false;
-  const ended = workers.map(
-    (worker) => new Promise<void>((resolve) => worker.once('exit', () => resolve())),
-  );
-  for (const worker of workers) {
-    worker.on('error', (error) => {
+  const follow = (worker: Worker): void => {
+    ended.push(new Promise((resolve) => worker.once('exit', () => resolve())));
+    worker.on('error', (err) => {
       if (failed || stopping) return;
       failed = true;
-      onFailure(error);
+      log.warn({ err }, 'The UDP forwarder failed and starts again');
+      onFailure();
     });
+  };
+  const stop = async (): Promise<void> => {
+    stopping = true;
+    announceStop(signals);
+    await Promise.all(ended);
+    tell.close();
+    ports[Symbol.dispose]();
+  };
+  try {
+    const toUdp = { ...shared, direction: 'to-udp', socketFds, remotePort: port, routes } as const;
+    follow(startThread(toUdp, [routes]));
+    for (const socketFd of Object.values(socketFds)) {
+      follow(startThread({ ...shared, direction: 'from-udp', socketFd }));
+    }
+  } catch (error) {
+    await stop();
+    throw error;
   }
   return {
     fits: (other) =>
@@ -178,13 +190,7 @@ function start(
       received: Atomics.load(signals, counters.received) >>> 0,
       dropped: Atomics.load(signals, counters.dropped) >>> 0,
     }),
-    stop: async () => {
-      stopping = true;
-      announceStop(signals);
-      await Promise.all(ended);
-      tell.close();
-      ports[Symbol.dispose]();
-    },
+    stop,
   };
 }
 

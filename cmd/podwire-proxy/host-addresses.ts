@@ -33,8 +33,9 @@ export async function watchHostAddresses(
     try {
       now = addresses();
     } catch (err) {
-      // Nobody above would hear of it. Each comparison looks anyway.
-      log.warn({ err }, 'Cannot ask for addresses of this host');
+      // No descriptor is left, say. Whoever is told looks for himself, again and again until he can.
+      log.warn({ err }, 'Cannot read the addresses of this host');
+      onChange();
       return;
     }
     if (isDeepStrictEqual(now, known)) return;

@@ -50,3 +50,10 @@ test('a member that has lost its leader ends the watch, since it is asked to', a
   const watching = Array.fromAsync(client.watch('/a/', '1', never));
   await expect(watching).rejects.toMatchObject({ code: 'EtcdUnavailable' });
 });
+
+test('a watch that begins when its signal has aborted ends at once', async () => {
+  watched = () => undefined;
+  using client = await createEtcdClient({ endpoints: [`unix://${dir}/etcd`] });
+  const told = AbortSignal.abort(new Error('enough'));
+  await expect(Array.fromAsync(client.watch('/a/', '1', told))).rejects.toThrow('enough');
+});

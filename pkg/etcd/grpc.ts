@@ -122,6 +122,7 @@ export async function* messages<T>(
   // Cancelling tells of itself after the reader has gone.
   stream.on('error', () => undefined);
   try {
+    signal.throwIfAborted();
     stream.write(request);
     for await (const message of stream) yield message as T;
   } finally {

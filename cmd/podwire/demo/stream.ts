@@ -37,9 +37,14 @@ export function stream(
       clearTimeout(patience);
       onStart();
     };
+    let isOver = false;
     const finish = (error?: string): void => {
+      // A connection may break and end, and that the asker has enough may come after that.
+      if (isOver) return;
+      isOver = true;
       clearInterval(timer);
       clearTimeout(patience);
+      enough.removeEventListener('abort', stop);
       channel.close();
       const outcome = { sent, answered, longestGapMs: Math.round(longestGapMs) };
       resolve(error === undefined ? outcome : { ...outcome, error });
@@ -81,7 +86,10 @@ function openUdp(
   const socket = createSocket(address.includes(':') ? 'udp6' : 'udp4');
   socket.on('message', onAnswer);
   socket.on('error', (error) => onBroken(error.message));
-  const connected = new Promise<void>((resolve) => socket.connect(port, address, resolve));
+  const connected = new Promise<void>((resolve) => {
+    // On failure the callback has the error, which @types/node leaves out.
+    socket.connect(port, address, (error?: Error) => (error ? onBroken(error.message) : resolve()));
+  });
   return {
     send: (text) => void connected.then(() => socket.send(text, () => undefined)),
     close: () => socket.close(),

@@ -22,7 +22,8 @@ export class Exchange {
   readonly ended: AbortSignal;
 
   constructor(request: HttpRequest, response: HttpResponse) {
-    const url = new URL(request.url ?? '/', 'http://localhost');
+    // As it is written: what begins with two slashes is a path, too, and no name of a host.
+    const url = new URL(`http://localhost/${(request.url ?? '').replace(/^\//, '')}`);
     const ended = new AbortController();
     this.method = request.method ?? 'GET';
     this.path = url.pathname;

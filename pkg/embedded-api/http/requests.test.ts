@@ -357,6 +357,13 @@ describe('who asks', () => {
     expect((await fetch(`${other.url}/readyz`)).status).toBe(200);
   });
 
+  it.each(['//', '//[', '//host:x/api'])(
+    'for the path %s is of no use, and no end',
+    async (path) => {
+      expect((await fetch(server.url + path)).status).toBe(404);
+    },
+  );
+
   it('over TLS is served by HTTP/2 and HTTP/1.1', async ({ skip }) => {
     const tls = await selfSigned();
     if (tls === undefined) return skip('openssl is missing');

@@ -2,7 +2,7 @@
 export async function until(
   what: string,
   condition: () => boolean,
-  deadlineMs = 5_000,
+  deadlineMs = 60_000,
 ): Promise<void> {
   const end = performance.now() + deadlineMs;
   while (!condition()) {
