@@ -146,7 +146,7 @@ export function writeNodeFacts(
  *
  * @param seconds how long to wait for that; a test that expects none need not wait long
  */
-export async function reaches(pod: ScratchNetns, address: string, seconds = 3): Promise<boolean> {
+export async function reaches(pod: ScratchNetns, address: string, seconds = 20): Promise<boolean> {
   const timeoutMs = patience(seconds * 1000);
   const outcome = await probe({ netns: pod.path, host: address, port: 9, timeoutMs });
   return outcome === 'ECONNREFUSED';
@@ -159,7 +159,7 @@ export async function showLink(netns: ScratchNetns, name: string): Promise<Kerne
 
 /** Resolves when the condition holds. */
 export async function eventually(condition: () => Promise<boolean>): Promise<void> {
-  const deadline = systemClock.now() + patience(10_000);
+  const deadline = systemClock.now() + patience(60_000);
   while (!(await condition())) {
     if (systemClock.now() > deadline) throw new Error('The condition did not come to hold');
     await systemClock.sleep(20);
