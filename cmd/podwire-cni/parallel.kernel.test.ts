@@ -4,6 +4,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { join } from 'node:path';
 import { afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { giveInput } from '#cmd/scratch/give-input.ts';
+import { scratchName } from '#pkg/netns/scratch.ts';
 import {
   buildExecutable,
   createScratchNode,
@@ -14,7 +15,7 @@ import {
 } from './scratch-node.ts';
 
 const count = 100;
-const prefix = `pw-cni-many-${process.pid}`;
+const prefix = scratchName('pw-cni-many');
 const numbers = Array.from({ length: count }, (_, i) => i);
 
 let node: ScratchNode;

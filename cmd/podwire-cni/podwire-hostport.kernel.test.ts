@@ -91,7 +91,7 @@ describe.each([
     expect(await ask(other, 'tcp 192.0.2.1 8080')).toMatch(/^web 10\.244\.1\.[13]$/);
     expect(await ask(pod, 'tcp 192.0.2.1 8080')).toBe('web 10.244.1.1');
     // Not the port of the pod's: only what goes to the node itself.
-    expect(await ask(other, 'tcp 192.0.2.2 8080')).toBe('');
+    expect(await ask(other, 'tcp 192.0.2.2 8080', 1)).toBe('');
   });
 
   it('105. TCP over IPv6 from outside, the node, another pod, the pod itself', async () => {
@@ -125,7 +125,7 @@ describe.each([
         sleep 0.05
       done`;
     const flow = outside.exec('bash', ['-c', script]);
-    await expect.poll(() => conntrack(), { timeout: 5000 }).toContain('src=10.244.1.2');
+    await expect.poll(() => conntrack()).toContain('src=10.244.1.2');
     expect(await call('DEL', '', { id: 'one', ports: [dns], more })).toMatchObject({ exitCode: 0 });
     expect(await conntrack()).not.toContain('src=10.244.1.2');
     const next = await start({ id: 'two', ports: [dns], more });
@@ -200,7 +200,7 @@ describe('host ports', () => {
     await attacker.exec('sysctl', ['-qw', 'net.ipv4.conf.all.route_localnet=1']);
     await attacker.ip('addr del 127.0.0.1/8 dev lo');
     await attacker.ip('route add 127.0.0.1 via 10.244.1.1');
-    expect(await ask(attacker, 'tcp 127.0.0.1 7000')).toBe('');
+    expect(await ask(attacker, 'tcp 127.0.0.1 7000', 1)).toBe('');
   });
 
   it.each([

@@ -146,7 +146,7 @@ export function writeNodeFacts(
  *
  * @param seconds how long to wait for that; a test that expects none need not wait long
  */
-export async function reaches(pod: ScratchNetns, address: string, seconds = 3): Promise<boolean> {
+export async function reaches(pod: ScratchNetns, address: string, seconds = 20): Promise<boolean> {
   const timeoutMs = patience(seconds * 1000);
   const outcome = await probe({ netns: pod.path, host: address, port: 9, timeoutMs });
   return outcome === 'ECONNREFUSED';

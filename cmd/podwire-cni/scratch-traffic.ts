@@ -53,16 +53,21 @@ export async function serve(netns: ScratchNetns, name: string, ports: number[]):
   child.stdout.destroy();
 }
 
-/** What the server there answers; "" when nothing comes back. */
+/**
+ * What the server there answers; "" when nothing comes back.
+ *
+ * @param seconds how long to wait for that; a test that expects silence need not wait long
+ */
 export async function ask(
   netns: ScratchNetns,
   url: `${'tcp' | 'udp'} ${string} ${number}`,
+  seconds = 20,
 ): Promise<string> {
   const [protocol, host, port] = url.split(' ');
   const script =
     `exec 3<>/dev/${protocol}/${host}/${port} || exit 0; ` +
     (protocol === 'udp' ? 'echo hi >&3; dd bs=200 count=1 status=none <&3' : 'cat <&3');
-  const command = ['-c', 'timeout 1 bash -c "$0" 2>/dev/null; true', script];
+  const command = ['-c', `timeout ${seconds} bash -c "$0" 2>/dev/null; true`, script];
   return (await netns.exec('bash', command)).stdout.trim();
 }
 

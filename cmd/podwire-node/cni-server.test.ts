@@ -36,7 +36,7 @@ it('goes on with the threads there are when the kernel gives no more, and asks a
   // One has to be there always.
   isRefused = true;
   ofAdd?.emit('exit', 1);
-  await expect.poll(() => errors).toHaveLength(2);
+  await expect.poll(() => errors.length).toBeGreaterThan(1);
   isRefused = false;
   await expect.poll(() => threads).toHaveLength(4);
 

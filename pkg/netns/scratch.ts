@@ -40,7 +40,7 @@ export const testRunVariable = 'PODWIRE_TEST_RUN';
  * @param prefix start of its name; a random end makes it unique on the machine
  */
 export async function createScratchNetns(prefix: string): Promise<ScratchNetns> {
-  const name = nameOf(prefix);
+  const name = scratchName(prefix);
   await runCommand('ip', ['netns', 'add', name], { timeoutMs });
   const scratch = scratchNetns(name);
   try {
@@ -59,7 +59,7 @@ export async function createScratchNetns(prefix: string): Promise<ScratchNetns> 
 export async function createScratchNetnses<const T extends readonly string[]>(
   prefixes: T,
 ): Promise<{ readonly [K in keyof T]: ScratchNetns }> {
-  const names = prefixes.map(nameOf);
+  const names = prefixes.map(scratchName);
   const input = names.map((name) => `netns add ${name}\n`).join('');
   await runCommand('ip', ['-batch', '-'], { input, timeoutMs });
   return names.map((name) => scratchNetns(name, ['nsenter', `--net=/run/netns/${name}`])) as {
@@ -72,7 +72,8 @@ export function openScratchNetns(name: string): ScratchNetns {
   return scratchNetns(name);
 }
 
-function nameOf(prefix: string): string {
+/** A name that nobody else has, and by which what is left of a run of the tests is found. */
+export function scratchName(prefix: string): string {
   const run = process.env[testRunVariable];
   return [prefix, ...(run === undefined ? [] : [run]), randomBytes(4).toString('hex')].join('-');
 }

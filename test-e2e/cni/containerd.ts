@@ -41,7 +41,7 @@ async function startDaemon(
   cri: CriClient,
 ): Promise<Started> {
   const daemon = await node.start('containerd', ['--config', configFile]);
-  const deadline = systemClock.now() + 30_000;
+  const deadline = systemClock.now() + 240_000;
   for (;;) {
     const refusal = await cri.networkReady().then(
       () => undefined,

@@ -81,6 +81,8 @@ export function createCriClient(socketPath: string): CriClient {
   const service = new runtime.v1.RuntimeService(
     `unix://${socketPath}`,
     credentials.createInsecure(),
+    // A daemon that takes long to start is found soon after: the pauses would double up to two minutes.
+    { 'grpc.initial_reconnect_backoff_ms': 100, 'grpc.max_reconnect_backoff_ms': 1_000 },
   );
   const call = <T>(method: string, request: object, timeoutMs = defaultTimeoutMs): Promise<T> => {
     const { promise, resolve, reject } = Promise.withResolvers<T>();

@@ -72,7 +72,8 @@ export interface Traces {
   readonly rules: readonly string[];
 }
 
-const timeoutMs = 30_000;
+/** As for what runs in a namespace (pkg/netns/scratch.ts): disposing ends what hangs. */
+const timeoutMs = 240_000;
 
 export async function createRuntimeNode(): Promise<RuntimeNode> {
   await using stack = new AsyncDisposableStack();
@@ -119,7 +120,7 @@ export async function writeNodeFacts(
 
 /** Whether packets get from the pod to the address and back: a closed port there says so at once. */
 export async function reaches(node: RuntimeNode, pod: string, address: string): Promise<boolean> {
-  const script = `timeout 3 bash -c 'echo > /dev/tcp/${address}/9' 2>&1; true`;
+  const script = `timeout 20 bash -c 'echo > /dev/tcp/${address}/9' 2>&1; true`;
   const { stdout } = await node.inPod(pod, 'bash', ['-c', script]);
   return stdout.includes('Connection refused');
 }

@@ -7,6 +7,7 @@ import {
   writeNodeFacts,
   type ScratchNode,
 } from '#cmd/podwire-cni/scratch-node.ts';
+import { scratchName } from '#pkg/netns/scratch.ts';
 import { createRandom } from './random.ts';
 import { createTorture, type LivePod, type Slot } from './torture.ts';
 
@@ -15,7 +16,7 @@ const calls = Number(process.env['PODWIRE_TORTURE'] ?? 1_000);
 const seed = Number(process.env['PODWIRE_SEED'] ?? 1);
 const rounds = 4;
 const workers = 8;
-const prefix = `pw-torture-${process.pid}`;
+const prefix = scratchName('pw-torture');
 
 let node: ScratchNode;
 let slots: readonly Slot[];

@@ -6,7 +6,7 @@ import type { RuntimeNode } from './runtime-node.ts';
 /** The node's address on the wire it shares with {@link createOutside}. */
 export const nodeAddress = '198.51.100.1';
 
-const timeoutMs = 20_000;
+const timeoutMs = 240_000;
 
 /** A network namespace beside the node, at 198.51.100.2. */
 export async function createOutside(node: RuntimeNode): Promise<ScratchNetns> {
@@ -41,7 +41,7 @@ export async function serveText(
 
 /** What a server says to a namespace of this machine; "" when it says nothing. */
 export async function ask(netns: ScratchNetns, address: string, port: number): Promise<string> {
-  const script = `timeout 3 bash -c 'exec 3<>/dev/tcp/${address}/${port} && cat <&3' 2> /dev/null; true`;
+  const script = `timeout 20 bash -c 'exec 3<>/dev/tcp/${address}/${port} && cat <&3' 2> /dev/null; true`;
   const enter = [`--net=${netns.path}`, 'bash', '-c', script];
   const { stdout } = await runCommand('nsenter', enter, { timeoutMs });
   return stdout;

@@ -19,7 +19,7 @@ describe('a stream over UDP', () => {
     const enough = new AbortController();
     const request = { ...udp, port: server.address().port };
     const outcome = await stream(request, enough.signal, () => undefined);
-    expect(outcome).toMatchObject({ answered: 1, error: expect.stringContaining('ECONNREFUSED') });
+    expect(outcome.error).toContain('ECONNREFUSED');
     enough.abort();
     vi.runAllTimers();
   });
