@@ -176,7 +176,8 @@ function writeAlone(
   }
   switch (object.kind) {
     case 'sysctl':
-      writeSysctl(object.path, object.value);
+      // A device that has just been made may have it so, which is enough where /proc/sys is read-only.
+      if (readSysctl(object.path) !== object.value) writeSysctl(object.path, object.value);
       break;
     case 'vxlan':
       makeVxlan(socket, object, indexOf(object.underlay));
