@@ -56,3 +56,28 @@ test.each([3600, -3600])('a clock that is set by %s s ends no session, nor makes
   vi.advanceTimersByTime(81_000);
   expect(isLive()).toBe(false);
 });
+
+test('a clock that is set between a handshake and the look after it makes that no older', () => {
+  let handshakeAtSeconds = 0;
+  const driver = new WireguardDriver(
+    kernelWith(() => handshakeAtSeconds),
+    undefined,
+  );
+  const isLive = (): boolean => driver.read('podwire-wg').peers[0]?.live === true;
+  expect(isLive()).toBe(false);
+  handshakeAtSeconds = Math.floor(Date.now() / 1000);
+  vi.setSystemTime(Date.now() + 3_600_000);
+  expect(isLive()).toBe(true);
+});
+
+test.each([
+  [100, true],
+  [200, false],
+])('of a handshake before the first look, %s s ago, the clock tells', (agoSeconds, live) => {
+  const handshakeAtSeconds = Math.floor(Date.now() / 1000) - agoSeconds;
+  const driver = new WireguardDriver(
+    kernelWith(() => handshakeAtSeconds),
+    undefined,
+  );
+  expect(driver.read('podwire-wg').peers[0]?.live === true).toBe(live);
+});
